@@ -1,0 +1,47 @@
+/*
+ * Which data blocks are free: the free tree (block -> length), and in DRAM the ranges that are busy: freed by a transaction that
+ * is not durable yet, hence not to be given out. Callers hold the transaction. Units are 4 KiB blocks.
+ */
+#ifndef ALLOC_ALLOC_H
+#define ALLOC_ALLOC_H
+
+#include "btree/btree.h"
+
+struct alloc;
+
+int alloc_create(struct journal *journal, struct alloc **out);
+void alloc_destroy(struct alloc *alloc);
+
+struct alloc_request {
+	blkno_t goal;	       /* take these first if free; 0: anywhere (a rolling cursor) */
+	uint64_t want_blocks;  /* at most this many, as one run */
+	uint64_t least_blocks; /* at least this many, else -ENOSPC; 1: whatever there is */
+	uint64_t align_blocks; /* 1, or 512 for a start on 2 MiB when such a run exists */
+	blkno_t not_before;    /* 0, or look from here first (spreading replicas far from primaries) */
+	bool use_reserve;      /* deletes, repair, metadata growth: ignore the data reserve */
+};
+/*
+ * Take one run out of the free tree. 0; -ENOSPC: nothing that is free and not busy (call journal_sync() outside the transaction and
+ * try once more: alloc_has_busy() says whether that may help).
+ */
+int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *request, blkno_t *start, uint64_t *count);
+/*
+ * Pick a run as alloc_take() would, without a transaction: it is set aside in DRAM only, so that data can be copied into it before
+ * the transaction that names it. Takes the metadata lock shared by itself. End it with alloc_take_exact() + commit, or alloc_unreserve().
+ */
+int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start, uint64_t *count);
+void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count);
+/* Take exactly this range, which must be free: -EEXIST otherwise. Busy or reserved (by the caller)
+ * or not; a reservation of it ends at commit and comes back at abort. */
+int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);
+/* Give back; merges with neighbours; busy until the transaction is durable. -EUCLEAN when part of it is free already. */
+int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);
+bool alloc_has_busy(struct alloc *alloc);
+/* Visit the free runs that overlap [start, start + count), clipped. */
+typedef int alloc_visit_fn(void *arg, blkno_t start, uint64_t count);
+int alloc_walk(struct alloc *alloc, blkno_t start, uint64_t count, alloc_visit_fn *visit, void *arg);
+uint64_t alloc_free_blocks(struct alloc *alloc); /* the counter, busy included */
+uint64_t alloc_longest(struct alloc *alloc);
+const struct btree *alloc_tree(struct alloc *alloc);
+
+#endif

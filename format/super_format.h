@@ -1,0 +1,95 @@
+/*
+ * The superblock: identity, geometry, features, fixed areas. Static after mkfs but for label, uuid and feature flags. Its
+ * copies are equal and lie in SUPER_SLOTS places, one per 2 MiB page from the device's start, so that they are found
+ * without knowing the size; slots that were bad at mkfs carry none.
+ */
+#ifndef FORMAT_SUPER_FORMAT_H
+#define FORMAT_SUPER_FORMAT_H
+
+#include "format/block_format.h"
+#include "util/why.h"
+
+#define FORMAT_SUPER_MAGIC 0x31304653444e454dull /* "MENDFS01" */
+#define FORMAT_VERSION 1
+#define SUPER_SLOTS 8
+#define SUPER_LABEL_BYTES 64
+#define SUPER_MIN_BYTES (16ull << 20)
+
+static inline devoff_t super_slot_offset(unsigned slot)
+{
+	return (devoff_t)slot * HUGE_BYTES;
+}
+
+struct format_area {
+	struct le64 copy[2]; /* device bytes, 4 KiB aligned; copy[1] = 0 where single */
+	struct le64 length;  /* bytes of each copy */
+	struct le64 reserved;
+};
+
+enum super_area { AREA_JOURNAL, AREA_POISON_LOG, AREA_FIXED, AREA_MIRROR_INTENT, AREA_SCRUB, AREA_COUNT = 8 };
+
+#define INCOMPAT_KNOWN 0ull
+#define RO_COMPAT_KNOWN 0ull
+#define COMPAT_KNOWN 0ull
+#define CHECKSUM_CRC32C 1
+
+struct format_super {
+	struct le64 magic;
+	struct le32 crc32c; /* of the 4096 bytes with this field zero */
+	struct le32 version;
+	uint8_t meta_uuid[FORMAT_UUID_BYTES];
+	uint8_t uuid[FORMAT_UUID_BYTES]; /* the visible one */
+	uint8_t label[SUPER_LABEL_BYTES]; /* UTF-8, zero padded */
+	struct le64 compat, ro_compat, incompat;
+	struct le64 update; /* raised at each update; the valid copy with the highest wins */
+	struct le64 size_bytes;
+	uint8_t block_shift; /* 12 */
+	uint8_t chunk_shift; /* preferred size of a chunk */
+	uint8_t checksum;    /* CHECKSUM_ */
+	uint8_t copies;	     /* of metadata: 1 or 2 */
+	struct le32 slots;   /* bit i: slot i carries a copy */
+	uint8_t hash_seed[16];
+	struct le16 device_count, device_index;
+	struct le32 reserved0;
+	uint8_t device_uuid[FORMAT_UUID_BYTES];
+	struct le64 device_events;
+	struct le64 mkfs_time_ns;
+	uint8_t mkfs_version[32];
+	struct format_area areas[AREA_COUNT]; /* enum super_area */
+	struct le64 scrub_cursor;
+	uint8_t reserved[4096 - 512];
+};
+static_assert(offsetof(struct format_super, compat) == 112, "stored layout");
+static_assert(offsetof(struct format_super, areas) == 248, "stored layout");
+static_assert(sizeof(struct format_super) == BLOCK_BYTES, "one block");
+
+struct area {
+	devoff_t copy[2];
+	uint64_t length_bytes;
+};
+struct super {
+	uint8_t meta_uuid[FORMAT_UUID_BYTES];
+	uint8_t uuid[FORMAT_UUID_BYTES];
+	char label[SUPER_LABEL_BYTES + 1];
+	uint64_t compat, ro_compat, incompat, update, size_bytes;
+	uint8_t chunk_shift, copies;
+	uint32_t slots;
+	uint8_t hash_seed[16];
+	uint16_t device_count, device_index;
+	uint8_t device_uuid[FORMAT_UUID_BYTES];
+	uint64_t device_events, mkfs_time_ns;
+	char mkfs_version[33];
+	struct area areas[AREA_COUNT];
+	uint64_t scrub_cursor;
+};
+
+void format_super_pack(struct format_super *to, const struct super *from);
+/*
+ * 0; -EUCLEAN: not a whole superblock (the line says which field); -ENOTSUP: a version that this program does not know.
+ * Areas are verified to be aligned, inside size_bytes and disjoint. Feature flags are unpacked, not judged.
+ */
+int format_super_unpack(struct super *to, const struct format_super *from, struct why *why);
+/* Unknown flags, by name where they have one, else as bit numbers: "incompat bit 7". 0, -ENOTSUP (incompat), 1: read-only. */
+int format_super_check_features(const struct super *super, struct why *why);
+
+#endif

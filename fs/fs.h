@@ -1,0 +1,120 @@
+/*
+ * The filesystem: POSIX operations in inode numbers and negative errno, never FUSE. In-process users (tests, tools, fuzzers,
+ * benchmarks) call exactly what the daemon calls. The root directory is inode 1.
+ *
+ * References: whatever fills a struct fs_attr from a name (lookup, create, mkdir, ...) adds one lookup reference to that
+ * inode, ended by fs_forget(). An inode without names lives until its references are gone.
+ * Thread-safe throughout. Access permission is the caller's (the kernel's default_permissions) but for sticky bits; uid and gid
+ * come in a struct fs_who. Durability: see journal/tx.h; fs_fsync() makes what was acknowledged durable on PAGE media.
+ */
+#ifndef FS_FS_H
+#define FS_FS_H
+
+#include <sys/types.h>
+
+#include "format/record_format.h"
+#include "format/super_format.h"
+#include "media/media.h"
+#include "notify/event.h"
+
+#define FS_ROOT_INO 1
+#define FS_NAME_MAX 255
+#define FS_SYMLINK_MAX 4095
+#define FS_LINK_MAX 4294967295u
+#define FS_FILE_MAX INT64_MAX
+
+struct fs;
+
+struct fs_options {
+	bool readonly;
+	uint64_t cache_bytes;	  /* 0: default */
+	unsigned commit_seconds;  /* 0: 1 */
+	bool tools;		  /* opened by a tool on an unmounted image: no background thread, no claim socket greeting */
+	bool claim;
+	bool weak_hash;		  /* tests: every name hashes to one value */
+};
+
+/* 0 or negative errno with `why`. Order: known poison of the source, superblock, poison log, journal, ledger, trees. */
+int fs_mount(const char *path, const struct fs_options *options, struct why *why, struct fs **out);
+/* Frees orphans, syncs, checkpoints, closes. An error means that the next mount replays. */
+int fs_unmount(struct fs *fs);
+/* mkfs's second half: media holds superblock, journal_format() and poison_log_format() results; build free space, reverse map, ledger and root. */
+struct fs_format_options {
+	const struct media_poison *bad;
+	size_t count_bad;
+	devoff_t chunk[2];
+	uid_t uid;
+	gid_t gid;
+	uint64_t time_ns;
+	uint8_t bad_source; /* enum failure_source */
+};
+int fs_format(struct media *media, const struct super *super, const struct fs_format_options *options, struct why *why);
+/* Read the newest valid superblock; slots in the known set are skipped. For mount and tools. */
+int fs_read_super(struct media *media, struct super *super, struct why *why);
+
+struct media *fs_media(struct fs *fs);
+const struct super *fs_super(struct fs *fs);
+struct event_bus *fs_events(struct fs *fs);
+bool fs_is_readonly(struct fs *fs);
+
+struct fs_who {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask; /* already applied to mode by the caller; kept for ACLs later */
+};
+struct fs_attr {
+	inum_t ino;
+	struct inode_record record;
+};
+
+int fs_lookup(struct fs *fs, inum_t dir, const char *name, struct fs_attr *out); /* "." and ".." work */
+void fs_forget(struct fs *fs, inum_t ino, uint64_t count);
+int fs_getattr(struct fs *fs, inum_t ino, struct fs_attr *out);
+enum fs_set {
+	FS_SET_MODE = 1, FS_SET_UID = 2, FS_SET_GID = 4, FS_SET_SIZE = 8,
+	FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_ATIME_NOW = 64, FS_SET_MTIME_NOW = 128, FS_SET_CTIME = 256,
+	FS_SET_KILL_SUIDGID = 512,
+};
+int fs_setattr(struct fs *fs, inum_t ino, unsigned set, const struct inode_record *values, struct fs_attr *out);
+
+/* mode carries the type: regular, directory, fifo, socket, device (rdev). -EEXIST, -ENOSPC, -ENAMETOOLONG, -ENOTDIR, -ENOENT (dir removed). */
+int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, mode_t mode, dev_t rdev, struct fs_attr *out);
+/* An inode without a name (O_TMPFILE); dir gives ownership only. */
+int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir, mode_t mode, struct fs_attr *out);
+int fs_symlink(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, const char *target, struct fs_attr *out);
+int fs_readlink(struct fs *fs, inum_t ino, char *buffer, size_t size); /* NUL-terminated */
+int fs_link(struct fs *fs, inum_t ino, inum_t dir, const char *name, struct fs_attr *out);
+int fs_unlink(struct fs *fs, inum_t dir, const char *name);
+int fs_rmdir(struct fs *fs, inum_t dir, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE of renameat2(2); others -EINVAL. */
+int fs_rename(struct fs *fs, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags);
+
+/* Entries after the cookie (0: from the start; 1 and 2 are "." and ".."). visit answers 0 to go on, 1 when its buffer is full (that entry was not
+ * taken). attr is NULL unless with_attr, in which case taken entries (not dots) carry a lookup reference. */
+typedef int fs_dirent_fn(void *arg, const char *name, inum_t ino, uint8_t type, uint64_t next_cookie, const struct fs_attr *attr);
+int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_dirent_fn *visit, void *arg);
+
+/*
+ * Read. *done bytes (short only at end of file). A range that meets poison: -EIO with *done = bytes before the first bad 4 KiB block of the file,
+ * all of them valid in buffer (the caller decides between short and EIO). Holes and unwritten blocks are zeros.
+ */
+int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done);
+/* Write all of it, or an error and a prefix (*done). Partial overwrite of a bad block is -EIO; of whole blocks heals them. */
+int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done);
+/* As fs_write at the end of file, atomically. */
+int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t *done);
+int fs_fsync(struct fs *fs, inum_t ino);
+int fs_syncfs(struct fs *fs);
+int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done);
+/* Whole-file reflink of `from` over `to`, chained under an intent, finished by mount after a crash. */
+int fs_clone(struct fs *fs, inum_t from, inum_t to);
+/* FALLOC_FL_ flags: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE; others -EOPNOTSUPP. */
+int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);
+int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
+
+struct fs_statfs {
+	uint64_t total_blocks, free_blocks, available_blocks, inodes, free_inodes;
+};
+void fs_statfs(struct fs *fs, struct fs_statfs *out);
+
+#endif

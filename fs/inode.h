@@ -1,0 +1,90 @@
+/* Inodes in memory, and the object that ties the layers. Internal to fs/. */
+#ifndef FS_INODE_H
+#define FS_INODE_H
+
+#include <pthread.h>
+
+#include "alloc/alloc.h"
+#include "fs/fs.h"
+#include "fs/query.h"
+#include "notify/notify.h"
+
+struct fs {
+	struct media *media;
+	struct super super;
+	struct fs_options options;
+	struct poison_log *poison_log;
+	struct journal *journal;
+	struct alloc *alloc;
+	struct rmap rmap;
+	struct btree inodes, dirents, parents, extents, xattrs, damaged, orphans, intents;
+	struct notify *notify;
+	struct event_bus *events;
+	struct inode_table *table; /* fs/inode.c */
+	struct background *background; /* fs/background.c; NULL with options.tools or readonly */
+	fs_invalidate_fn *invalidate;
+	void *invalidate_arg;
+	pthread_mutex_t state_lock;
+	bool metadata_lost, shutdown;
+	const char *shutdown_reason;
+};
+
+struct inode {
+	inum_t ino;
+	struct fs *fs;
+	/* Data lock: shared for reads and unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino. */
+	pthread_rwlock_t data_lock;
+	/*
+	 * record: changed inside a transaction only (inode_update), except for the lazy times of a pure overwrite. Read it through
+	 * inode_attr() or inside a transaction.
+	 */
+	pthread_mutex_t attr_lock;
+	struct inode_record record;
+	bool times_dirty; /* mtime/ctime/change in record are newer than in the tree */
+	/* Private to inode.c: */
+	uint64_t references, lookups;
+	struct inode *hash_next;
+	struct inode *dirty_next, *dirty_prev;
+};
+
+/* A reference (not a lookup reference). -ENOENT, -EIO, -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */
+int inode_get(struct fs *fs, inum_t ino, struct inode **out);
+int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out);
+void inode_put(struct inode *inode); /* the last one of an orphan without lookups queues its reclaim */
+void inode_attr(struct inode *inode, struct fs_attr *out);
+/* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */
+int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
+void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
+int inode_flush_times(struct inode *inode);
+uint64_t time_now_ns(void);
+
+/* tx_begin after making sure that metadata space is in reserve (fs/metaspace.c); TX_RESERVE skips the check when there is no space to get. */
+int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
+
+extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;
+
+/* --- data side, fs/extent.c, fs/file.c, fs/truncate.c, fs/reflink.c ------------------------------------------------------- */
+
+/* The extent at or after file_block, clipped to start at it; -ENOENT beyond the last. Under the metadata lock. */
+int extent_lookup(struct fs *fs, inum_t ino, uint64_t file_block, struct extent *out);
+/* Map [file_block, +count) to block, which must be a hole; extents and rmap both; merges with neighbours. */
+int extent_insert(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *extent);
+/*
+ * Unmap what is mapped in [file_block, end): extents, rmap; blocks that nobody else owns are freed (ledger_free_blocks). Stops early when tx_room gets low or
+ * after EXTENTS_PER_LINK records: *next = where to go on (end when finished). *unmapped: blocks, for inode_record.count_blocks.
+ */
+int extent_unmap(struct fs *fs, struct tx *tx, struct inode *inode, uint64_t file_block, uint64_t end, uint64_t *next, uint64_t *unmapped);
+#define EXTENTS_PER_LINK 64
+
+/* Truncate for setattr, both ways. Takes the data lock exclusively itself. Chains under an intent where needed. */
+int file_truncate(struct inode *inode, uint64_t size);
+/* Free all blocks, xattrs, inode record and orphan record of an inode without names; chained, restartable. No locks held by the caller. */
+int orphan_reclaim(struct fs *fs, inum_t ino);
+/* Finish one intent found at mount: `id`, op and args as stored. Idempotent. */
+int intent_finish(struct fs *fs, uint64_t id, const struct intent_record *intent);
+/* Chain support: insert, replace, remove an intents record inside the transaction. */
+int intent_begin(struct fs *fs, struct tx *tx, const struct intent_record *intent, uint64_t *id);
+int intent_advance(struct fs *fs, struct tx *tx, uint64_t id, const struct intent_record *intent);
+int intent_end(struct fs *fs, struct tx *tx, uint64_t id);
+
+#endif

@@ -1,0 +1,79 @@
+/* What mendctl asks, on a mounted filesystem or in-process on an unmounted one. Visitors answer 0 to go on; no lock is held while they run. */
+#ifndef FS_QUERY_H
+#define FS_QUERY_H
+
+#include "fs/fs.h"
+
+enum fs_owner_kind { FS_OWNER_DATA, FS_OWNER_METADATA, FS_OWNER_JOURNAL, FS_OWNER_SUPERBLOCK, FS_OWNER_FREE, FS_OWNER_QUARANTINE };
+const char *fs_owner_kind_name(enum fs_owner_kind kind);
+
+struct fs_owner {
+	enum fs_owner_kind kind;
+	devoff_t device_offset;
+	uint64_t length_bytes;
+	inum_t ino; /* data */
+	uint32_t generation;
+	uint64_t pos;
+	int copy; /* metadata, journal, superblock: 0 primary, 1 replica, else -1 */
+	bool has_peer;
+	devoff_t peer_offset;
+	const char *tree; /* metadata: name, "poison_log", "chunks", "root"; NULL otherwise */
+	bool live;	  /* metadata: this block is in use. Live and unused blocks are separate ranges, one live block each */
+};
+typedef int fs_owner_fn(void *arg, const struct fs_owner *owner);
+/* Cover [offset, offset + length) without gaps, clipped to it, sorted by device_offset, inode, pos. O(log n + answers), bounded memory. -ERANGE beyond the end. */
+int fs_owners(struct fs *fs, devoff_t offset, uint64_t length, fs_owner_fn *visit, void *arg);
+
+/* All paths of an inode (from "/"), each malloc'ed, in *out (free each, then the array). None for an orphan. -ELOOP on a damaged tree. */
+int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_t *count);
+void fs_paths_free(char **paths, size_t count);
+/* A path from the filesystem's root, without following a last symlink. No reference is taken. */
+int fs_resolve(struct fs *fs, const char *path, inum_t *out);
+
+struct fs_map_extent {
+	uint64_t pos, length_bytes;
+	devoff_t device_offset;
+	bool shared, written;
+};
+typedef int fs_map_fn(void *arg, const struct fs_map_extent *extent);
+int fs_map(struct fs *fs, inum_t ino, uint64_t pos, uint64_t length, fs_map_fn *visit, void *arg);
+
+struct fs_damage { /* one contiguous range of a file; ranges of one inode follow each other */
+	inum_t ino;
+	uint64_t pos, length_bytes, cause_id;
+};
+typedef int fs_damage_fn(void *arg, const struct fs_damage *damage);
+/* rmap x (badblocks united with lost), and `damaged`. Sorted by inode, pos. */
+int fs_damaged(struct fs *fs, fs_damage_fn *visit, void *arg);
+
+typedef int fs_badblock_fn(void *arg, const struct badblock_record *record);
+int fs_badblocks(struct fs *fs, fs_badblock_fn *visit, void *arg);
+
+struct fs_summary {
+	const char *state; /* ok, degraded, readonly, shutdown */
+	uint64_t size_bytes, free_bytes, badblock_bytes, quarantined_bytes, damaged_files, sigbus_count;
+};
+int fs_summary(struct fs *fs, struct fs_summary *out);
+
+/* Device ranges behind a range of a file: inject-error --file. -ENXIO: a hole or past the end of file. */
+int fs_inject(struct fs *fs, devoff_t offset, uint64_t length, bool latent);
+int fs_uninject(struct fs *fs, devoff_t offset, uint64_t length, uint64_t *removed_bytes);
+int fs_notify_wait(struct fs *fs, unsigned timeout_ms);
+
+/* Called by the notify thread for each damaged or healed file range, no lock held: the FUSE front invalidates the kernel's pages. */
+typedef void fs_invalidate_fn(void *arg, inum_t ino, uint64_t pos, uint64_t length);
+void fs_set_invalidate(struct fs *fs, fs_invalidate_fn *fn, void *arg);
+
+/*
+ * Check everything that can be checked without writing: each tree's structure, extents against rmap both ways, rmap against free space (exact
+ * complement), links against parents, counters, ledger. Runs under the shared metadata lock. Every finding is told through `tell`. *findings: how many.
+ */
+typedef void fs_check_fn(void *arg, const char *line);
+struct fs_check_totals {
+	uint64_t findings, inodes, extents, rmap_records, blocks_compared;
+};
+int fs_check(struct fs *fs, fs_check_fn *tell, void *arg, struct fs_check_totals *out);
+/* Drop clean caches (tests and `mendctl drop-caches`). */
+void fs_drop_caches(struct fs *fs);
+
+#endif

@@ -1,0 +1,34 @@
+/* Metadata blocks in DRAM, verified. */
+#ifndef JOURNAL_BUF_H
+#define JOURNAL_BUF_H
+
+#include "format/chunk_format.h"
+#include "journal/journal.h"
+
+struct buf {
+	maddr_t address;
+	uint8_t *data; /* BLOCK_BYTES, aligned to 64; change only after tx_join() */
+};
+
+/*
+ * A reference to the verified block at `address`, which must have this role and tree. On a cache miss both copies' headers are
+ * read: one bad copy is answered from the other at once and reported for repair. Caller holds the metadata lock, shared or exclusive.
+ * 0; -EIO: both copies are poisoned; -EUCLEAN: no whole copy, or not this role and tree, or an address that is not in use.
+ */
+int buf_get(struct journal *journal, maddr_t address, enum format_block_role role, unsigned tree, struct buf **out);
+/* As buf_get, whatever role and tree it has (owners query, fsck); role and tree are in its header. */
+int buf_get_any(struct journal *journal, maddr_t address, struct buf **out);
+void buf_put(struct buf *buf);
+
+/*
+ * A new zeroed block with its header filled, already joined to the transaction. -ENOSPC: no free metadata block (beyond the reserve,
+ * unless the transaction may use it).
+ */
+int buf_create(struct tx *tx, enum format_block_role role, unsigned tree, struct buf **out);
+/* Give the block back to its chunk and drop the reference. */
+int buf_destroy(struct tx *tx, struct buf *buf);
+
+/* Drop every clean buffer that nobody holds (tests, `drop caches`). */
+void buf_drop_clean(struct journal *journal);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * Transactions. A transaction saves the old image of each block it joins; commit logs the 64-byte lines that differ, abort
+ * puts the old image back, so every error in the middle is a clean error.
+ */
+#ifndef JOURNAL_TX_H
+#define JOURNAL_TX_H
+
+#include "journal/buf.h"
+#include "journal/journal.h"
+
+enum tx_kind {
+	TX_NORMAL,
+	TX_RESERVE, /* deletes, repair, growing metadata space: may use the metadata reserve */
+};
+
+/*
+ * Waits for journal space (the only place that does) and takes the metadata lock. 0; -EROFS (read-only or shut down); -EIO (sticky
+ * log error). Call it with no buffer held and not under journal_read_begin().
+ */
+int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out);
+struct journal *tx_journal(struct tx *tx);
+enum tx_kind tx_kind(const struct tx *tx);
+/* Before the first change of a block within this transaction. Idempotent. 0, -ENOMEM, -EFBIG: more blocks than one record holds (abort and use a chain). */
+int tx_join(struct tx *tx, struct buf *buf);
+/* Room left, in blocks that may still be joined; chains of an intent stop when it gets low. */
+unsigned tx_room(const struct tx *tx);
+/*
+ * Commit. BYTE and CACHELINE media: durable on return. PAGE: visible to a remount on this boot, durable after journal_sync(). The lock
+ * is released and tx is gone, also on error. *sequence (may be NULL) names it for tx_is_durable(). Errors other than 0 shut the journal down.
+ */
+int tx_commit(struct tx *tx, uint64_t *sequence);
+void tx_abort(struct tx *tx);
+bool tx_is_durable(struct journal *journal, uint64_t sequence);
+/* Called at commit (committed = true, with its sequence) or abort, in order of registration, lock still held. For DRAM state that must follow. */
+typedef void tx_hook_fn(void *arg, bool committed, uint64_t sequence);
+int tx_add_hook(struct tx *tx, tx_hook_fn *fn, void *arg);
+
+#endif

@@ -1,0 +1,61 @@
+/* What subscribers are told (CONTRACT: docs/JSON.md), as structs; control/ turns them into JSON. */
+#ifndef NOTIFY_EVENT_H
+#define NOTIFY_EVENT_H
+
+#include "format/record_format.h"
+#include "util/types.h"
+
+enum event_type {
+	EVENT_RUNNING,
+	EVENT_MEDIA_FAILURE,
+	EVENT_FILE_DAMAGED,
+	EVENT_METADATA_REPAIRED,
+	EVENT_METADATA_LOST,
+	EVENT_REPAIRED,
+	EVENT_UNINJECTED,
+	EVENT_HOST_FULL,
+	EVENT_SHUTDOWN,
+	EVENT_LOST,
+	EVENT_UNMOUNT,
+};
+
+struct event { /* which fields apply: docs/JSON.md; has_* for those whose 0 is a value */
+	enum event_type type;
+	uint64_t time_ns;
+	uint64_t cause_id;
+	devoff_t device_offset;
+	uint64_t len;
+	unsigned source; /* enum failure_source */
+	uint32_t flags;
+	inum_t inumber;
+	uint32_t generation;
+	uint64_t pos;
+	char **paths; /* count_paths strings, any bytes but NUL, each begins with '/' */
+	size_t count_paths;
+	uint64_t sharers;
+	const char *action; /* static: "eio", "none", "rewritten", ... */
+	uint64_t bytes_lost;
+	int error; /* positive errno */
+	const char *tree;
+	const char *copy; /* "primary", "replica" */
+	const char *reasons; /* "device_removed", "metadata_lost", "log_error", ... */
+	uint64_t count; /* of EVENT_LOST */
+};
+
+/* A set of subscribers, each with a bounded queue that ends in a LOST event with a count; publishing never blocks. Thread-safe. */
+struct event_bus;
+struct event_subscriber;
+
+int event_bus_create(struct event_bus **out);
+void event_bus_destroy(struct event_bus *bus);
+/* Copies the event (paths included). Fills time_ns when 0. */
+void event_publish(struct event_bus *bus, const struct event *event);
+/* eventfd becomes readable when there is something to take. -EMFILE beyond 256 subscribers. */
+int event_subscribe(struct event_bus *bus, size_t limit, struct event_subscriber **out);
+int event_subscriber_fd(const struct event_subscriber *subscriber);
+/* The next event (owned by the caller, event_free()), or NULL. */
+struct event *event_take(struct event_subscriber *subscriber);
+void event_unsubscribe(struct event_subscriber *subscriber);
+void event_free(struct event *event);
+
+#endif

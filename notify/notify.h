@@ -1,0 +1,91 @@
+/*
+ * The failure pipeline: source -> device range -> coalescing queue -> poison log and ledger -> reverse map -> one action per
+ * owner through the holder's ops -> events. Every step takes ranges. The ledger is two trees: badblocks (the medium) and lost
+ * (the content); media/ keeps their union in DRAM as the known set.
+ */
+#ifndef NOTIFY_NOTIFY_H
+#define NOTIFY_NOTIFY_H
+
+#include "alloc/alloc.h"
+#include "notify/event.h"
+#include "notify/poison_log.h"
+#include "rmap/rmap.h"
+
+struct notify;
+
+/* One contiguous range of one file is hit. */
+struct notify_file_failure {
+	uint64_t cause_id;
+	devoff_t device_offset;
+	inum_t ino;
+	uint64_t pos; /* bytes */
+	uint64_t length_bytes;
+	uint64_t sharers; /* owners of the cause */
+};
+
+/* Filled in by fs/. Called by the notify thread, no lock held. */
+struct notify_holder_ops {
+	/* Drop the kernel's and our own cached pages of it and fill generation and paths (malloc'ed) for the event. 0 or errno: logged. */
+	int (*file_failure)(void *holder, const struct notify_file_failure *failure, struct event *event);
+	/* A metadata block's copy is bad: repair. *event gets action, and type METADATA_REPAIRED or METADATA_LOST. */
+	int (*metadata_failure)(void *holder, maddr_t address, unsigned copy, devoff_t offset, struct event *event);
+	/* Every owner has been told of this cause. */
+	void (*failure_done)(void *holder, uint64_t cause_id);
+	/* The filesystem must stop changing anything. */
+	void (*shutdown)(void *holder, const char *reason);
+	/* tx_begin of the holder (keeps metadata space in reserve). */
+	int (*tx_begin)(void *holder, struct tx **tx);
+};
+
+struct notify_setup {
+	struct journal *journal;
+	struct rmap *rmap;
+	struct alloc *alloc;
+	struct poison_log *log;
+	struct event_bus *events;
+	const struct notify_holder_ops *ops;
+	void *holder;
+};
+
+/* Load the ledger's trees into the known set, start the thread (not when the journal is readonly: then failures are known in DRAM only, events
+ * still flow), register as media's fault handler and the journal's bad-copy handler, then move what the poison log has into the trees. */
+int notify_create(const struct notify_setup *setup, struct notify **out);
+/* Handles what is queued (bounded by 5 s), stops the thread. */
+void notify_destroy(struct notify *notify);
+
+/*
+ * Report a failed range; any thread, any lock. Enters the known set and the poison log before it returns; the rest follows on the notify thread.
+ * A range already known makes no second event. 0, -ERANGE (outside the device; clipped otherwise). (0, UINT64_MAX) is the loss of the device.
+ */
+int notify_report(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source);
+/* Wait until all that was reported before is handled; tests and inject use it. 0, -ETIMEDOUT. */
+int notify_wait(struct notify *notify, unsigned timeout_ms);
+
+/* Inject (arms via media/, then reports unless latent) and take back. Ranges exactly as given. */
+int notify_inject(struct notify *notify, devoff_t offset, uint64_t length, bool latent);
+/* Disarm, take the sectors out of badblocks and lost, give their quarantine back to free space; UNINJECTED event. *removed_bytes: how much was armed. */
+int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length, uint64_t *removed_bytes);
+
+/* --- the ledger, for fs/ (inside its transactions) ---------------------------------------------------------------------- */
+
+/* Content of the range was written anew by this transaction's owner after media_clear() succeeded: out of badblocks and lost (and of the known
+ * set at commit, with a CLEARED poison-log entry first). */
+int ledger_cleared(struct notify *notify, struct tx *tx, devoff_t offset, uint64_t length);
+/*
+ * The blocks are being freed: give the good ones to alloc, keep those with badblocks as OWNER_QUARANTINE in rmap; `lost` of all of it ends. Use this
+ * instead of alloc_give() for everything that held data. The caller has removed its own rmap records, and nobody else owns the blocks.
+ */
+int ledger_free_blocks(struct notify *notify, struct tx *tx, blkno_t start, uint64_t count);
+int ledger_walk_badblocks(struct notify *notify, int (*visit)(void *arg, const struct badblock_record *record), void *arg);
+int ledger_walk_lost(struct notify *notify, int (*visit)(void *arg, const struct lost_record *record), void *arg);
+uint64_t ledger_sigbus_count(struct notify *notify); /* over all mounts */
+
+/* What sources know before anything is read: kernel badblocks of a device (libndctl; twin file without it). For mkfs and mount, before the
+ * superblock. Emulated poison that is not latent is added by the caller from media_poison_list(). *known: 0 unknown, 1 told. */
+struct source_badblock {
+	devoff_t offset;
+	uint64_t length;
+};
+int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known);
+
+#endif

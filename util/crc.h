@@ -1,0 +1,9 @@
+/* crc32c (Castagnoli), by ISA-L. Start with crc = 0; calls may be chained. */
+#ifndef UTIL_CRC_H
+#define UTIL_CRC_H
+
+#include "util/types.h"
+
+uint32_t crc32c(uint32_t crc, const void *data, size_t length_bytes);
+
+#endif
