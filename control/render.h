@@ -1,0 +1,31 @@
+/* Each element of an output, and each event, as a JSON object (docs/JSON.md). NULL: out of memory. The caller puts the object. */
+#ifndef CONTROL_RENDER_H
+#define CONTROL_RENDER_H
+
+#include "control/json.h"
+#include "fs/query.h"
+
+/* Where a filesystem is seen; strings that do not apply are NULL. */
+struct render_place {
+	const char *device;	/* the source as given */
+	const char *mountpoint; /* NULL: not mounted */
+	const char *transport;
+};
+
+struct json_object *render_filesystem(const struct super *super, const struct fs_summary *summary,
+				      const struct render_place *place);
+struct json_object *render_extent(const struct fs_map_extent *extent);
+/* paths and generation: of a data owner. */
+struct json_object *render_owner(const struct fs_owner *owner, char *const *paths, size_t count_paths);
+struct json_object *render_badblock(const struct badblock_record *record);
+struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes);
+/* `damaged` without its ranges; render_damage_add() appends one, and its cause when that is new. */
+struct json_object *render_damaged(inum_t ino, uint32_t generation, char *const *paths, size_t count_paths);
+int render_damage_add(struct json_object *damaged, const struct fs_damage *damage);
+struct json_object *render_event(const struct event *event, const uint8_t *uuid, const char *mountpoint);
+
+/* 36 characters, lower case. */
+#define RENDER_UUID_BYTES 37
+void render_uuid(const uint8_t *uuid, char text[RENDER_UUID_BYTES]);
+
+#endif
