@@ -41,10 +41,13 @@ struct inode {
 	pthread_mutex_t attr_lock;
 	struct inode_record record;
 	bool times_dirty; /* mtime/ctime/change in record are newer than in the tree */
-	/* Private to inode.c: */
+	/* Private to inode.c, under the table's lock: */
 	uint64_t references, lookups;
+	uint64_t lazy_ns; /* when the lazy times were last set; under attr_lock */
+	bool is_hashed, is_on_dirty, is_on_reclaim;
 	struct inode *hash_next;
 	struct inode *dirty_next, *dirty_prev;
+	struct inode *reclaim_next;
 };
 
 /* A reference (not a lookup reference). -ENOENT, -EIO, -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */
@@ -56,12 +59,24 @@ void inode_attr(struct inode *inode, struct fs_attr *out);
 int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
 void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
 int inode_flush_times(struct inode *inode);
+/*
+ * Remove the record of an inode without names and its orphan record, lower the counters. The last link of orphan_reclaim(): its blocks and
+ * xattrs are gone already. The caller's inode_put() afterwards queues nothing.
+ */
+int inode_destroy(struct inode *inode, struct tx *tx);
 uint64_t time_now_ns(void);
 
 /* tx_begin after making sure that metadata space is in reserve (fs/metaspace.c); TX_RESERVE skips the check when there is no space to get. */
 int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
 
+/* fs/trees.c */
 extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;
+
+/* --- fs/failure.c: what the failure pipeline asks of us; the holder is the struct fs ------------------------------------------ */
+
+extern const struct notify_holder_ops fs_holder_ops;
+/* Nothing changes from now on, what is intact is still read. Any thread, any lock. */
+void fs_shutdown(struct fs *fs, const char *reason);
 
 /* --- data side, fs/extent.c, fs/file.c, fs/truncate.c, fs/reflink.c ------------------------------------------------------- */
 

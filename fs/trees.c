@@ -1,0 +1,72 @@
+#include "fs/inode.h"
+
+#include <errno.h>
+
+static int inodes_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct inode_record record;
+
+	if (key->word[0] == 0 || (key->word[0] & OWNER_SPECIAL))
+		return -EUCLEAN;
+	return format_inode_unpack(&record, value, length);
+}
+
+static int dirents_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct dirent_record record;
+
+	if (key->word[0] == 0 || key->word[1] < 256 || (key->word[1] >> 63))
+		return -EUCLEAN;
+	return format_dirent_unpack(&record, value, length);
+}
+
+static int extents_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct extent extent;
+
+	return format_extent_unpack(&extent, value, length);
+}
+
+static int damaged_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct damaged_record record;
+
+	return format_damaged_unpack(&record, value, length);
+}
+
+static int intents_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct intent_record record;
+
+	return format_intent_unpack(&record, value, length);
+}
+
+static int empty_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	return length == 0 ? 0 : -EUCLEAN;
+}
+
+const struct btree_ops inodes_ops = {
+	.tree = FORMAT_TREE_INODES, .key_words = 1, .verify = inodes_verify,
+};
+const struct btree_ops dirents_ops = {
+	.tree = FORMAT_TREE_DIRENTS, .key_words = 2, .verify = dirents_verify,
+};
+const struct btree_ops parents_ops = {
+	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .verify = empty_verify,
+};
+const struct btree_ops extents_ops = {
+	.tree = FORMAT_TREE_EXTENTS, .key_words = 2, .verify = extents_verify,
+};
+const struct btree_ops xattrs_ops = {
+	.tree = FORMAT_TREE_XATTRS, .key_words = 3,
+};
+const struct btree_ops damaged_ops = {
+	.tree = FORMAT_TREE_DAMAGED, .key_words = 2, .verify = damaged_verify,
+};
+const struct btree_ops orphans_ops = {
+	.tree = FORMAT_TREE_ORPHANS, .key_words = 1, .verify = empty_verify,
+};
+const struct btree_ops intents_ops = {
+	.tree = FORMAT_TREE_INTENTS, .key_words = 1, .verify = intents_verify,
+};
