@@ -8,6 +8,8 @@
 struct buf {
 	maddr_t address;
 	uint8_t *data; /* BLOCK_BYTES, aligned to 64; change only after tx_join() */
+	/* Owned by the layer above (what it has verified of the content); zero whenever the block was loaded or created. */
+	uint32_t verified;
 };
 
 /*
