@@ -1,0 +1,79 @@
+/*
+ * The FUSE front: one struct per mount, the request handlers, what they share. Handlers turn the sign of errors and reply exactly once,
+ * at their end. Request threads never wait for a kernel notification; those are sent by the notify thread (fuse/session.c).
+ */
+#ifndef FUSE_FRONT_H
+#define FUSE_FRONT_H
+
+#include "fs/fs.h"
+#include "fs/query.h"
+#include "fuse/counters.h"
+#include "fuse/fuse_api.h"
+
+/* The daemon is the only writer and tells the kernel what changes by itself, so what the kernel knows stays true. */
+#define FRONT_TIMEOUT_SECONDS 86400.0
+#define FRONT_MAX_WRITE (1u << 20) /* the kernel's default limit of max_pages */
+
+struct front {
+	struct fs *fs;
+	struct fuse_session *session;
+	bool writeback;
+	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
+	bool uring;	 /* the kernel took FUSE over io_uring */
+	void (*on_init)(void *arg);
+	void *on_init_arg;
+};
+
+extern const struct fuse_lowlevel_ops front_ops;
+
+static inline struct front *front_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+void front_stat(const struct fs_attr *attr, struct stat *out);
+void front_entry(const struct fs_attr *attr, struct fuse_entry_param *out);
+struct fs_who front_who(fuse_req_t req);
+/* Reply with an entry, giving the lookup reference back if the kernel did not get it. */
+void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr);
+
+/* Handlers by file: names.c */
+void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void front_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void front_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void front_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void front_readlink(fuse_req_t req, fuse_ino_t ino);
+void front_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void front_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+		  unsigned flags);
+void front_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
+void front_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void front_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi);
+/* attr.c */
+void front_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, struct fuse_file_info *fi);
+void front_statfs(fuse_req_t req, fuse_ino_t ino);
+#if LIBFUSE_AT_LEAST(18)
+void front_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi);
+#endif
+/* dir.c */
+void front_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void front_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
+void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
+/* file.c */
+void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void front_open_flags(const struct front *front, struct fuse_file_info *fi);
+void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
+void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi);
+void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
+void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
+			   off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags);
+void front_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
+/* The buffer of this thread: size bytes, aligned to 4096, or NULL. Freed when the thread ends. */
+void *front_thread_buffer(size_t size);
+
+#endif

@@ -1,0 +1,149 @@
+/* mendfs: the daemon. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/server.h"
+#include "fuse/daemon.h"
+#include "fuse/session.h"
+#include "util/log.h"
+
+struct server {
+	struct options options;
+	struct front front;
+	struct control *control;
+};
+
+static int stats(void *arg, control_opcode_fn *visit, void *visit_arg)
+{
+	static_assert(COUNTER_BUCKETS == CONTROL_HISTOGRAM_BUCKETS, "one histogram");
+
+	for (unsigned op = 0; op < OP_COUNT; op++) {
+		struct control_opcode opcode = {.name = counter_name(op)};
+		struct counter counter;
+		int rc;
+
+		counter_get(op, &counter);
+		if (!counter.count)
+			continue;
+		opcode.count = counter.count;
+		opcode.total_ns = counter.total_ns;
+		memcpy(opcode.histogram, counter.histogram, sizeof(counter.histogram));
+		rc = visit(visit_arg, &opcode);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static void changed(void *arg, inum_t ino)
+{
+	struct server *server = arg;
+
+	fuse_lowlevel_notify_inval_inode(server->front.session, ino, 0, 0);
+}
+
+static const struct control_hooks hooks = {.stats = stats, .changed = changed};
+
+/* INIT was answered: requests are served from here on. Runs once, on a request thread. */
+static void mounted(void *arg)
+{
+	struct server *server = arg;
+	dev_t device;
+	int error = session_device(server->options.mountpoint, &device);
+
+	if (!error)
+		error = control_mounted(server->control, device);
+	if (error)
+		log_warning("mendctl will not find %s by its mount point, only by %s: %s", server->options.mountpoint,
+			    server->options.source, strerror(-error));
+	control_set_transport(server->control, session_transport(&server->front));
+	log_info("%s is mounted on %s (%s)", server->options.source, server->options.mountpoint,
+		 session_transport(&server->front));
+	daemon_ready();
+}
+
+static int serve(struct server *server, struct why *why)
+{
+	struct control_options control = {
+		.device = server->options.source,
+		.mountpoint = server->options.mountpoint,
+		.transport = "dev_fuse",
+		.hooks = &hooks,
+		.hooks_arg = server,
+	};
+	struct claim *claim = media_claim(fs_media(server->front.fs));
+	int error;
+
+	claim_set_mountpoint(claim, server->options.mountpoint);
+	error = control_start(server->front.fs, claim, &control, &server->control);
+	if (error)
+		return why_set(why, error, "cannot start the control server: %s", strerror(-error));
+	server->front.on_init = mounted;
+	server->front.on_init_arg = server;
+	error = session_open(&server->front, &server->options, why);
+	if (!error) {
+		error = session_loop(&server->front);
+		if (error)
+			why_set(why, error, "serving %s failed: %s", server->options.mountpoint, strerror(-error));
+		claim_set_finishing(claim);
+		session_close(&server->front);
+	}
+	control_stop(server->control);
+	return error;
+}
+
+static int run(struct server *server, struct why *why)
+{
+	struct fs_options options = {
+		.readonly = server->options.readonly,
+		.cache_bytes = server->options.cache_bytes,
+		.commit_seconds = server->options.commit_seconds,
+		.claim = true,
+	};
+	int error = fs_mount(server->options.source, &options, why, &server->front.fs);
+	int end;
+
+	if (error)
+		return error;
+	if (server->options.fake) {
+		fs_unmount(server->front.fs);
+		return 0;
+	}
+	error = serve(server, why);
+	end = fs_unmount(server->front.fs);
+	if (end && !error)
+		error = why_set(why, end, "%s: the last changes could not be written home (%s); the next mount replays the journal",
+				server->options.source, strerror(-end));
+	return error;
+}
+
+static int serve_in_background(struct server *server, struct why *why)
+{
+	int error = daemon_begin(server->options.foreground);
+
+	if (error)
+		return why_set(why, error, "cannot go into the background: %s", strerror(-error));
+	return run(server, why);
+}
+
+int main(int argc, char **argv)
+{
+	struct server server = {.front = {.fs = NULL}};
+	struct why why = {.text = "out of memory"};
+	int usage = options_parse(argc, argv, &server.options, &why);
+	int error = usage;
+
+	if (server.options.help)
+		options_usage("mendfs");
+	if (server.options.version)
+		printf("mendfs %s (libfuse %s)\n", MENDFS_VERSION, fuse_pkgversion());
+	if (usage == 0)
+		error = serve_in_background(&server, &why);
+	options_free(&server.options);
+	if (error >= 0)
+		return 0;
+	log_error("%s", why.text);
+	return usage == -EINVAL ? 2 : 1;
+}

@@ -1,0 +1,186 @@
+/* Requests on names. */
+#include "fuse/front.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct fs_who front_who(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct fs_who){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
+}
+
+void front_entry(const struct fs_attr *attr, struct fuse_entry_param *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->ino = attr->ino;
+	out->generation = attr->record.generation;
+	out->attr_timeout = FRONT_TIMEOUT_SECONDS;
+	out->entry_timeout = FRONT_TIMEOUT_SECONDS;
+	front_stat(attr, &out->attr);
+}
+
+void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr)
+{
+	struct front *front = front_of(req);
+	struct fuse_entry_param entry;
+
+	if (error) {
+		fuse_reply_err(req, -error);
+		return;
+	}
+	front_entry(attr, &entry);
+	if (fuse_reply_entry(req, &entry) == -ENOENT)
+		fs_forget(front->fs, attr->ino, 1);
+}
+
+void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	uint64_t begin = counter_begin();
+	struct fuse_entry_param negative = {.entry_timeout = FRONT_TIMEOUT_SECONDS};
+	struct fs_attr attr;
+	int error = fs_lookup(front_of(req)->fs, parent, name, &attr);
+
+	if (error == -ENOENT)
+		fuse_reply_entry(req, &negative);
+	else
+		front_reply_entry(req, error, &attr);
+	counter_end(OP_LOOKUP, begin);
+}
+
+void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	uint64_t begin = counter_begin();
+
+	fs_forget(front_of(req)->fs, ino, count);
+	fuse_reply_none(req);
+	counter_end(OP_FORGET, begin);
+}
+
+void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	uint64_t begin = counter_begin();
+
+	for (size_t i = 0; i < count; i++)
+		fs_forget(front_of(req)->fs, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+	counter_end(OP_FORGET, begin);
+}
+
+static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	uint64_t begin = counter_begin();
+	struct fs_who who = front_who(req);
+	struct fs_attr attr;
+	int error = fs_create(front_of(req)->fs, &who, parent, name, mode, rdev, &attr);
+
+	front_reply_entry(req, error, &attr);
+	counter_end(op, begin);
+}
+
+void front_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	make(req, OP_MKNOD, parent, name, mode, rdev);
+}
+
+void front_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	make(req, OP_MKDIR, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFDIR, 0);
+}
+
+void front_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	uint64_t begin = counter_begin();
+	struct fs_who who = front_who(req);
+	struct fs_attr attr;
+	int error = fs_symlink(front_of(req)->fs, &who, parent, name, target, &attr);
+
+	front_reply_entry(req, error, &attr);
+	counter_end(OP_SYMLINK, begin);
+}
+
+void front_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	uint64_t begin = counter_begin();
+	char target[FS_SYMLINK_MAX + 1];
+	int error = fs_readlink(front_of(req)->fs, ino, target, sizeof(target));
+
+	if (error)
+		fuse_reply_err(req, -error);
+	else
+		fuse_reply_readlink(req, target);
+	counter_end(OP_READLINK, begin);
+}
+
+void front_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	uint64_t begin = counter_begin();
+
+	fuse_reply_err(req, -fs_unlink(front_of(req)->fs, parent, name));
+	counter_end(OP_UNLINK, begin);
+}
+
+void front_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	uint64_t begin = counter_begin();
+
+	fuse_reply_err(req, -fs_rmdir(front_of(req)->fs, parent, name));
+	counter_end(OP_RMDIR, begin);
+}
+
+void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+		  unsigned flags)
+{
+	uint64_t begin = counter_begin();
+
+	fuse_reply_err(req, -fs_rename(front_of(req)->fs, parent, name, new_parent, new_name, flags));
+	counter_end(OP_RENAME, begin);
+}
+
+void front_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+	uint64_t begin = counter_begin();
+	struct fs_attr attr;
+	int error = fs_link(front_of(req)->fs, ino, new_parent, new_name, &attr);
+
+	front_reply_entry(req, error, &attr);
+	counter_end(OP_LINK, begin);
+}
+
+static void reply_create(fuse_req_t req, int error, const struct fs_attr *attr, struct fuse_file_info *fi)
+{
+	struct front *front = front_of(req);
+	struct fuse_entry_param entry;
+
+	if (error) {
+		fuse_reply_err(req, -error);
+		return;
+	}
+	front_entry(attr, &entry);
+	front_open_flags(front, fi);
+	if (fuse_reply_create(req, &entry, fi) == -ENOENT)
+		fs_forget(front->fs, attr->ino, 1);
+}
+
+void front_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	uint64_t begin = counter_begin();
+	struct fs_who who = front_who(req);
+	struct fs_attr attr;
+	int error = fs_create(front_of(req)->fs, &who, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &attr);
+
+	reply_create(req, error, &attr, fi);
+	counter_end(OP_CREATE, begin);
+}
+
+void front_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	uint64_t begin = counter_begin();
+	struct fs_who who = front_who(req);
+	struct fs_attr attr;
+	int error = fs_tmpfile(front_of(req)->fs, &who, parent, (mode & ~(mode_t)S_IFMT) | S_IFREG, &attr);
+
+	reply_create(req, error, &attr, fi);
+	counter_end(OP_TMPFILE, begin);
+}

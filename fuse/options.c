@@ -1,0 +1,273 @@
+#include "fuse/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "media/claim.h"
+#include "util/types.h"
+
+void options_usage(const char *program)
+{
+	printf("usage: %s SOURCE DIR [options]\n"
+	       "\n"
+	       "Mount the mendfs filesystem on SOURCE (a device-dax device such as /dev/dax0.0, or an image file) at DIR.\n"
+	       "\n"
+	       "  -f, --foreground   stay in the foreground, log to stderr\n"
+	       "  -d, --debug        as -f, and show every request\n"
+	       "  -o OPTION[,...]    mount options:\n"
+	       "       ro, rw             read-only (not one byte is written), or read-write (default)\n"
+	       "       commit=SECONDS     plain files: how often everything is made durable (default 1)\n"
+	       "       cache=BYTES[KMG]   limit of the metadata cache (default 1/64 of RAM)\n"
+	       "       [no]allow_other    let other users in (default for root)\n"
+	       "       [no]suid, [no]dev  honour setuid bits, device nodes (default for root: yes)\n"
+	       "       writeback          let the kernel gather writes (a crash of the daemon loses what it holds)\n"
+	       "       no_io_uring        read and write /dev/fuse even where FUSE over io_uring is available\n"
+	       "  -h, --help         this text\n"
+	       "  -V, --version      the version\n"
+	       "\n"
+	       "Unmount with: umount DIR, or fusermount3 -u DIR. See mendfs(8).\n",
+	       program);
+}
+
+static int parse_bytes(const char *text, uint64_t *out)
+{
+	char *end;
+	unsigned long long value;
+	unsigned shift = 0;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	switch (*end) {
+	case 'K': case 'k': shift = 10; end++; break;
+	case 'M': case 'm': shift = 20; end++; break;
+	case 'G': case 'g': shift = 30; end++; break;
+	}
+	if (errno || *end || value > (UINT64_MAX >> shift))
+		return -EINVAL;
+	*out = (uint64_t)value << shift;
+	return 0;
+}
+
+enum { KEY_DROP, KEY_RO, KEY_RW, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_URING };
+
+static const struct fuse_opt option_keys[] = {
+	FUSE_OPT_KEY("ro", KEY_RO),
+	FUSE_OPT_KEY("rw", KEY_RW),
+	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
+	FUSE_OPT_KEY("noallow_other", KEY_NOALLOW_OTHER),
+	FUSE_OPT_KEY("commit=", KEY_COMMIT),
+	FUSE_OPT_KEY("cache=", KEY_CACHE),
+	FUSE_OPT_KEY("writeback", KEY_WRITEBACK),
+	FUSE_OPT_KEY("no_io_uring", KEY_NO_URING),
+	/* On by default, and what mount(8) and fstab say to it, not to us. */
+	FUSE_OPT_KEY("io_uring", KEY_DROP),
+	FUSE_OPT_KEY("default_permissions", KEY_DROP),
+	FUSE_OPT_KEY("defaults", KEY_DROP),
+	FUSE_OPT_KEY("auto", KEY_DROP),
+	FUSE_OPT_KEY("noauto", KEY_DROP),
+	FUSE_OPT_KEY("user", KEY_DROP),
+	FUSE_OPT_KEY("users", KEY_DROP),
+	FUSE_OPT_KEY("nouser", KEY_DROP),
+	FUSE_OPT_KEY("nofail", KEY_DROP),
+	FUSE_OPT_KEY("_netdev", KEY_DROP),
+	FUSE_OPT_KEY("relatime", KEY_DROP),
+	FUSE_OPT_KEY("norelatime", KEY_DROP),
+	FUSE_OPT_KEY("lazytime", KEY_DROP),
+	FUSE_OPT_KEY("comment=", KEY_DROP),
+	FUSE_OPT_KEY("x-", KEY_DROP),
+	FUSE_OPT_END,
+};
+
+struct parse {
+	struct options *options;
+	struct why *why;
+};
+
+static int set_number(struct parse *parse, const char *arg, uint64_t max, uint64_t *out)
+{
+	const char *text = strchr(arg, '=') + 1;
+
+	if (!parse_bytes(text, out) && *out > 0 && *out <= max)
+		return 0;
+	why_set(parse->why, -EINVAL, "option %s: not a number from 1 to %llu", arg, (unsigned long long)max);
+	return -1;
+}
+
+/* libfuse's convention: 0 takes the option away, 1 leaves it to libfuse, -1 is an error. */
+static int take_option(void *data, const char *arg, int key, struct fuse_args *outargs)
+{
+	struct parse *parse = data;
+	struct options *options = parse->options;
+	uint64_t number;
+
+	switch (key) {
+	case KEY_RO:
+		options->readonly = true;
+		return 1;
+	case KEY_RW:
+		options->readonly = false;
+		return 1;
+	case KEY_ALLOW_OTHER:
+	case KEY_NOALLOW_OTHER:
+		options->allow_other = key == KEY_ALLOW_OTHER;
+		return 0;
+	case KEY_WRITEBACK:
+		options->writeback = true;
+		return 0;
+	case KEY_NO_URING:
+		options->no_uring = true;
+		return 0;
+	case KEY_COMMIT:
+		if (set_number(parse, arg, 3600, &number))
+			return -1;
+		options->commit_seconds = (unsigned)number;
+		return 0;
+	case KEY_CACHE:
+		return set_number(parse, arg, 1ull << 50, &options->cache_bytes);
+	case KEY_DROP:
+		return 0;
+	default:
+		return strncmp(arg, "x-", 2) ? 1 : 0;
+	}
+}
+
+static int add_source(struct options *options)
+{
+	char *name = NULL;
+	char *list = NULL;
+	size_t length = strlen(options->source) + sizeof("fsname=");
+	int rc = -ENOMEM;
+
+	name = malloc(length);
+	if (!name)
+		return -ENOMEM;
+	snprintf(name, length, "fsname=%s", options->source);
+	/* Escaped: a comma in the name is part of the name. */
+	if (!fuse_opt_add_opt_escaped(&list, name) && !fuse_opt_add_opt(&list, "subtype=mendfs,default_permissions") &&
+	    !fuse_opt_insert_arg(&options->args, 1, "-o") && !fuse_opt_insert_arg(&options->args, 2, list))
+		rc = 0;
+	free(list);
+	free(name);
+	return rc;
+}
+
+/* What a kernel filesystem mounted by root does by itself; what the user says comes later on the line and wins. */
+static int add_defaults(struct options *options)
+{
+	if (geteuid() == 0 && (fuse_opt_insert_arg(&options->args, 1, "-o") || fuse_opt_insert_arg(&options->args, 2, "suid,dev")))
+		return -ENOMEM;
+	return add_source(options);
+}
+
+static int add_finals(struct options *options)
+{
+	if (options->allow_other && fuse_opt_add_arg(&options->args, "-oallow_other"))
+		return -ENOMEM;
+	if (options->debug && fuse_opt_add_arg(&options->args, "-d"))
+		return -ENOMEM;
+	return 0;
+}
+
+/* mount(8) calls /sbin/mount.TYPE SOURCE DIR [-sfnv] [-N ns] [-o options] [-t type], where -f means: fake. */
+static int take_flag(struct options *options, bool from_mount, int flag)
+{
+	switch (flag) {
+	case 'f':
+		*(from_mount ? &options->fake : &options->foreground) = true;
+		return 0;
+	case 'd':
+		options->debug = options->foreground = true;
+		return 0;
+	case 'r':
+		options->readonly = true;
+		return fuse_opt_add_arg(&options->args, "-oro") ? -ENOMEM : 0;
+	case 'o':
+		return fuse_opt_add_arg(&options->args, "-o") || fuse_opt_add_arg(&options->args, optarg) ? -ENOMEM : 0;
+	case 'h':
+		options->help = true;
+		return 0;
+	case 'V':
+		options->version = true;
+		return 0;
+	case 's': case 'n': case 'v': case 'w': case 't': case 'N':
+		return from_mount ? 0 : -EINVAL;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int take_arguments(struct options *options, int argc, char **argv, struct why *why)
+{
+	static const struct option longs[] = {
+		{"foreground", no_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'd'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},	{NULL, 0, NULL, 0},
+	};
+	const char *base = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	bool from_mount = !strncmp(base, "mount.", 6);
+	int flag, error;
+
+	opterr = 0;
+	while ((flag = getopt_long(argc, argv, from_mount ? "fdro:hVsnvwt:N:" : "fdro:hV", longs, NULL)) != -1) {
+		error = take_flag(options, from_mount, flag);
+		if (error)
+			return why_set(why, error, "unknown option %s; see %s --help", argv[optind - 1], base);
+	}
+	if (options->help || options->version)
+		return 1;
+	if (argc - optind != 2)
+		return why_set(why, -EINVAL, "usage: %s SOURCE DIR [-o OPTIONS]; see %s --help", base, base);
+	options->source = strdup(argv[optind]);
+	return options->source ? 0 : -ENOMEM;
+}
+
+static int check_mountpoint(struct options *options, const char *dir, struct why *why)
+{
+	struct stat st;
+	int error = claim_check_mountpoint(dir, why);
+
+	if (error)
+		return error;
+	if (stat(dir, &st))
+		return why_set(why, -errno, "%s: %s; the mount point must be an existing directory", dir, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return why_set(why, -ENOTDIR, "%s is not a directory; the mount point must be one", dir);
+	options->mountpoint = realpath(dir, NULL);
+	return options->mountpoint ? 0 : why_set(why, -errno, "%s: %s", dir, strerror(errno));
+}
+
+int options_parse(int argc, char **argv, struct options *options, struct why *why)
+{
+	struct parse parse = {options, why};
+	int error;
+
+	*options = (struct options){.allow_other = geteuid() == 0};
+	why->text[0] = '\0';
+	if (fuse_opt_add_arg(&options->args, "mendfs"))
+		return -ENOMEM;
+	error = take_arguments(options, argc, argv, why);
+	if (error)
+		return error;
+	if (fuse_opt_parse(&options->args, &parse, option_keys, take_option))
+		return why->text[0] ? -EINVAL : why_set(why, -EINVAL, "options are wrong; see mendfs --help");
+	error = add_defaults(options);
+	if (!error)
+		error = add_finals(options);
+	if (error)
+		return why_set(why, error, "out of memory");
+	return check_mountpoint(options, argv[optind + 1], why);
+}
+
+void options_free(struct options *options)
+{
+	free(options->source);
+	free(options->mountpoint);
+	fuse_opt_free_args(&options->args);
+}

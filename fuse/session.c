@@ -1,0 +1,212 @@
+#include "fuse/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "util/log.h"
+
+static void front_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct front *front = userdata;
+
+	conn->max_write = FRONT_MAX_WRITE;
+	conn->max_readahead = FRONT_MAX_WRITE;
+	conn->time_gran = 1;
+	fuse_want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	fuse_want(conn, FUSE_CAP_ASYNC_DIO);
+	fuse_want(conn, FUSE_CAP_CACHE_SYMLINKS);
+	fuse_want(conn, FUSE_CAP_EXPORT_SUPPORT);
+	fuse_want(conn, FUSE_CAP_PARALLEL_DIROPS);
+	fuse_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	fuse_refuse(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	/* The kernel clears setuid bits by SETATTR, as long as writes do not tell us who writes. */
+	fuse_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+	fuse_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+#endif
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+	fuse_want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+#endif
+	/* The region's memory is never spliced (a machine check in the kernel's copy is an oops), and replies are built in DRAM anyway. */
+	fuse_refuse(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	front->no_opendir = fuse_want(conn, FUSE_CAP_NO_OPENDIR_SUPPORT);
+	if (front->writeback)
+		front->writeback = fuse_want(conn, FUSE_CAP_WRITEBACK_CACHE);
+#if LIBFUSE_AT_LEAST(18)
+	front->uring = front->uring && fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
+#endif
+	if (front->on_init)
+		front->on_init(front->on_init_arg);
+}
+
+const struct fuse_lowlevel_ops front_ops = {
+	.init = front_init,
+	.lookup = front_lookup,
+	.forget = front_forget,
+	.forget_multi = front_forget_multi,
+	.getattr = front_getattr,
+	.setattr = front_setattr,
+	.readlink = front_readlink,
+	.mknod = front_mknod,
+	.mkdir = front_mkdir,
+	.unlink = front_unlink,
+	.rmdir = front_rmdir,
+	.symlink = front_symlink,
+	.rename = front_rename,
+	.link = front_link,
+	.create = front_create,
+	.open = front_open,
+	.read = front_read,
+	.write = front_write,
+	.fsync = front_fsync,
+	.fsyncdir = front_fsync,
+	.opendir = front_opendir,
+	.readdir = front_readdir,
+	.readdirplus = front_readdirplus,
+	.statfs = front_statfs,
+	.fallocate = front_fallocate,
+	.copy_file_range = front_copy_file_range,
+	.lseek = front_lseek,
+#if LIBFUSE_AT_LEAST(17)
+	.tmpfile = front_tmpfile,
+#endif
+#if LIBFUSE_AT_LEAST(18)
+	.statx = front_statx,
+#endif
+};
+
+#if LIBFUSE_AT_LEAST(18)
+bool session_uring_available(const char **hint)
+{
+	FILE *file = fopen("/sys/module/fuse/parameters/enable_uring", "re");
+	int value = file ? fgetc(file) : EOF;
+
+	if (file)
+		fclose(file);
+	*hint = NULL;
+	if (value == 'Y')
+		return true;
+	*hint = value == EOF ? "FUSE over io_uring needs Linux 6.14 or later; without it small requests are 3 to 5 times slower"
+			     : "FUSE over io_uring is off; to make small requests 3 to 5 times faster, before mounting: echo Y > "
+			       "/sys/module/fuse/parameters/enable_uring";
+	return false;
+}
+#else
+bool session_uring_available(const char **hint)
+{
+	*hint = "built with a libfuse older than 3.18: without FUSE over io_uring small requests are 3 to 5 times slower "
+		"(scripts/get-libfuse fetches a newer one for the build)";
+	return false;
+}
+#endif
+
+const char *session_transport(const struct front *front)
+{
+	return front->uring ? "io_uring" : "dev_fuse";
+}
+
+/* The notify thread: drop the kernel's pages of a range that went bad or was healed. It may wait for write-back, hence never a request thread. */
+static void invalidate(void *arg, inum_t ino, uint64_t pos, uint64_t length)
+{
+	struct front *front = arg;
+	int error = fuse_lowlevel_notify_inval_inode(front->session, ino, (off_t)pos, (off_t)length);
+
+	if (error && error != -ENOENT)
+		log_debug("invalidating inode %llu: %s", (unsigned long long)ino, strerror(-error));
+}
+
+int session_open(struct front *front, struct options *options, struct why *why)
+{
+	const char *hint = NULL;
+
+	front->writeback = options->writeback;
+	front->uring = !options->no_uring && session_uring_available(&hint);
+	if (hint)
+		log_info("%s", hint);
+	if (front->uring && fuse_opt_add_arg(&options->args, "-oio_uring"))
+		return why_set(why, -ENOMEM, "out of memory");
+	front->session = fuse_session_new(&options->args, &front_ops, sizeof(front_ops), front);
+	if (!front->session)
+		return why_set(why, -EINVAL, "a mount option is wrong (see the line above); mendfs --help lists them");
+	if (fuse_set_signal_handlers(front->session)) {
+		fuse_session_destroy(front->session);
+		return why_set(why, -errno, "cannot set signal handlers");
+	}
+	if (fuse_session_mount(front->session, options->mountpoint)) {
+		fuse_remove_signal_handlers(front->session);
+		fuse_session_destroy(front->session);
+		return why_set(why, -EPERM, "cannot mount on %s (see the line above)", options->mountpoint);
+	}
+	fs_set_invalidate(front->fs, invalidate, front);
+	return 0;
+}
+
+int session_loop(struct front *front)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int rc;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, 16);
+	rc = fuse_session_loop_mt(front->session, config);
+	fuse_loop_cfg_destroy(config);
+	/* Positive: the signal that ended it, which is an orderly end. */
+	return rc < 0 ? rc : 0;
+}
+
+void session_close(struct front *front)
+{
+	fs_set_invalidate(front->fs, NULL, NULL);
+	fuse_remove_signal_handlers(front->session);
+	fuse_session_unmount(front->session);
+	fuse_session_destroy(front->session);
+	front->session = NULL;
+}
+
+/* mountinfo writes blanks and backslashes of paths as \ooo. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+int session_device(const char *mountpoint, dev_t *out)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+	int error = -ENOENT;
+
+	if (!file)
+		return -errno;
+	while (getline(&line, &size, file) > 0) {
+		unsigned high, low;
+		char *path = NULL;
+
+		if (sscanf(line, "%*d %*d %u:%u %*s %ms", &high, &low, &path) == 3) {
+			unescape(path);
+			if (!strcmp(path, mountpoint)) {
+				*out = makedev(high, low);
+				error = 0;
+			}
+		}
+		free(path);
+	}
+	free(line);
+	fclose(file);
+	return error;
+}

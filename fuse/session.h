@@ -1,0 +1,20 @@
+/* One FUSE session over a mounted filesystem: capabilities, transport, invalidation, the loop. */
+#ifndef FUSE_SESSION_H
+#define FUSE_SESSION_H
+
+#include "fuse/front.h"
+#include "fuse/options.h"
+
+/* Create the session and mount it. 0 or a negative errno with `why`; libfuse's own message goes to the log. */
+int session_open(struct front *front, struct options *options, struct why *why);
+/* Serve until unmount or a signal. Returns when no request is in flight. */
+int session_loop(struct front *front);
+void session_close(struct front *front);
+/* "io_uring" or "dev_fuse". */
+const char *session_transport(const struct front *front);
+/* Whether io_uring can be used; with a one-line hint when not, or NULL. */
+bool session_uring_available(const char **hint);
+/* st_dev of the filesystem mounted last at this absolute path, read from mountinfo (never by asking the filesystem itself). */
+int session_device(const char *mountpoint, dev_t *out);
+
+#endif
