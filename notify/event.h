@@ -47,6 +47,7 @@ struct event_bus;
 struct event_subscriber;
 
 int event_bus_create(struct event_bus **out);
+/* Every subscriber has unsubscribed. */
 void event_bus_destroy(struct event_bus *bus);
 /* Copies the event (paths included). Fills time_ns when 0. */
 void event_publish(struct event_bus *bus, const struct event *event);
@@ -57,5 +58,9 @@ int event_subscriber_fd(const struct event_subscriber *subscriber);
 struct event *event_take(struct event_subscriber *subscriber);
 void event_unsubscribe(struct event_subscriber *subscriber);
 void event_free(struct event *event);
+/* A deep copy, or NULL. */
+struct event *event_copy(const struct event *event);
+void event_free_paths(struct event *event); /* of an event on the stack */
+const char *event_type_name(enum event_type type); /* "media_failure", ... as in the contract */
 
 #endif

@@ -25,16 +25,28 @@ struct notify_file_failure {
 
 /* Filled in by fs/. Called by the notify thread, no lock held. */
 struct notify_holder_ops {
-	/* Drop the kernel's and our own cached pages of it and fill generation and paths (malloc'ed) for the event. 0 or errno: logged. */
+	/*
+	 * Drop the kernel's and our own cached pages of it and fill generation and paths (malloc'ed) for the event; clip pos, len and bytes_lost of the
+	 * event to the end of file. 0; 1: nothing of it can be seen through the file (wholly past its end), no event; or errno: logged, no event.
+	 */
 	int (*file_failure)(void *holder, const struct notify_file_failure *failure, struct event *event);
 	/* A metadata block's copy is bad: repair. *event gets action, and type METADATA_REPAIRED or METADATA_LOST. */
 	int (*metadata_failure)(void *holder, maddr_t address, unsigned copy, devoff_t offset, struct event *event);
+	/* A superblock slot is hit: write it anew from another. *event as for metadata. */
+	int (*super_failure)(void *holder, unsigned slot, struct event *event);
 	/* Every owner has been told of this cause. */
 	void (*failure_done)(void *holder, uint64_t cause_id);
 	/* The filesystem must stop changing anything. */
 	void (*shutdown)(void *holder, const char *reason);
 	/* tx_begin of the holder (keeps metadata space in reserve). */
 	int (*tx_begin)(void *holder, struct tx **tx);
+};
+
+/* What a source knew to be bad before anything was read (kernel badblocks, IMAGE.poison without its latent ranges). */
+struct notify_known {
+	devoff_t offset;
+	uint64_t length;
+	enum failure_source source;
 };
 
 struct notify_setup {
@@ -45,10 +57,17 @@ struct notify_setup {
 	struct event_bus *events;
 	const struct notify_holder_ops *ops;
 	void *holder;
+	const struct notify_known *known; /* all that fs/mount added to the known set from sources; may be NULL */
+	size_t count_known;
 };
 
-/* Load the ledger's trees into the known set, start the thread (not when the journal is readonly: then failures are known in DRAM only, events
- * still flow), register as media's fault handler and the journal's bad-copy handler, then move what the poison log has into the trees. */
+/*
+ * Load the ledger's trees into the known set, register as media's fault handler and the journal's bad-copy handler, then start the thread, which moves
+ * what the poison log has into the trees. What setup->known lists, or media/ found bad before this call, and the ledger does not have yet, is reported:
+ * poison that existed before the mount is announced once, ever. When the journal is readonly failures are kept in DRAM only; events still flow.
+ * The holder must be ready to serve its ops: they may be called before this returns (*out is set by then). Ledger trees that cannot be read
+ * are no error: the filesystem becomes read-only (ops->shutdown).
+ */
 int notify_create(const struct notify_setup *setup, struct notify **out);
 /* Handles what is queued (bounded by 5 s), stops the thread. */
 void notify_destroy(struct notify *notify);
@@ -58,6 +77,11 @@ void notify_destroy(struct notify *notify);
  * A range already known makes no second event. 0, -ERANGE (outside the device; clipped otherwise). (0, UINT64_MAX) is the loss of the device.
  */
 int notify_report(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source);
+/*
+ * As notify_report() for what may be in the known set already without having been announced: whatever of the range the ledger does not have. Reads
+ * the trees: no lock may be held.
+ */
+int notify_adopt(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source);
 /* Wait until all that was reported before is handled; tests and inject use it. 0, -ETIMEDOUT. */
 int notify_wait(struct notify *notify, unsigned timeout_ms);
 
@@ -76,9 +100,13 @@ int ledger_cleared(struct notify *notify, struct tx *tx, devoff_t offset, uint64
  * instead of alloc_give() for everything that held data. The caller has removed its own rmap records, and nobody else owns the blocks.
  */
 int ledger_free_blocks(struct notify *notify, struct tx *tx, blkno_t start, uint64_t count);
+/* In order of offset. Takes the metadata lock shared by itself; visitors run without it. Includes what a readonly mount knows in DRAM only. */
 int ledger_walk_badblocks(struct notify *notify, int (*visit)(void *arg, const struct badblock_record *record), void *arg);
 int ledger_walk_lost(struct notify *notify, int (*visit)(void *arg, const struct lost_record *record), void *arg);
 uint64_t ledger_sigbus_count(struct notify *notify); /* over all mounts */
+/* The trees themselves, for checks that hold the metadata lock already. */
+const struct btree *ledger_badblocks_tree(const struct notify *notify);
+const struct btree *ledger_lost_tree(const struct notify *notify);
 
 /* What sources know before anything is read: kernel badblocks of a device (libndctl; twin file without it). For mkfs and mount, before the
  * superblock. Emulated poison that is not latent is added by the caller from media_poison_list(). *known: 0 unknown, 1 told. */

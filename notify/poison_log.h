@@ -11,17 +11,26 @@
 
 struct poison_log;
 
-/* Read both copies (a poisoned part of one is answered from the other; neither is fatal) and enter what is found into media's known set, in
- * order of sequence, CLEARED entries taking ranges out. Readonly media are only read. */
+/*
+ * Read both copies (a poisoned part of one is answered from the other; neither is fatal) and enter into media's known set what the entries come to
+ * in order of sequence. CLEARED entries take out what older entries said, never what the known set had from elsewhere. Media are only read.
+ */
 int poison_log_open(struct media *media, const struct super *super, struct poison_log **out);
 void poison_log_close(struct poison_log *log);
 int poison_log_format(struct media *media, const struct super *super); /* mkfs: make stale entries of both copies unreadable: zero them */
-/* Durable (BYTE, CACHELINE) on return. -ENOSPC: full, the caller moves entries to the trees first; the known set has the range anyway. */
+/*
+ * Durable (BYTE, CACHELINE) on return, in at least one copy; slots that are known bad in both are passed over. -ENOSPC: full, the caller moves entries
+ * to the trees first; the known set has the range anyway. The last quarter is kept for CLEARED entries. -EROFS, -EIO: no slot could be written.
+ */
 int poison_log_append(struct poison_log *log, struct poison_entry *entry /* sequence is filled in */);
 /* Entries not yet moved to the trees, oldest first: visit returns 0 to go on. */
 int poison_log_walk(struct poison_log *log, int (*visit)(void *arg, const struct poison_entry *entry), void *arg);
-/* Everything below sequence is in the trees durably: slots may be reused. */
+/* Is this thread inside poison_log_append()? A fault met there must not append. */
+bool poison_log_is_appending(void);
+/* Everything below sequence is in the trees durably: slots may be reused; numbers below it are never given out again. */
 void poison_log_trim(struct poison_log *log, uint64_t sequence);
-uint64_t poison_log_next_sequence(const struct poison_log *log);
+uint64_t poison_log_next_sequence(struct poison_log *log);
+/* More than half of the slots wait for poison_log_trim(). */
+bool poison_log_wants_trim(struct poison_log *log);
 
 #endif
