@@ -14,6 +14,10 @@
 #define FORMAT_BLOCK_VERSION 1
 #define FORMAT_UUID_BYTES 16
 
+/* The top 8 bits of a stored device byte are the device number, 0 now; a device ends below this. */
+#define DEVICE_BYTES_MAX (1ull << 56)
+#define DEVICE_BLOCKS_MAX (DEVICE_BYTES_MAX >> BLOCK_SHIFT)
+
 /* What a block is; bits far apart, so that no single flip turns one into another. */
 enum format_block_role {
 	FORMAT_ROLE_ROOT = 0x1e,
@@ -60,8 +64,10 @@ enum format_tree_id {
 	FORMAT_TREE_COUNT = 14,
 };
 
-/* "inodes", "dirents", ... ; "root", "chunks" are said for roles without a tree; "unknown" for any other number. */
+/* "inodes", "dirents", ...; "unknown" for any other number. */
 const char *format_tree_name(unsigned tree);
+/* What a block is called in events and by `owners`: its tree's name, "root", "chunks" (table and chunk headers), "unknown". */
+const char *format_block_name(unsigned role, unsigned tree);
 
 /* Fill a header; the rest of the block is untouched. */
 void format_block_header_init(struct format_block_header *header, const uint8_t meta_uuid[FORMAT_UUID_BYTES],

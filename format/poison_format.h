@@ -56,6 +56,8 @@ struct poison_entry {
 void format_poison_entry_pack(struct format_poison_entry *to, const struct poison_entry *from, const uint8_t *meta_uuid);
 int format_poison_entry_unpack(struct poison_entry *to, const struct format_poison_entry *from, const uint8_t *meta_uuid);
 
+bool badblock_state_is_known(unsigned state);
+bool failure_source_is_known(unsigned source);
 const char *badblock_state_name(unsigned state);   /* "suspect", "bad", "cleared", "quarantined", "retired" */
 const char *failure_source_name(unsigned source);  /* "sigbus", "kernel", "injected", "scrub", "checksum", "control" */
 

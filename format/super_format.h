@@ -14,6 +14,8 @@
 #define SUPER_SLOTS 8
 #define SUPER_LABEL_BYTES 64
 #define SUPER_MIN_BYTES (16ull << 20)
+#define JOURNAL_RING_MIN (512ull << 10) /* bytes of the ring in one journal copy, its 4 KiB head not counted */
+#define JOURNAL_RING_MAX (32ull << 20)
 
 static inline devoff_t super_slot_offset(unsigned slot)
 {
@@ -21,17 +23,23 @@ static inline devoff_t super_slot_offset(unsigned slot)
 }
 
 struct format_area {
-	struct le64 copy[2]; /* device bytes, 4 KiB aligned; copy[1] = 0 where single */
+	struct le64 copy[2]; /* device bytes, 4 KiB aligned; copy[1] = 0 where there is one copy only */
 	struct le64 length;  /* bytes of each copy */
 	struct le64 reserved;
 };
 
 enum super_area { AREA_JOURNAL, AREA_POISON_LOG, AREA_FIXED, AREA_MIRROR_INTENT, AREA_SCRUB, AREA_COUNT = 8 };
 
+/* Feature bits with a name already, so that a program without them can say which it lacks. */
+#define INCOMPAT_DEVICES (1ull << 0) /* more than one device */
+#define RO_COMPAT_CSUMS (1ull << 0)  /* checksums of file data in the csums tree */
 #define INCOMPAT_KNOWN 0ull
 #define RO_COMPAT_KNOWN 0ull
 #define COMPAT_KNOWN 0ull
 #define CHECKSUM_CRC32C 1
+
+/* "journal area", "poison log area", "fixed metadata area", ... */
+const char *format_area_name(unsigned area);
 
 struct format_super {
 	struct le64 magic;
@@ -82,6 +90,11 @@ struct super {
 	struct area areas[AREA_COUNT];
 	uint64_t scrub_cursor;
 };
+
+/* How many copies of this area there are: journal and poison log always 2, fixed metadata as of all metadata, later ones 0. */
+unsigned format_area_copies(const struct super *super, unsigned area);
+/* UTF-8 of at most SUPER_LABEL_BYTES bytes without control characters. */
+bool format_label_is_valid(const char *label, size_t length);
 
 void format_super_pack(struct format_super *to, const struct super *from);
 /*
