@@ -1,0 +1,59 @@
+/* struct media and what it is made of; for the files of this folder and for recording backends of tests. */
+#ifndef MEDIA_MEDIA_TYPES_H
+#define MEDIA_MEDIA_TYPES_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "media/counts.h"
+#include "media/dirty.h"
+#include "media/guard.h"
+#include "media/known.h"
+#include "media/media.h"
+
+struct pmem2_map;
+struct pmem2_source;
+
+/*
+ * How stores reach the medium: the seam for a backend that records them. Each returns how many bytes are stored; fewer
+ * than asked for means a SIGBUS, described in *fault. Ranges are checked already.
+ */
+struct media_backend {
+	size_t (*store)(struct media *media, devoff_t offset, const void *from, size_t length,
+			struct guard_fault *fault);
+	size_t (*zero)(struct media *media, devoff_t offset, size_t length,
+		       struct guard_fault *fault);
+	size_t (*store_line)(struct media *media, devoff_t offset, const void *line,
+			     struct guard_fault *fault);
+	void (*drain)(struct media *media);
+	int (*sync)(struct media *media);
+};
+
+extern const struct media_backend media_backend_mapped;
+
+struct media {
+	struct guard_region map;
+	uint64_t size;
+	uint64_t alignment;
+	enum media_granularity granularity;
+	bool is_device;
+	bool readonly;
+	int fd;
+	char *path;
+	char *real_path;
+	struct pmem2_source *pmem_source;
+	struct pmem2_map *pmem_map;
+	void (*flush)(const void *ptr, size_t length_bytes); /* NULL at PAGE: msync would hide in it */
+	void (*fence)(void);
+	const struct media_backend *backend;
+	void *backend_state;
+	struct dirty dirty;
+	struct known known;
+	struct counts counts;
+	atomic_bool host_is_full;
+	pthread_mutex_t handler_lock; /* both fields below; never held while the handler runs */
+	media_fault_fn *handler;
+	void *handler_arg;
+};
+
+#endif
