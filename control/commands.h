@@ -68,6 +68,9 @@ struct command {
 };
 
 const struct command *command_find(const char *name); /* NULL: no such command */
+/* command->run with a line in *why whenever the answer is negative. */
+int command_run(const struct command *command, const struct command_context *context, const struct command_args *args,
+		struct command_sink *sink, struct why *why);
 int command_kind_parse(const char *name); /* enum fs_owner_kind or -EINVAL */
 
 /*

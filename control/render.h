@@ -15,14 +15,14 @@ struct render_place {
 struct json_object *render_filesystem(const struct super *super, const struct fs_summary *summary,
 				      const struct render_place *place);
 struct json_object *render_extent(const struct fs_map_extent *extent);
-/* paths and generation: of a data owner. */
+/* paths: of a data owner. */
 struct json_object *render_owner(const struct fs_owner *owner, char *const *paths, size_t count_paths);
 struct json_object *render_badblock(const struct badblock_record *record);
 struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes);
-/* `damaged` without its ranges; render_damage_add() appends one, and its cause when that is new. */
+/* An element of `damaged`, range by range: render_damage_add() each (0, or nonzero: out of memory), then render_damage_end(). */
 struct json_object *render_damaged(inum_t ino, uint32_t generation, char *const *paths, size_t count_paths);
 int render_damage_add(struct json_object *damaged, const struct fs_damage *damage);
-struct json_object *render_event(const struct event *event, const uint8_t *uuid, const char *mountpoint);
+int render_damage_end(struct json_object *damaged);
 
 /* 36 characters, lower case. */
 #define RENDER_UUID_BYTES 37

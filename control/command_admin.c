@@ -1,0 +1,195 @@
+#include "control/command_bodies.h"
+
+#include <errno.h>
+#include <string.h>
+
+int command_list(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		 struct why *why)
+{
+	struct fs_summary summary;
+	int error = fs_summary(context->fs, &summary);
+
+	if (error)
+		return error;
+	return command_emit(sink, render_filesystem(fs_super(context->fs), &summary, &context->place), why);
+}
+
+static struct json_object *render_clone(inum_t ino, uint64_t length_bytes)
+{
+	struct json_object *object = json_object_new_object();
+
+	if (!object)
+		return NULL;
+	if (!json_add_u64(object, "inumber", ino) && !json_add_u64(object, "len", length_bytes))
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+int command_clone(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		  struct why *why)
+{
+	struct fs_attr attr;
+	int error;
+
+	if (!args->ino || !args->to_ino)
+		return why_set(why, -EINVAL, "clone needs a source and a destination");
+	error = fs_clone(context->fs, args->ino, args->to_ino);
+	if (context->hooks && context->hooks->changed)
+		context->hooks->changed(context->hooks_arg, args->to_ino);
+	if (!error)
+		error = fs_getattr(context->fs, args->to_ino, &attr);
+	if (error)
+		return error;
+	return command_emit(sink, render_clone(args->to_ino, attr.record.size_bytes), why);
+}
+
+struct stats_state {
+	struct command_sink *sink;
+	struct why *why;
+};
+
+/* Trailing empty buckets are left out. */
+static struct json_object *render_histogram(const uint64_t *histogram)
+{
+	struct json_object *array = json_object_new_array();
+	size_t count = CONTROL_HISTOGRAM_BUCKETS;
+
+	while (count && !histogram[count - 1])
+		count--;
+	for (size_t i = 0; array && i < count; i++)
+		json_object_array_add(array, json_object_new_uint64(histogram[i]));
+	return array;
+}
+
+static int emit_opcode(void *arg, const struct control_opcode *opcode)
+{
+	struct stats_state *state = arg;
+	struct json_object *object = json_object_new_object();
+	int error = 0;
+
+	if (!object)
+		return command_no_memory(state->why);
+	error |= json_add_text(object, "opcode", opcode->name);
+	error |= json_add_u64(object, "count", opcode->count);
+	error |= json_add_u64(object, "total_ns", opcode->total_ns);
+	error |= json_add(object, "histogram", render_histogram(opcode->histogram));
+	if (!error)
+		return command_emit(state->sink, object, state->why);
+	json_object_put(object);
+	return command_no_memory(state->why);
+}
+
+static int add_media_counts(struct json_object *extra, struct media *media)
+{
+	struct json_object *object = json_object_new_object();
+	struct media_counts counts;
+	int error = 0;
+
+	if (!object)
+		return -ENOMEM;
+	media_counts(media, &counts);
+	error |= json_add_u64(object, "reads", counts.reads);
+	error |= json_add_u64(object, "read_bytes", counts.read_bytes);
+	error |= json_add_u64(object, "writes", counts.writes);
+	error |= json_add_u64(object, "write_bytes", counts.write_bytes);
+	error |= json_add_u64(object, "drains", counts.drains);
+	error |= json_add_u64(object, "syncs", counts.syncs);
+	error |= json_add_u64(object, "sigbus", counts.sigbus);
+	if (!error)
+		return json_add(extra, "media", object);
+	json_object_put(object);
+	return -ENOMEM;
+}
+
+int command_stats(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		  struct why *why)
+{
+	struct stats_state state = {sink, why};
+	int error = add_media_counts(sink->extra, fs_media(context->fs));
+
+	if (error || !context->hooks || !context->hooks->stats)
+		return error;
+	return context->hooks->stats(context->hooks_arg, emit_opcode, &state);
+}
+
+int command_drop_caches(const struct command_context *context, const struct command_args *args,
+			struct command_sink *sink, struct why *why)
+{
+	fs_drop_caches(context->fs);
+	return 0;
+}
+
+int command_sync(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		 struct why *why)
+{
+	return fs_syncfs(context->fs);
+}
+
+struct check_state {
+	struct command_sink *sink;
+	struct why *why;
+	int error;
+};
+
+static void tell_finding(void *arg, const char *line)
+{
+	struct check_state *state = arg;
+	struct json_object *object;
+
+	if (state->error)
+		return;
+	object = json_object_new_object();
+	if (object && json_add_text(object, "message", line)) {
+		json_object_put(object);
+		object = NULL;
+	}
+	state->error = command_emit(state->sink, object, state->why);
+}
+
+static int add_totals(struct json_object *extra, const struct fs_check_totals *totals)
+{
+	struct json_object *object = json_object_new_object();
+	int error = 0;
+
+	if (!object)
+		return -ENOMEM;
+	error |= json_add_u64(object, "findings", totals->findings);
+	error |= json_add_u64(object, "inodes", totals->inodes);
+	error |= json_add_u64(object, "extents", totals->extents);
+	error |= json_add_u64(object, "rmap_records", totals->rmap_records);
+	error |= json_add_u64(object, "blocks_compared", totals->blocks_compared);
+	if (!error)
+		return json_add(extra, "totals", object);
+	json_object_put(object);
+	return -ENOMEM;
+}
+
+int command_check(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		  struct why *why)
+{
+	struct check_state state = {sink, why, 0};
+	struct fs_check_totals totals;
+	int error = fs_check(context->fs, tell_finding, &state, &totals);
+
+	if (!error)
+		error = state.error;
+	return error ? error : add_totals(sink->extra, &totals);
+}
+
+int command_version(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
+		    struct why *why)
+{
+	struct json_object *object = json_object_new_object();
+	int error = 0;
+
+	if (!object)
+		return command_no_memory(why);
+	error |= json_add_text(object, "program", context->place.mountpoint ? "mendfs" : "mendctl");
+	error |= json_add_text(object, "version", MENDFS_VERSION);
+	error |= json_add_u64(object, "format_version", FORMAT_VERSION);
+	if (!error)
+		return command_emit(sink, object, why);
+	json_object_put(object);
+	return command_no_memory(why);
+}

@@ -1,0 +1,139 @@
+#include "control/render_event.h"
+
+#include "control/render.h"
+#include "format/poison_format.h"
+
+enum field {
+	CAUSE = 1 << 0,
+	DEVICE = 1 << 1, /* device_offset */
+	LEN = 1 << 2,
+	SECTORS = 1 << 3,
+	SOURCE = 1 << 4,
+	INODE = 1 << 5, /* inumber, pos */
+	INODE_AS_SEEN = 1 << 6, /* generation, paths */
+	DAMAGE = 1 << 7, /* sharers, bytes_lost, error */
+	ACTION = 1 << 8,
+	TREE = 1 << 9, /* tree, copy */
+	REASONS = 1 << 10,
+	COUNT = 1 << 11,
+};
+
+static const struct shape {
+	const char *name, *domain;
+	unsigned fields;
+} shapes[] = {
+	[EVENT_RUNNING] = {"running", "mount", 0},
+	[EVENT_MEDIA_FAILURE] = {"media_failure", "datadev", CAUSE | DEVICE | LEN | SECTORS | SOURCE},
+	[EVENT_FILE_DAMAGED] = {"file_damaged", "filerange",
+				CAUSE | DEVICE | LEN | INODE | INODE_AS_SEEN | DAMAGE | ACTION},
+	[EVENT_METADATA_REPAIRED] = {"metadata_repaired", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
+	[EVENT_METADATA_LOST] = {"metadata_lost", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
+	[EVENT_REPAIRED] = {"repaired", "filerange", LEN | INODE},
+	[EVENT_UNINJECTED] = {"uninjected", "datadev", DEVICE | LEN | SECTORS},
+	[EVENT_HOST_FULL] = {"host_full", "datadev", DEVICE | LEN},
+	[EVENT_SHUTDOWN] = {"shutdown", "fs", REASONS},
+	[EVENT_LOST] = {"lost", "mount", COUNT},
+	[EVENT_UNMOUNT] = {"unmount", "mount", 0},
+};
+
+static int add_where(struct json_object *object, const struct event *event, unsigned fields)
+{
+	uint64_t first = event->device_offset / SECTOR_BYTES;
+	uint64_t end = (event->device_offset + event->len + SECTOR_BYTES - 1) / SECTOR_BYTES;
+	int error = 0;
+
+	if (fields & CAUSE && event->cause_id)
+		error |= json_add_u64(object, "cause_id", event->cause_id);
+	if (fields & DEVICE)
+		error |= json_add_u64(object, "device_offset", event->device_offset);
+	if (fields & INODE) {
+		error |= json_add_u64(object, "inumber", event->inumber);
+		error |= json_add_u64(object, "pos", event->pos);
+	}
+	if (fields & LEN)
+		error |= json_add_u64(object, "len", event->len);
+	if (fields & SECTORS) {
+		error |= json_add_u64(object, "sector", first);
+		error |= json_add_u64(object, "count", end - first);
+	}
+	return error;
+}
+
+static int add_some_text(struct json_object *object, const char *key, const char *text)
+{
+	return text && *text ? json_add_text(object, key, text) : 0;
+}
+
+static int add_reasons(struct json_object *object, const char *reasons)
+{
+	struct json_object *array = json_object_new_array();
+
+	if (!array)
+		return -1;
+	if (reasons && json_object_array_add(array, json_object_new_string(reasons)))
+		goto err_put;
+	return json_add(object, "reasons", array);
+
+err_put:
+	json_object_put(array);
+	return -1;
+}
+
+static int add_what(struct json_object *object, const struct event *event, unsigned fields)
+{
+	int error = 0;
+
+	if (fields & SOURCE) {
+		error |= json_add_text(object, "source", failure_source_name(event->source));
+		error |= json_add_u64(object, "flags", event->flags);
+	}
+	if (fields & INODE_AS_SEEN) {
+		error |= json_add_u64(object, "generation", event->generation);
+		error |= json_add_paths(object, event->paths, event->count_paths);
+	}
+	if (fields & DAMAGE) {
+		error |= json_add_u64(object, "sharers", event->sharers);
+		error |= json_add_u64(object, "bytes_lost", event->bytes_lost);
+		if (event->error)
+			error |= json_add_u64(object, "error", (uint64_t)event->error);
+	}
+	if (fields & ACTION)
+		error |= add_some_text(object, "action", event->action);
+	if (fields & TREE) {
+		error |= add_some_text(object, "tree", event->tree);
+		error |= add_some_text(object, "copy", event->copy);
+	}
+	if (fields & REASONS)
+		error |= add_reasons(object, event->reasons);
+	if (fields & COUNT)
+		error |= json_add_u64(object, "count", event->count);
+	return error;
+}
+
+struct json_object *render_event(const struct event *event, const uint8_t *uuid, const char *mountpoint)
+{
+	struct json_object *object;
+	const struct shape *shape;
+	char text[RENDER_UUID_BYTES];
+	int error = 0;
+
+	if ((unsigned)event->type >= ARRAY_SIZE(shapes))
+		return NULL;
+	object = json_object_new_object();
+	if (!object)
+		return NULL;
+	shape = &shapes[event->type];
+	render_uuid(uuid, text);
+	error |= json_add_u64(object, "version", JSON_VERSION);
+	error |= json_add_text(object, "type", shape->name);
+	error |= json_add_u64(object, "time_ns", event->time_ns);
+	error |= json_add_text(object, "domain", shape->domain);
+	error |= json_add_text(object, "uuid", text);
+	error |= add_some_text(object, "mountpoint", mountpoint);
+	error |= add_where(object, event, shape->fields);
+	error |= add_what(object, event, shape->fields);
+	if (!error)
+		return object;
+	json_object_put(object);
+	return NULL;
+}
