@@ -90,7 +90,8 @@ int fs_rmdir(struct fs *fs, inum_t dir, const char *name);
 int fs_rename(struct fs *fs, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags);
 
 /* Entries after the cookie (0: from the start; 1 and 2 are "." and ".."). visit answers 0 to go on, 1 when its buffer is full (that entry was not
- * taken). attr is NULL unless with_attr, in which case taken entries (not dots) carry a lookup reference. */
+ * taken). attr is NULL unless with_attr, in which case taken entries (not dots) carry a lookup reference; it is NULL too for dots and
+ * for an entry whose inode cannot be read. */
 typedef int fs_dirent_fn(void *arg, const char *name, inum_t ino, uint8_t type, uint64_t next_cookie, const struct fs_attr *attr);
 int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_dirent_fn *visit, void *arg);
 

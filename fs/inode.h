@@ -22,6 +22,7 @@ struct fs {
 	struct event_bus *events;
 	struct inode_table *table; /* fs/inode.c */
 	struct background *background; /* fs/background.c; NULL with options.tools or readonly */
+	struct { uint64_t failed_at_free; } metaspace; /* free blocks + 1 when growing last failed */
 	fs_invalidate_fn *invalidate;
 	void *invalidate_arg;
 	pthread_mutex_t state_lock;
@@ -48,6 +49,7 @@ struct inode {
 	struct inode *hash_next;
 	struct inode *dirty_next, *dirty_prev;
 	struct inode *reclaim_next;
+	bool has_undo; /* the open transaction restores record if it aborts; under the metadata lock */
 };
 
 /* A reference (not a lookup reference). -ENOENT, -EIO, -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */

@@ -1,0 +1,112 @@
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/inode.h"
+
+#define SET_TIMES                                                                                                      \
+	(FS_SET_ATIME | FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_CTIME)
+
+int fs_getattr(struct fs *fs, inum_t ino, struct fs_attr *out)
+{
+	struct inode *inode;
+	int error = inode_get(fs, ino, &inode);
+
+	if (error)
+		return error;
+	inode_attr(inode, out);
+	inode_put(inode);
+	return 0;
+}
+
+static void attr_set_times(struct inode_record *record, unsigned set, const struct inode_record *values, uint64_t now_ns)
+{
+	struct inode_record now = {
+		.ctime = {.sec = (int64_t)(now_ns / 1000000000u), .nsec = (uint32_t)(now_ns % 1000000000u)},
+	};
+
+	if (set & FS_SET_ATIME)
+		record->atime = values->atime;
+	if (set & FS_SET_MTIME)
+		record->mtime = values->mtime;
+	if (set & FS_SET_ATIME_NOW) {
+		record->atime.sec = now.ctime.sec;
+		record->atime.nsec = now.ctime.nsec;
+	}
+	if (set & FS_SET_MTIME_NOW) {
+		record->mtime.sec = now.ctime.sec;
+		record->mtime.nsec = now.ctime.nsec;
+	}
+	record->ctime = set & FS_SET_CTIME ? values->ctime : now.ctime;
+}
+
+static void attr_set(struct inode_record *record, unsigned set, const struct inode_record *values)
+{
+	if (set & FS_SET_MODE)
+		record->mode = (record->mode & S_IFMT) | (values->mode & 07777);
+	if (set & FS_SET_UID)
+		record->uid = values->uid;
+	if (set & FS_SET_GID)
+		record->gid = values->gid;
+	if ((set & FS_SET_KILL_SUIDGID) && !S_ISDIR(record->mode)) {
+		record->mode &= ~(uint32_t)S_ISUID;
+		if (record->mode & S_IXGRP)
+			record->mode &= ~(uint32_t)S_ISGID;
+	}
+	attr_set_times(record, set, values, time_now_ns());
+	record->change++;
+}
+
+static int attr_verify(const struct inode *inode, unsigned set, const struct inode_record *values)
+{
+	if (((set & FS_SET_ATIME) && values->atime.nsec >= 1000000000u) ||
+	    ((set & FS_SET_MTIME) && values->mtime.nsec >= 1000000000u) ||
+	    ((set & FS_SET_CTIME) && values->ctime.nsec >= 1000000000u))
+		return -EINVAL;
+	if (!(set & FS_SET_SIZE) || S_ISREG(inode->record.mode))
+		return 0;
+	return S_ISDIR(inode->record.mode) ? -EISDIR : -EINVAL;
+}
+
+static int attr_store(struct inode *inode, unsigned set, const struct inode_record *values)
+{
+	struct inode_record record;
+	struct tx *tx;
+	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	record = inode->record;
+	attr_set(&record, set, values);
+	error = inode_update(inode, tx, &record);
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	return tx_commit(tx, NULL);
+}
+
+static int attr_apply(struct inode *inode, unsigned set, const struct inode_record *values)
+{
+	unsigned rest = set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID | SET_TIMES);
+	int error = attr_verify(inode, set, values);
+
+	if (!error && (set & FS_SET_SIZE))
+		error = file_truncate(inode, values->size_bytes);
+	if (!error && rest)
+		error = attr_store(inode, rest, values);
+	return error;
+}
+
+int fs_setattr(struct fs *fs, inum_t ino, unsigned set, const struct inode_record *values, struct fs_attr *out)
+{
+	struct inode *inode;
+	int error = inode_get(fs, ino, &inode);
+
+	if (error)
+		return error;
+	error = attr_apply(inode, set, values);
+	if (!error)
+		inode_attr(inode, out);
+	inode_put(inode);
+	return error;
+}

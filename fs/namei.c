@@ -1,0 +1,352 @@
+#include "fs/names.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/background.h"
+#include "fs/orphan.h"
+#include "fs/table.h"
+
+/* --- the frame of an operation -------------------------------------------------------------------------------------------- */
+
+int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
+{
+	*op = (struct names_op){.fs = fs};
+	op->now_ns = time_now_ns();
+	return fs_tx_begin(fs, kind, &op->tx);
+}
+
+int names_end(struct names_op *op, int error)
+{
+	if (error)
+		tx_abort(op->tx);
+	else
+		error = tx_commit(op->tx, NULL);
+	if (!error && op->result) {
+		inode_add_lookup(op->result);
+		inode_attr(op->result, op->attr);
+	}
+	for (unsigned i = 0; i < op->count_held; i++)
+		inode_put(op->held[i]);
+	background_run_inline(op->fs);
+	return error;
+}
+
+static void names_hold(struct names_op *op, struct inode *inode)
+{
+	op->held[op->count_held++] = inode;
+}
+
+int names_get(struct names_op *op, inum_t ino, struct inode **out)
+{
+	int error = inode_get_tx(op->fs, op->tx, ino, out);
+
+	if (!error)
+		names_hold(op, *out);
+	return error;
+}
+
+int names_get_dir(struct names_op *op, inum_t ino, struct inode **out)
+{
+	int error = names_get(op, ino, out);
+
+	if (error)
+		return error;
+	if (!S_ISDIR((*out)->record.mode))
+		return -ENOTDIR;
+	return (*out)->record.nlink ? 0 : -ENOENT;
+}
+
+void names_stamp(const struct names_op *op, struct inode_record *record, bool modified)
+{
+	record->ctime.sec = (int64_t)(op->now_ns / 1000000000u);
+	record->ctime.nsec = (uint32_t)(op->now_ns % 1000000000u);
+	if (modified)
+		record->mtime = record->ctime;
+	record->change++;
+}
+
+int names_update_dir(struct names_op *op, struct inode *dir, int entries, int subdirs)
+{
+	struct inode_record record = dir->record;
+
+	record.entries += (uint64_t)(int64_t)entries;
+	record.nlink += (uint32_t)subdirs;
+	names_stamp(op, &record, true);
+	return inode_update(dir, op->tx, &record);
+}
+
+int names_change_links(struct names_op *op, struct inode *inode, int delta)
+{
+	struct inode_record record = inode->record;
+	int error = 0;
+
+	if (delta > 0 && record.nlink == FS_LINK_MAX)
+		return -EMLINK;
+	if (delta < 0 && record.nlink < (uint32_t)-delta)
+		return -EUCLEAN;
+	if (delta > 0 && record.nlink == 0)
+		error = orphan_remove(op->fs, op->tx, inode->ino);
+	record.nlink += (uint32_t)delta;
+	if (!error && record.nlink == 0)
+		error = orphan_add(op->fs, op->tx, inode->ino);
+	names_stamp(op, &record, false);
+	return error ? error : inode_update(inode, op->tx, &record);
+}
+
+int names_drop_victim(struct names_op *op, struct inode *victim)
+{
+	int error;
+
+	if (!S_ISDIR(victim->record.mode))
+		return names_change_links(op, victim, -1);
+	if (victim->record.entries)
+		return -ENOTEMPTY;
+	error = dir_remove_markers(op->fs, op->tx, victim->ino);
+	return error ? error : names_change_links(op, victim, -(int)victim->record.nlink);
+}
+
+/* --- new inodes ----------------------------------------------------------------------------------------------------------- */
+
+void names_init_record(const struct names_op *op, const struct fs_who *who, const struct inode *dir, mode_t mode,
+		       struct inode_record *record)
+{
+	*record = (struct inode_record){
+		.mode = mode,
+		.nlink = S_ISDIR(mode) ? 2 : 1,
+		.uid = who->uid,
+		.gid = who->gid,
+		/* Numbers are never reused; this tells apart filesystems made anew on the same device. */
+		.generation = (uint32_t)(op->now_ns / 1000000000u) | 1,
+		.project = dir->record.project,
+		.parent = S_ISDIR(mode) ? dir->ino : 0,
+	};
+	if (dir->record.mode & S_ISGID) {
+		record->gid = dir->record.gid;
+		if (S_ISDIR(mode))
+			record->mode |= S_ISGID;
+	}
+	names_stamp(op, record, true);
+	record->atime = record->btime = record->ctime;
+}
+
+static void names_fill_entry(struct dir_entry *entry, const char *name, const struct inode *inode)
+{
+	entry->record = (struct dirent_record){
+		.ino = inode->ino,
+		.generation = inode->record.generation,
+		.type = dir_type_of_mode(inode->record.mode),
+		.name_length = (uint8_t)strlen(name),
+	};
+	memcpy(entry->record.name, name, entry->record.name_length);
+}
+
+static int names_add_entry(struct names_op *op, struct inode *dir, const char *name, const struct inode *inode)
+{
+	struct dir_entry entry;
+	int error;
+
+	names_fill_entry(&entry, name, inode);
+	error = dir_insert_entry(op->fs, op->tx, dir->ino, &entry);
+	if (error)
+		return error;
+	return names_update_dir(op, dir, 1, S_ISDIR(inode->record.mode) ? 1 : 0);
+}
+
+int names_add_new(struct names_op *op, struct inode *dir, const char *name, const struct inode_record *record, struct inode **out)
+{
+	int error = inode_create(op->fs, op->tx, record, out);
+
+	if (error)
+		return error;
+	names_hold(op, *out);
+	op->result = *out;
+	return names_add_entry(op, dir, name, *out);
+}
+
+static bool mode_is_creatable(mode_t mode)
+{
+	return S_ISREG(mode) || S_ISDIR(mode) || S_ISFIFO(mode) || S_ISSOCK(mode) || S_ISCHR(mode) || S_ISBLK(mode);
+}
+
+int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const char *name, mode_t mode, dev_t rdev,
+	      struct fs_attr *out)
+{
+	struct inode_record record;
+	struct inode *dir, *inode;
+	struct names_op op;
+	int error = mode_is_creatable(mode) ? dir_verify_name(name) : -EINVAL;
+
+	if (!error)
+		error = names_begin(fs, TX_NORMAL, &op);
+	if (error)
+		return error;
+	op.attr = out;
+	error = names_get_dir(&op, dir_ino, &dir);
+	if (!error) {
+		names_init_record(&op, who, dir, mode, &record);
+		if (S_ISCHR(mode) || S_ISBLK(mode))
+			record.rdev = rdev;
+		error = names_add_new(&op, dir, name, &record, &inode);
+	}
+	return names_end(&op, error);
+}
+
+int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t mode, struct fs_attr *out)
+{
+	struct inode_record record;
+	struct inode *dir, *inode;
+	struct names_op op;
+	int error = S_ISREG(mode) ? names_begin(fs, TX_NORMAL, &op) : -EINVAL;
+
+	if (error)
+		return error;
+	op.attr = out;
+	error = names_get_dir(&op, dir_ino, &dir);
+	if (!error) {
+		names_init_record(&op, who, dir, mode, &record);
+		record.nlink = 0;
+		error = inode_create(fs, op.tx, &record, &inode);
+	}
+	if (!error) {
+		names_hold(&op, inode);
+		op.result = inode;
+		error = orphan_add(fs, op.tx, inode->ino);
+	}
+	return names_end(&op, error);
+}
+
+/* --- lookup, link, unlink ------------------------------------------------------------------------------------------------- */
+
+/* "." of anything that is there, ".." of a directory: what name_to_handle_at() and re-export need. */
+static int lookup_dots(struct fs *fs, inum_t ino, const char *name, inum_t *out)
+{
+	struct inode *inode;
+	int error = inode_get_locked(fs, ino, &inode);
+
+	if (error)
+		return error;
+	if (name[1] == '\0')
+		*out = ino;
+	else if (S_ISDIR(inode->record.mode))
+		*out = inode->record.parent ? inode->record.parent : FS_ROOT_INO;
+	else
+		error = -ENOTDIR;
+	inode_put(inode);
+	return error;
+}
+
+static int lookup_name(struct fs *fs, inum_t dir_ino, const char *name, inum_t *out)
+{
+	struct dir_entry entry;
+	struct inode *dir;
+	int error = inode_get_locked(fs, dir_ino, &dir);
+
+	if (error)
+		return error;
+	error = S_ISDIR(dir->record.mode) ? dir_lookup_entry(fs, dir_ino, name, &entry) : -ENOTDIR;
+	if (!error)
+		*out = entry.record.ino;
+	inode_put(dir);
+	return error;
+}
+
+int fs_lookup(struct fs *fs, inum_t dir, const char *name, struct fs_attr *out)
+{
+	struct inode *inode;
+	int error = dir_verify_name(name);
+	bool dots = error == -EEXIST;
+	inum_t ino;
+
+	if (error && !dots)
+		return error;
+	journal_read_begin(fs->journal);
+	error = dots ? lookup_dots(fs, dir, name, &ino) : lookup_name(fs, dir, name, &ino);
+	if (!error) {
+		error = inode_get_locked(fs, ino, &inode);
+		if (error == -ENOENT && !dots)
+			error = -EUCLEAN; /* a name without an inode */
+	}
+	journal_read_end(fs->journal);
+	if (error)
+		return error;
+	inode_add_lookup(inode);
+	inode_attr(inode, out);
+	inode_put(inode);
+	return 0;
+}
+
+int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct fs_attr *out)
+{
+	struct inode *dir, *inode;
+	struct names_op op;
+	int error = dir_verify_name(name);
+
+	if (!error)
+		error = names_begin(fs, TX_NORMAL, &op);
+	if (error)
+		return error;
+	op.attr = out;
+	error = names_get_dir(&op, dir_ino, &dir);
+	if (!error)
+		error = names_get(&op, ino, &inode);
+	if (!error && S_ISDIR(inode->record.mode))
+		error = -EPERM;
+	if (!error)
+		error = names_change_links(&op, inode, 1);
+	if (!error)
+		error = names_add_entry(&op, dir, name, inode);
+	if (!error)
+		op.result = inode;
+	return names_end(&op, error);
+}
+
+static int names_remove(struct names_op *op, inum_t dir_ino, const char *name, bool want_dir)
+{
+	struct inode *dir, *victim;
+	struct dir_entry entry;
+	int error = names_get_dir(op, dir_ino, &dir);
+
+	if (!error)
+		error = dir_lookup_entry(op->fs, dir_ino, name, &entry);
+	if (error)
+		return error;
+	error = names_get(op, entry.record.ino, &victim);
+	if (error)
+		return error == -ENOENT ? -EUCLEAN : error;
+	if (S_ISDIR(victim->record.mode) != want_dir)
+		return want_dir ? -ENOTDIR : -EISDIR;
+	error = names_drop_victim(op, victim);
+	if (!error)
+		error = dir_remove_entry(op->fs, op->tx, dir_ino, &entry);
+	return error ? error : names_update_dir(op, dir, -1, want_dir ? -1 : 0);
+}
+
+int fs_unlink(struct fs *fs, inum_t dir, const char *name)
+{
+	struct names_op op;
+	int error = dir_verify_name(name);
+
+	if (error)
+		return error == -EEXIST ? -EISDIR : error;
+	error = names_begin(fs, TX_RESERVE, &op);
+	if (error)
+		return error;
+	return names_end(&op, names_remove(&op, dir, name, false));
+}
+
+int fs_rmdir(struct fs *fs, inum_t dir, const char *name)
+{
+	struct names_op op;
+	int error = dir_verify_name(name);
+
+	if (error == -EEXIST)
+		return name[1] ? -ENOTEMPTY : -EINVAL;
+	if (error)
+		return error;
+	error = names_begin(fs, TX_RESERVE, &op);
+	if (error)
+		return error;
+	return names_end(&op, names_remove(&op, dir, name, true));
+}

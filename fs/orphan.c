@@ -1,0 +1,100 @@
+#include "fs/orphan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/table.h"
+#include "journal/root.h"
+#include "util/log.h"
+
+#define ORPHANS_PER_BATCH 64
+
+int orphan_add(struct fs *fs, struct tx *tx, inum_t ino)
+{
+	struct btree_key key = {{ino}};
+	int error = btree_insert(&fs->orphans, tx, &key, NULL, 0);
+
+	return error ? error : root_add(tx, ROOT_ORPHANS, 1);
+}
+
+int orphan_remove(struct fs *fs, struct tx *tx, inum_t ino)
+{
+	struct btree_key key = {{ino}};
+	int error = btree_remove(&fs->orphans, tx, &key);
+
+	return error ? error : root_add(tx, ROOT_ORPHANS, -1);
+}
+
+/* One that cannot be reclaimed (its map is lost) stays recorded for fsck and the next mount; it is not tried again by this one. */
+static void orphan_reclaim_one(struct fs *fs, inum_t ino)
+{
+	struct inode_table *table = fs->table;
+	int error;
+
+	pthread_mutex_lock(&table->reclaim_lock);
+	pthread_mutex_lock(&table->lock);
+	table->reclaiming = ino;
+	pthread_mutex_unlock(&table->lock);
+	error = orphan_reclaim(fs, ino);
+	pthread_mutex_lock(&table->lock);
+	table->reclaiming = 0;
+	pthread_mutex_unlock(&table->lock);
+	pthread_mutex_unlock(&table->reclaim_lock);
+	if (error && error != -ENOENT && error != -EROFS)
+		log_error("inode %llu has no names but cannot be freed: %s", (unsigned long long)ino,
+			  strerror(-error));
+}
+
+void orphan_reclaim_queued(struct fs *fs)
+{
+	inum_t ino;
+
+	while ((ino = inode_take_reclaim(fs)))
+		orphan_reclaim_one(fs, ino);
+}
+
+struct orphan_batch {
+	inum_t inos[ORPHANS_PER_BATCH];
+	size_t count;
+};
+
+static int orphan_collect(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct orphan_batch *batch = arg;
+
+	batch->inos[batch->count++] = key->word[0];
+	return batch->count == ORPHANS_PER_BATCH;
+}
+
+static int orphan_next_batch(struct fs *fs, inum_t from, struct orphan_batch *batch)
+{
+	struct btree_key first = {{from}}, last = {{UINT64_MAX}};
+	int error;
+
+	batch->count = 0;
+	journal_read_begin(fs->journal);
+	error = btree_walk(&fs->orphans, &first, &last, orphan_collect, batch);
+	journal_read_end(fs->journal);
+	return error < 0 ? error : 0;
+}
+
+void orphan_reclaim_left(struct fs *fs, const bool *stop)
+{
+	struct orphan_batch batch;
+	inum_t from = 1;
+	int error;
+
+	do {
+		error = orphan_next_batch(fs, from, &batch);
+		for (size_t i = 0; i < batch.count; i++) {
+			if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))
+				return;
+			if (!inode_is_cached(fs, batch.inos[i]))
+				orphan_reclaim_one(fs, batch.inos[i]);
+		}
+		if (batch.count)
+			from = batch.inos[batch.count - 1] + 1;
+	} while (!error && batch.count == ORPHANS_PER_BATCH);
+	if (error)
+		log_error("the list of inodes without names cannot be read: %s", strerror(-error));
+}

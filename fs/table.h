@@ -1,0 +1,49 @@
+/*
+ * The table of inodes in memory: what mount, background and orphan need of it beyond fs/inode.h.
+ * Its lock is taken under the metadata lock and above an inode's attr_lock; nothing is waited for under it.
+ */
+#ifndef FS_TABLE_H
+#define FS_TABLE_H
+
+#include "fs/inode.h"
+
+#define INODE_BATCH 64 /* numbers taken from the root block at a time */
+
+struct inode_table {
+	pthread_mutex_t lock;
+	struct inode **buckets;
+	size_t count_buckets; /* a power of two */
+	size_t count;
+	struct inode *dirty;		       /* lazy times to be written; doubly linked */
+	struct inode *reclaim, **reclaim_tail; /* orphans whose last reference went */
+	inum_t reclaiming;		       /* its puts queue nothing */
+	pthread_mutex_t reclaim_lock;	       /* one reclaimer at a time */
+	/* Under the metadata lock, held exclusively: */
+	inum_t next_ino, end_ino;
+	uint64_t tx_started_ns;
+};
+
+int inode_table_create(struct inode_table **out);
+/* Frees every inode in it; nobody else may be using them. */
+void inode_table_destroy(struct inode_table *table);
+
+/* As inode_get(), by a caller who holds the metadata lock in either way. */
+int inode_get_locked(struct fs *fs, inum_t ino, struct inode **out);
+/* Is it in memory, whoever holds it? */
+bool inode_is_cached(struct fs *fs, inum_t ino);
+void inode_add_lookup(struct inode *inode);
+/* Another reference of an inode that the caller holds. */
+void inode_ref(struct inode *inode);
+/*
+ * A new inode with the next number, in the tree and in memory (one reference). Leaves the table again if the transaction aborts.
+ */
+int inode_create(struct fs *fs, struct tx *tx, const struct inode_record *record, struct inode **out);
+/* Write every lazy time. The first error; goes on after it. */
+int inode_flush_all(struct fs *fs);
+/* Take an orphan off the reclaim list: its number, or 0. It has left memory. */
+inum_t inode_take_reclaim(struct fs *fs);
+bool inode_has_reclaim(struct fs *fs);
+/* Unmount: the kernel's references are gone. */
+void inode_forget_all(struct fs *fs);
+
+#endif
