@@ -40,7 +40,7 @@ int fs_mount(const char *path, const struct fs_options *options, struct why *why
 int fs_unmount(struct fs *fs);
 /* mkfs's second half: media holds superblock, journal_format() and poison_log_format() results; build free space, reverse map, ledger and root. */
 struct fs_format_options {
-	const struct media_poison *bad;
+	const struct media_poison *bad; /* sectors, ascending, disjoint; latent: found by touching it just now (source sigbus) */
 	size_t count_bad;
 	devoff_t chunk[2];
 	uid_t uid;
