@@ -1,0 +1,126 @@
+#include <errno.h>
+
+#include "btree/path.h"
+#include "journal/root.h"
+#include "util/log.h"
+
+/* Every child of the node that the path ends at must be told of exactly. */
+static int check_aggregate(const struct btree_path *path, unsigned d)
+{
+	const struct btree_step *parent = &path->step[d - 1], *step = &path->step[d];
+	uint64_t exact = node_aggregate(step_node(step), path->tree->ops);
+	struct node_child child;
+
+	node_child(step_node(parent), parent->index, &child);
+	if (child.aggregate == exact)
+		return 0;
+	log_error("%s tree: node %#llx has aggregate %llu, its parent %#llx says %llu",
+		  format_tree_name(path->tree->ops->tree), (unsigned long long)step->buf->address,
+		  (unsigned long long)exact, (unsigned long long)parent->buf->address,
+		  (unsigned long long)child.aggregate);
+	return -EUCLEAN;
+}
+
+/* Order, slots and records once more, from the bytes: they may have been changed since they were
+ * read. */
+static int check_node(const struct btree_path *path, unsigned d)
+{
+	const struct btree_step *step = &path->step[d];
+	const char *field;
+	int error = node_verify(step_node(step), path->tree->ops, &field);
+
+	if (error < 0) {
+		log_error("%s tree: node %#llx is damaged: %s",
+			  format_tree_name(path->tree->ops->tree),
+			  (unsigned long long)step->buf->address, field);
+		return error;
+	}
+	return d > 0 ? check_aggregate(path, d) : 0;
+}
+
+static int check_down(struct btree_path *path)
+{
+	int error = path_down(path);
+
+	if (error < 0) {
+		log_error("%s tree: node %#llx cannot be read: error %d",
+			  format_tree_name(path->tree->ops->tree),
+			  (unsigned long long)path_child(path), -error);
+		return error;
+	}
+	return check_node(path, path->depth - 1);
+}
+
+int btree_check(const struct btree *tree, uint64_t *records)
+{
+	struct btree_path path;
+	uint64_t count = 0;
+	int error = path_begin(&path, tree);
+
+	if (error == 0)
+		error = check_node(&path, 0);
+	else if (error == -ENOENT)
+		error = 0;
+	while (error == 0 && path.depth > 0) {
+		struct btree_step *step = path_last(&path);
+
+		if (!path_at_leaf(&path) && step->index < node_count(step_node(step))) {
+			error = check_down(&path);
+			continue;
+		}
+		if (path_at_leaf(&path))
+			count += node_count(step_node(step));
+		path_up(&path);
+		if (path.depth > 0)
+			path_last(&path)->index++;
+	}
+	path_end(&path);
+	if (error == 0)
+		*records = count;
+	return error;
+}
+
+/* Tell of the child that the path points at, and go down if there is anything below it to tell of.
+ */
+static int nodes_visit_child(struct btree_path *path, btree_node_fn *visit, void *arg)
+{
+	unsigned level = step_node(path_last(path))->level - 1u;
+	maddr_t address = path_child(path);
+	int error = path_down(path), result;
+
+	if (error == -ENOMEM)
+		return error;
+	result = visit(arg, address, level, error);
+	if (error < 0)
+		path_last(path)->index++;
+	return result;
+}
+
+int btree_walk_nodes(const struct btree *tree, btree_node_fn *visit, void *arg)
+{
+	struct btree_path path;
+	maddr_t address;
+	unsigned level;
+	int error, result;
+
+	root_tree_get(tree->journal, tree->ops->tree, &address, &level);
+	if (address == 0)
+		return 0;
+	error = path_begin(&path, tree);
+	result = visit(arg, address, level, error);
+	if (error < 0)
+		return result;
+	while (result == 0 && path.depth > 0) {
+		struct btree_step *step = path_last(&path);
+
+		if (!path_at_leaf(&path) && step->index < node_count(step_node(step))) {
+			result = nodes_visit_child(&path, visit, arg);
+			continue;
+		}
+		path_up(&path);
+		if (path.depth > 0)
+			path_last(&path)->index++;
+	}
+	path_end(&path);
+	return result;
+}

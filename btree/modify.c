@@ -1,0 +1,431 @@
+#include <errno.h>
+#include <string.h>
+
+#include "btree/path.h"
+#include "journal/root.h"
+
+/* Siblings are merged when they leave this much free, and looked at only by a node that is below
+ * half of it. */
+#define MERGE_BYTES (NODE_SPACE_BYTES * 3 / 4)
+
+/* What a split hands to the level above: the new right node and the lowest key in it. */
+struct carry {
+	struct btree_key key;
+	uint8_t child[NODE_CHILD_BYTES];
+};
+
+/* --- aggregates --- */
+
+/* Make the parent of step d say `aggregate`. *changed: it said something else. */
+static int aggregate_store(struct tx *tx, struct btree_path *path, unsigned d, uint64_t aggregate,
+			   bool *changed)
+{
+	struct btree_step *parent = &path->step[d - 1];
+	struct node_child child;
+	int error;
+
+	node_child(step_node(parent), parent->index, &child);
+	*changed = child.aggregate != aggregate;
+	if (!*changed)
+		return 0;
+	error = tx_join(tx, parent->buf);
+	if (error < 0)
+		return error;
+	node_set_aggregate(step_node(parent), parent->index, aggregate);
+	return 0;
+}
+
+/* Compute the aggregates of the nodes above step d anew, as far up as they change. */
+static int aggregate_settle(struct tx *tx, struct btree_path *path, unsigned d)
+{
+	bool changed = true;
+	int error = 0;
+
+	for (; error == 0 && changed && d > 0; d--)
+		error = aggregate_store(tx, path, d,
+					node_aggregate(step_node(&path->step[d]), path->tree->ops),
+					&changed);
+	return error;
+}
+
+/* A record of this aggregate came under step d, and nothing went: cheaper than to look at all. */
+static int aggregate_raise(struct tx *tx, struct btree_path *path, unsigned d, uint64_t aggregate)
+{
+	bool changed = true;
+	int error = 0;
+
+	for (; error == 0 && changed && d > 0; d--) {
+		struct node_child child;
+
+		node_child(step_node(&path->step[d - 1]), path->step[d - 1].index, &child);
+		error = aggregate_store(tx, path, d, max_u64(child.aggregate, aggregate), &changed);
+	}
+	return error;
+}
+
+/* --- insert --- */
+
+/* A root above the old one and its new sibling. */
+static int root_grow(struct tx *tx, struct btree_path *path, const struct carry *carry)
+{
+	const struct btree_key lowest = {{0}};
+	struct btree_step *old = &path->step[0];
+	unsigned level = step_node(old)->level + 1u;
+	struct node_child child = {old->buf->address,
+				   node_aggregate(step_node(old), path->tree->ops)};
+	uint8_t packed[NODE_CHILD_BYTES];
+	struct buf *buf;
+	int error;
+
+	if (level >= NODE_LEVELS_MAX)
+		return -EFBIG;
+	error = btree_node_create(path->tree, tx, level, &buf);
+	if (error < 0)
+		return error;
+	node_child_pack(packed, &child);
+	node_insert((struct format_node *)buf->data, 0, &lowest, packed, sizeof(packed));
+	node_insert((struct format_node *)buf->data, 1, &carry->key, carry->child,
+		    sizeof(carry->child));
+	error = root_tree_set(tx, path->tree->ops->tree, buf->address, level);
+	buf_put(buf);
+	return error;
+}
+
+/* Split the node of this step around the record that does not fit, and put it into its half. */
+static int step_split(struct tx *tx, const struct btree *tree, struct btree_step *step,
+		      const struct btree_key *key, const void *value, size_t length,
+		      struct carry *carry)
+{
+	struct format_node *left = step_node(step), *right;
+	unsigned index = step->index, point = node_split_point(left, index, length);
+	struct node_child child;
+	struct buf *buf;
+	int error = btree_node_create(tree, tx, left->level, &buf);
+
+	if (error < 0)
+		return error;
+	right = (struct format_node *)buf->data;
+	if (index < point) {
+		node_move_tail(left, point - 1, right);
+		node_insert(left, index, key, value, length);
+	} else {
+		node_move_tail(left, point, right);
+		node_insert(right, index - point, key, value, length);
+	}
+	child = (struct node_child){buf->address, node_aggregate(right, tree->ops)};
+	node_child_pack(carry->child, &child);
+	node_key(right, 0, &carry->key);
+	buf_put(buf);
+	return 0;
+}
+
+/* Insert where step d points; there is room. */
+static int step_insert(struct tx *tx, struct btree_path *path, unsigned d,
+		       const struct btree_key *key, const void *value, size_t length)
+{
+	struct format_node *node = step_node(&path->step[d]);
+	unsigned index = path->step[d].index;
+
+	node_insert(node, index, key, value, length);
+	/* Below this step a split may have moved the maximum; in a leaf the record can only have
+	 * raised it. */
+	if (node->level > 0)
+		return aggregate_settle(tx, path, d);
+	return aggregate_raise(tx, path, d, node_record_aggregate(node, path->tree->ops, index));
+}
+
+/* Insert where the path's last step points, splitting upward as far as needed. */
+static int path_insert(struct tx *tx, struct btree_path *path, const struct btree_key *key,
+		       const void *value, size_t length)
+{
+	struct carry carry;
+	bool changed;
+
+	for (unsigned d = path->depth - 1;; d--) {
+		struct btree_step *step = &path->step[d];
+		struct carry above;
+		int error = tx_join(tx, step->buf);
+
+		if (error < 0)
+			return error;
+		if (node_fits(step_node(step), length))
+			return step_insert(tx, path, d, key, value, length);
+		error = step_split(tx, path->tree, step, key, value, length, &above);
+		if (error < 0)
+			return error;
+		carry = above;
+		if (d == 0)
+			return root_grow(tx, path, &carry);
+		error = aggregate_store(tx, path, d,
+					node_aggregate(step_node(step), path->tree->ops), &changed);
+		if (error < 0)
+			return error;
+		path->step[d - 1].index++;
+		key = &carry.key;
+		value = carry.child;
+		length = sizeof(carry.child);
+	}
+}
+
+static int root_plant(const struct btree *tree, struct tx *tx, const struct btree_key *key,
+		      const void *value, size_t length)
+{
+	struct buf *buf;
+	int error = btree_node_create(tree, tx, 0, &buf);
+
+	if (error < 0)
+		return error;
+	node_insert((struct format_node *)buf->data, 0, key, value, length);
+	error = root_tree_set(tx, tree->ops->tree, buf->address, 0);
+	buf_put(buf);
+	return error;
+}
+
+/* A key below all others on its way down lowers the first bound of each node it passes. */
+static int path_lower_bounds(struct tx *tx, struct btree_path *path, const struct btree_key *key)
+{
+	for (unsigned d = 0; d + 1 < path->depth; d++) {
+		struct btree_step *step = &path->step[d];
+		struct btree_key bound;
+		int error;
+
+		node_key(step_node(step), step->index, &bound);
+		if (btree_key_compare(key, &bound) >= 0)
+			continue;
+		error = tx_join(tx, step->buf);
+		if (error < 0)
+			return error;
+		node_set_key(step_node(step), step->index, key);
+	}
+	return 0;
+}
+
+int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key *key,
+		 const void *value, size_t length)
+{
+	struct btree_path path;
+	bool found;
+	int error;
+
+	if (length > NODE_VALUE_MAX)
+		return -EINVAL;
+	error = path_seek(&path, tree, key, &found);
+	if (error == -ENOENT)
+		return root_plant(tree, tx, key, value, length);
+	if (error < 0)
+		return error;
+	error = found ? -EEXIST : path_lower_bounds(tx, &path, key);
+	if (error == 0)
+		error = path_insert(tx, &path, key, value, length);
+	path_end(&path);
+	return error;
+}
+
+/* --- update --- */
+
+/* The record under the last step has changed in place; it said `before`. */
+static int aggregate_replace(struct tx *tx, struct btree_path *path, uint64_t before)
+{
+	const struct btree_step *step = path_last(path);
+	uint64_t after = node_record_aggregate(step_node(step), path->tree->ops, step->index);
+
+	if (after >= before)
+		return aggregate_raise(tx, path, path->depth - 1, after);
+	return aggregate_settle(tx, path, path->depth - 1);
+}
+
+static int path_update(struct tx *tx, struct btree_path *path, const struct btree_key *key,
+		       const void *value, size_t length)
+{
+	struct btree_step *step = path_last(path);
+	struct format_node *node = step_node(step);
+	uint64_t before = node_record_aggregate(node, path->tree->ops, step->index);
+	size_t old_length;
+	int error = tx_join(tx, step->buf);
+
+	if (error < 0)
+		return error;
+	(void)node_value(node, step->index, &old_length);
+	if (old_length == length) {
+		node_set_value(node, step->index, value, length);
+		return aggregate_replace(tx, path, before);
+	}
+	node_remove(node, step->index);
+	error = aggregate_settle(tx, path, path->depth - 1);
+	return error < 0 ? error : path_insert(tx, path, key, value, length);
+}
+
+int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key *key,
+		 const void *value, size_t length)
+{
+	struct btree_path path;
+	bool found;
+	int error;
+
+	if (length > NODE_VALUE_MAX)
+		return -EINVAL;
+	error = path_seek(&path, tree, key, &found);
+	if (error < 0)
+		return error;
+	error = found ? path_update(tx, &path, key, value, length) : -ENOENT;
+	path_end(&path);
+	return error;
+}
+
+/* --- remove --- */
+
+static int step_destroy(struct tx *tx, struct btree_path *path)
+{
+	struct buf *buf = path_last(path)->buf;
+
+	path->depth--;
+	return buf_destroy(tx, buf);
+}
+
+/* Do the nodes at parent's slots `left` and left + 1 go into one? *buf is the one that is not in
+ * the path; NULL: no. */
+static void sibling_find(struct btree_path *path, unsigned index, struct buf **out)
+{
+	const struct btree_step *step = path_last(path), *parent = step - 1;
+	struct node_child child;
+	struct buf *buf;
+
+	*out = NULL;
+	node_child(step_node(parent), index, &child);
+	/* A sibling that cannot be read only means that there is no merge: deleting next to what is
+	 * lost must work. */
+	if (btree_node_get(path->tree, child.address, step_node(step)->level, &buf) < 0)
+		return;
+	if (node_used_bytes(step_node(step)) + node_used_bytes((struct format_node *)buf->data) <=
+	    MERGE_BYTES)
+		*out = buf;
+	else
+		buf_put(buf);
+}
+
+/* Move all of `right` into `left`, whose slot in the parent then speaks for both; leave the
+ * parent's index on the slot to remove. */
+static int siblings_merge(struct tx *tx, struct btree_path *path, unsigned left_index,
+			  struct buf *left, struct buf *right)
+{
+	struct btree_step *parent = path_last(path) - 1;
+	struct format_node *node = (struct format_node *)left->data;
+	int error = tx_join(tx, left);
+
+	if (error == 0)
+		error = tx_join(tx, right);
+	if (error == 0)
+		error = tx_join(tx, parent->buf);
+	if (error < 0)
+		return error;
+	node_move_tail((struct format_node *)right->data, 0, node);
+	node_set_aggregate(step_node(parent), left_index, node_aggregate(node, path->tree->ops));
+	parent->index = left_index + 1;
+	return 0;
+}
+
+/* Merge the last step's node with a sibling if that is worth while: 1, and the path ends at the
+ * parent, at the slot to remove. */
+static int path_merge(struct tx *tx, struct btree_path *path)
+{
+	struct btree_step *step = path_last(path), *parent = step - 1;
+	unsigned index = parent->index;
+	struct buf *own = step->buf, *other = NULL;
+	bool other_is_left = false;
+	int error;
+
+	if (node_used_bytes(step_node(step)) > MERGE_BYTES / 2)
+		return 0;
+	if (index > 0) {
+		sibling_find(path, index - 1, &other);
+		other_is_left = other != NULL;
+	}
+	if (!other && index + 1 < node_count(step_node(parent)))
+		sibling_find(path, index + 1, &other);
+	if (!other)
+		return 0;
+	error = other_is_left ? siblings_merge(tx, path, index - 1, other, own)
+			      : siblings_merge(tx, path, index, own, other);
+	path->depth--;
+	buf_put(other_is_left ? other : own);
+	if (error < 0) {
+		buf_put(other_is_left ? own : other);
+		return error;
+	}
+	error = buf_destroy(tx, other_is_left ? own : other);
+	return error < 0 ? error : 1;
+}
+
+/* While the root has one child only, that child is the root. */
+static int root_collapse(struct tx *tx, struct btree_path *path)
+{
+	const struct btree *tree = path->tree;
+	struct buf *root = path->step[0].buf;
+
+	while (((struct format_node *)root->data)->level > 0 &&
+	       node_count((struct format_node *)root->data) == 1) {
+		unsigned level = ((struct format_node *)root->data)->level - 1u;
+		struct node_child child;
+		struct buf *next;
+		int error;
+
+		node_child((struct format_node *)root->data, 0, &child);
+		/* One that cannot be read keeps its old root above it. */
+		if (btree_node_get(tree, child.address, level, &next) < 0)
+			return 0;
+		error = root_tree_set(tx, tree->ops->tree, child.address, level);
+		path->step[0].buf = next;
+		if (error < 0) {
+			buf_put(root);
+			return error;
+		}
+		error = buf_destroy(tx, root);
+		if (error < 0)
+			return error;
+		root = next;
+	}
+	return 0;
+}
+
+/* Remove what the last step points at, and the nodes that this leaves empty. */
+static int path_remove(struct tx *tx, struct btree_path *path)
+{
+	for (;;) {
+		struct btree_step *step = path_last(path);
+		struct format_node *node = step_node(step);
+		int error = tx_join(tx, step->buf);
+
+		if (error < 0)
+			return error;
+		node_remove(node, step->index);
+		if (node_count(node) == 0 && path->depth == 1) {
+			error = root_tree_set(tx, path->tree->ops->tree, 0, 0);
+			return error < 0 ? error : step_destroy(tx, path);
+		}
+		if (node_count(node) > 0) {
+			error = path->depth > 1 ? path_merge(tx, path) : 0;
+			if (error <= 0)
+				return error < 0 ? error
+						 : aggregate_settle(tx, path, path->depth - 1);
+			continue;
+		}
+		error = step_destroy(tx, path);
+		if (error < 0)
+			return error;
+	}
+}
+
+int btree_remove(const struct btree *tree, struct tx *tx, const struct btree_key *key)
+{
+	struct btree_path path;
+	bool found;
+	int error = path_seek(&path, tree, key, &found);
+
+	if (error < 0)
+		return error;
+	error = found ? path_remove(tx, &path) : -ENOENT;
+	if (error == 0 && path.depth > 0)
+		error = root_collapse(tx, &path);
+	path_end(&path);
+	return error;
+}

@@ -1,0 +1,728 @@
+#include "btree/btree.h"
+
+#include <check.h>
+#include <errno.h>
+#include <string.h>
+
+#include "btree/node.h"
+#include "tests/support/fake_journal.h"
+#include "tests/support/random.h"
+#include "util/log.h"
+
+/* --- a tree under test, and what must be in it --- */
+
+static uint64_t end_of_record(const struct btree_key *key, const void *value, size_t length)
+{
+	uint16_t span = 0;
+
+	memcpy(&span, value, length < sizeof(span) ? length : sizeof(span));
+	return key->word[0] + 1 + span;
+}
+
+static int refuse_odd_tail(const struct btree_key *key, const void *value, size_t length)
+{
+	return length > 2 && ((const uint8_t *)value)[length - 1] == 0xee ? -EUCLEAN : 0;
+}
+
+static const struct btree_ops ops_by_words[4] = {
+    [1] = {.tree = FORMAT_TREE_FREE,
+	   .key_words = 1,
+	   .aggregate = end_of_record,
+	   .verify = refuse_odd_tail},
+    [2] = {.tree = FORMAT_TREE_EXTENTS, .key_words = 2},
+    [3] = {.tree = FORMAT_TREE_RMAP, .key_words = 3, .aggregate = end_of_record},
+};
+
+struct model_record {
+	struct btree_key key;
+	uint16_t length;
+	uint32_t seed;
+};
+
+#define MODEL_MAX 8192
+struct fixture {
+	struct journal *journal;
+	struct btree tree;
+	struct random random;
+	uint64_t key_range;
+	size_t value_max;
+	unsigned count;
+	struct model_record *model;
+};
+
+static void fixture_open(struct fixture *f, unsigned key_words, const char *name)
+{
+	f->journal = fake_create(1ull << 30);
+	btree_init(&f->tree, f->journal, &ops_by_words[key_words]);
+	f->random = random_start(name);
+	f->key_range = 3000;
+	f->value_max = 40;
+	f->count = 0;
+	f->model = calloc(MODEL_MAX, sizeof(*f->model));
+}
+
+static void fixture_close(struct fixture *f)
+{
+	ck_assert_uint_eq(fake_references(f->journal), 0);
+	fake_destroy(f->journal);
+	free(f->model);
+}
+
+static void model_value(const struct model_record *record, uint8_t *out)
+{
+	struct random random = {record->seed};
+
+	for (unsigned i = 0; i < record->length; i++)
+		out[i] = i == 1 ? 0 : (uint8_t)(random_next(&random) & 0x7f);
+}
+
+static uint64_t model_aggregate(const struct model_record *record)
+{
+	uint8_t value[NODE_VALUE_MAX];
+
+	model_value(record, value);
+	return end_of_record(&record->key, value, record->length);
+}
+
+/* First record >= key. */
+static unsigned model_find(const struct fixture *f, const struct btree_key *key, bool *found)
+{
+	unsigned low = 0, high = f->count;
+
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (btree_key_compare(&f->model[middle].key, key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*found = low < f->count && btree_key_compare(&f->model[low].key, key) == 0;
+	return low;
+}
+
+static void model_insert(struct fixture *f, unsigned at, const struct model_record *record)
+{
+	memmove(&f->model[at + 1], &f->model[at], (f->count - at) * sizeof(*f->model));
+	f->model[at] = *record;
+	f->count++;
+}
+
+static void model_remove(struct fixture *f, unsigned at)
+{
+	memmove(&f->model[at], &f->model[at + 1], (f->count - at - 1) * sizeof(*f->model));
+	f->count--;
+}
+
+static struct btree_key random_key(struct fixture *f)
+{
+	struct btree_key key = {{0}};
+
+	key.word[0] = random_below(&f->random, f->key_range);
+	for (unsigned i = 1; i < f->tree.ops->key_words; i++)
+		key.word[i] = random_below(&f->random, 3);
+	return key;
+}
+
+static struct model_record random_record(struct fixture *f)
+{
+	struct model_record record = {.key = random_key(f),
+				      .seed = (uint32_t)random_next(&f->random)};
+	bool big = random_below(&f->random, 50) == 0;
+
+	record.length =
+	    (uint16_t)random_below(&f->random, big ? NODE_VALUE_MAX + 1 : f->value_max + 1);
+	return record;
+}
+
+static void assert_same(const struct btree_record *got, const struct model_record *want)
+{
+	uint8_t value[NODE_VALUE_MAX];
+
+	model_value(want, value);
+	ck_assert_int_eq(btree_key_compare(&got->key, &want->key), 0);
+	ck_assert_uint_eq(got->length, want->length);
+	ck_assert_mem_eq(got->value, value, want->length);
+}
+
+/* --- one random change, to the tree and to the model --- */
+
+enum change { CHANGE_INSERT, CHANGE_UPDATE, CHANGE_REMOVE };
+
+static int change_tree(struct fixture *f, struct tx *tx, enum change change,
+		       const struct model_record *record)
+{
+	uint8_t value[NODE_VALUE_MAX];
+
+	model_value(record, value);
+	switch (change) {
+	case CHANGE_INSERT:
+		return btree_insert(&f->tree, tx, &record->key, value, record->length);
+	case CHANGE_UPDATE:
+		return btree_update(&f->tree, tx, &record->key, value, record->length);
+	case CHANGE_REMOVE:
+		break;
+	}
+	return btree_remove(&f->tree, tx, &record->key);
+}
+
+static int change_model(struct fixture *f, enum change change, const struct model_record *record,
+			bool apply)
+{
+	bool found;
+	unsigned at = model_find(f, &record->key, &found);
+
+	if (change == CHANGE_INSERT && found)
+		return -EEXIST;
+	if (change != CHANGE_INSERT && !found)
+		return -ENOENT;
+	if (!apply)
+		return 0;
+	if (change == CHANGE_INSERT)
+		model_insert(f, at, record);
+	else if (change == CHANGE_UPDATE)
+		f->model[at] = *record;
+	else
+		model_remove(f, at);
+	return 0;
+}
+
+static enum change random_change(struct fixture *f, unsigned step)
+{
+	/* Growing and shrinking in turn, so that trees become deep and empty again. */
+	unsigned insert_percent = step / 4000 % 2 ? 25 : 55;
+	uint64_t dice = random_below(&f->random, 100);
+
+	if (dice < insert_percent && f->count + 1 < MODEL_MAX)
+		return CHANGE_INSERT;
+	return dice < insert_percent + 15 ? CHANGE_UPDATE : CHANGE_REMOVE;
+}
+
+static struct model_record change_target(struct fixture *f, enum change change)
+{
+	struct model_record record = random_record(f);
+
+	if (change != CHANGE_INSERT && f->count > 0 && random_below(&f->random, 8) > 0)
+		record.key = f->model[random_below(&f->random, f->count)].key;
+	return record;
+}
+
+static void change_both(struct fixture *f, unsigned step)
+{
+	enum change change = random_change(f, step);
+	struct model_record record = change_target(f, change);
+	int expect = change_model(f, change, &record, true);
+	struct tx *tx;
+
+	ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	ck_assert_int_eq(change_tree(f, tx, change, &record), expect);
+	if (expect == 0)
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	else
+		tx_abort(tx);
+}
+
+/* --- comparisons --- */
+
+struct compare {
+	const struct fixture *f;
+	unsigned at, step;
+	uint64_t start, end; /* overlap */
+};
+
+static int compare_next(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct compare *compare = arg;
+	struct btree_record got = {.key = *key, .length = (uint16_t)length};
+
+	ck_assert_uint_lt(compare->at, compare->f->count);
+	memcpy(got.value, value, length);
+	assert_same(&got, &compare->f->model[compare->at++]);
+	return 0;
+}
+
+static void assert_tree_is_model(struct fixture *f)
+{
+	static const struct btree_key first, last = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+	struct compare compare = {.f = f};
+	uint64_t records = 0;
+
+	ck_assert_int_eq(btree_check(&f->tree, &records), 0);
+	ck_assert_uint_eq(records, f->count);
+	ck_assert_int_eq(btree_walk(&f->tree, &first, &last, compare_next, &compare), 0);
+	ck_assert_uint_eq(compare.at, f->count);
+}
+
+static void assert_lookups_agree(struct fixture *f)
+{
+	struct btree_key key = random_key(f);
+	struct btree_record record;
+	bool found;
+	unsigned at = model_find(f, &key, &found);
+
+	ck_assert_int_eq(btree_lookup(&f->tree, &key, &record), found ? 0 : -ENOENT);
+	if (found)
+		assert_same(&record, &f->model[at]);
+	ck_assert_int_eq(btree_lookup_ge(&f->tree, &key, &record), at < f->count ? 0 : -ENOENT);
+	if (at < f->count)
+		assert_same(&record, &f->model[at]);
+	ck_assert_int_eq(btree_lookup_le(&f->tree, &key, &record), found || at > 0 ? 0 : -ENOENT);
+	if (found || at > 0)
+		assert_same(&record, &f->model[found ? at : at - 1]);
+}
+
+static void assert_find_aggregate_agrees(struct fixture *f)
+{
+	struct btree_key key = random_key(f);
+	uint64_t least = random_below(&f->random, f->key_range + 100), most = 0, got;
+	struct btree_record record;
+	bool found;
+	unsigned at = model_find(f, &key, &found);
+
+	while (at < f->count && model_aggregate(&f->model[at]) < least)
+		at++;
+	ck_assert_int_eq(btree_find_aggregate(&f->tree, &key, least, &record),
+			 at < f->count ? 0 : -ENOENT);
+	if (at < f->count)
+		assert_same(&record, &f->model[at]);
+	for (unsigned i = 0; i < f->count; i++)
+		most = max_u64(most, model_aggregate(&f->model[i]));
+	ck_assert_int_eq(btree_max_aggregate(&f->tree, &got), 0);
+	ck_assert_uint_eq(got, most);
+}
+
+static bool model_overlaps(const struct compare *compare, unsigned at)
+{
+	const struct model_record *record = &compare->f->model[at];
+
+	return record->key.word[0] < compare->end && model_aggregate(record) > compare->start;
+}
+
+static int compare_overlap(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct compare *compare = arg;
+
+	while (compare->at < compare->f->count && !model_overlaps(compare, compare->at))
+		compare->at++;
+	return compare_next(arg, key, value, length);
+}
+
+static void assert_overlaps_agree(struct fixture *f)
+{
+	struct compare compare = {.f = f, .start = random_below(&f->random, f->key_range)};
+
+	compare.end = compare.start + random_below(&f->random, 60);
+	ck_assert_int_eq(
+	    btree_walk_overlap(&f->tree, compare.start, compare.end, compare_overlap, &compare), 0);
+	while (compare.at < f->count)
+		ck_assert(!model_overlaps(&compare, compare.at++) || compare.start >= compare.end);
+}
+
+static void run_model(unsigned key_words, unsigned steps, size_t value_max, uint64_t key_range)
+{
+	struct fixture f;
+
+	fixture_open(&f, key_words, "btree model");
+	f.value_max = value_max;
+	f.key_range = key_range;
+	for (unsigned step = 0; step < steps; step++) {
+		change_both(&f, step);
+		assert_lookups_agree(&f);
+		if (f.tree.ops->aggregate && step % 32 == 0) {
+			assert_find_aggregate_agrees(&f);
+			assert_overlaps_agree(&f);
+		}
+		if (step % 997 == 0)
+			assert_tree_is_model(&f);
+		if (step % 4999 == 0)
+			fake_forget_verified(f.journal);
+	}
+	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+
+START_TEST(random_changes_agree_with_a_sorted_array)
+{
+	run_model(1, 60000, 40, 3000);
+	run_model(2, 60000, 200, 3000);
+	run_model(3, 60000, 8, 100000);
+}
+END_TEST
+
+START_TEST(random_changes_agree_with_long_values)
+{
+	run_model(1, 20000, NODE_VALUE_MAX, 500);
+	run_model(3, 20000, NODE_VALUE_MAX, 500);
+}
+END_TEST
+
+/* --- errors in the middle --- */
+
+START_TEST(a_failed_change_leaves_the_tree_as_it_was)
+{
+	struct fixture f;
+	struct tx *tx;
+	unsigned failed = 0;
+
+	fixture_open(&f, 3, "btree faults");
+	f.value_max = 300;
+	for (unsigned step = 0; step < 20000; step++) {
+		enum change change = random_change(&f, step);
+		struct model_record record = change_target(&f, change);
+		int expect = change_model(&f, change, &record, false), got;
+
+		ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+		if (random_below(&f.random, 3) == 0)
+			fake_fail_change(f.journal, 1 + (unsigned)random_below(&f.random, 6),
+					 -ENOMEM);
+		got = change_tree(&f, tx, change, &record);
+		fake_fail_change(f.journal, 0, 0);
+		ck_assert(got == expect || got == -ENOMEM);
+		failed += got == -ENOMEM;
+		if (got == 0) {
+			ck_assert_int_eq(tx_commit(tx, NULL), 0);
+			change_model(&f, change, &record, true);
+		} else {
+			tx_abort(tx);
+		}
+		ck_assert_uint_eq(fake_references(f.journal), 0);
+		if (step % 199 == 0)
+			assert_tree_is_model(&f);
+	}
+	assert_tree_is_model(&f);
+	ck_assert_uint_gt(failed, 1000);
+	fixture_close(&f);
+}
+END_TEST
+
+/* --- shape --- */
+
+static void fill_ascending(struct fixture *f, unsigned count, size_t length)
+{
+	uint8_t value[NODE_VALUE_MAX] = {0};
+	struct tx *tx;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct btree_key key = {{i * 2 + 10}};
+
+		ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+		ck_assert_int_eq(btree_insert(&f->tree, tx, &key, value, length), 0);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	}
+}
+
+START_TEST(ascending_keys_fill_the_nodes)
+{
+	struct fixture f;
+	unsigned per_leaf = NODE_SPACE_BYTES / (4 + 8 + 16);
+
+	fixture_open(&f, 1, "btree ascending");
+	fill_ascending(&f, per_leaf * 50, 16);
+	ck_assert_uint_le(fake_blocks(f.journal), 52);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(removing_all_leaves_no_node)
+{
+	struct fixture f;
+	struct tx *tx;
+
+	fixture_open(&f, 1, "btree emptied");
+	fill_ascending(&f, 20000, 16);
+	for (unsigned i = 0; i < 20000; i++) {
+		struct btree_key key = {{i * 2 + 10}};
+
+		ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+		ck_assert_int_eq(btree_remove(&f.tree, tx, &key), 0);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	}
+	ck_assert_uint_eq(fake_blocks(f.journal), 0);
+	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(an_empty_tree_has_nothing)
+{
+	static const struct btree_key key = {{7}};
+	struct fixture f;
+	struct btree_record record;
+	uint64_t most = 1;
+	struct tx *tx;
+
+	fixture_open(&f, 1, "btree empty");
+	ck_assert_int_eq(btree_lookup(&f.tree, &key, &record), -ENOENT);
+	ck_assert_int_eq(btree_lookup_ge(&f.tree, &key, &record), -ENOENT);
+	ck_assert_int_eq(btree_lookup_le(&f.tree, &key, &record), -ENOENT);
+	ck_assert_int_eq(btree_find_aggregate(&f.tree, &key, 0, &record), -ENOENT);
+	ck_assert_int_eq(btree_max_aggregate(&f.tree, &most), 0);
+	ck_assert_uint_eq(most, 0);
+	ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+	ck_assert_int_eq(btree_remove(&f.tree, tx, &key), -ENOENT);
+	ck_assert_int_eq(btree_update(&f.tree, tx, &key, "", 0), -ENOENT);
+	ck_assert_int_eq(btree_insert(&f.tree, tx, &key, &f, NODE_VALUE_MAX + 1), -EINVAL);
+	tx_abort(tx);
+	fixture_close(&f);
+}
+END_TEST
+
+static int stop_at_third(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	return ++*(unsigned *)arg == 3 ? 42 : 0;
+}
+
+START_TEST(a_walk_ends_with_what_its_visitor_says)
+{
+	static const struct btree_key first, last = {{UINT64_MAX}};
+	struct fixture f;
+	unsigned seen = 0;
+
+	fixture_open(&f, 1, "btree stop");
+	fill_ascending(&f, 10, 16);
+	ck_assert_int_eq(btree_walk(&f.tree, &first, &last, stop_at_third, &seen), 42);
+	ck_assert_uint_eq(seen, 3);
+	fixture_close(&f);
+}
+END_TEST
+
+/* --- media that lie --- */
+
+static struct format_node *root_node(struct fixture *f)
+{
+	maddr_t address;
+	unsigned level;
+	struct buf *buf;
+
+	root_tree_get(f->journal, f->tree.ops->tree, &address, &level);
+	ck_assert_int_eq(buf_get_any(f->journal, address, &buf), 0);
+	buf_put(buf);
+	return (struct format_node *)buf->data;
+}
+
+static void point_child(struct fixture *f, unsigned index, maddr_t address)
+{
+	struct node_child child;
+	uint8_t packed[NODE_CHILD_BYTES];
+
+	node_child(root_node(f), index, &child);
+	child.address = address;
+	node_child_pack(packed, &child);
+	node_set_value(root_node(f), index, packed, sizeof(packed));
+}
+
+static void assert_all_refuse(struct fixture *f, unsigned index)
+{
+	static const struct btree_key first, last = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+	struct btree_record record;
+	struct btree_key key;
+	unsigned seen = 1000000;
+	uint64_t records;
+	struct tx *tx;
+
+	node_key(root_node(f), index, &key);
+	key.word[0] += 2;
+	ck_assert_int_eq(btree_check(&f->tree, &records), -EUCLEAN);
+	ck_assert_int_eq(btree_lookup(&f->tree, &key, &record), -EUCLEAN);
+	ck_assert_int_eq(btree_walk(&f->tree, &first, &last, stop_at_third, &seen), -EUCLEAN);
+	ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	ck_assert_int_eq(btree_remove(&f->tree, tx, &key), -EUCLEAN);
+	tx_abort(tx);
+}
+
+START_TEST(children_that_point_anywhere_are_refused)
+{
+	struct fixture f;
+	struct node_child child;
+	maddr_t own;
+	unsigned level;
+
+	fixture_open(&f, 1, "btree children");
+	fill_ascending(&f, 2000, 16);
+	root_tree_get(f.journal, f.tree.ops->tree, &own, &level);
+	node_child(root_node(&f), 2, &child);
+	point_child(&f, 3, own); /* a loop */
+	assert_all_refuse(&f, 3);
+	point_child(&f, 3, child.address); /* two ways to one node */
+	assert_all_refuse(&f, 3);
+	point_child(&f, 3, UINT64_MAX);
+	assert_all_refuse(&f, 3);
+	point_child(&f, 3, 0);
+	assert_all_refuse(&f, 3);
+	fixture_close(&f);
+}
+END_TEST
+
+static int count_nodes(void *arg, maddr_t address, unsigned level, int error)
+{
+	unsigned *seen = arg;
+
+	seen[error < 0]++;
+	return 0;
+}
+
+START_TEST(a_lost_node_hides_only_what_is_below_it)
+{
+	struct fixture f;
+	struct btree_record record;
+	struct node_child child;
+	struct btree_key key;
+	unsigned seen[2] = {0}, children;
+	struct tx *tx;
+
+	fixture_open(&f, 1, "btree lost");
+	fill_ascending(&f, 2000, 16);
+	children = node_count(root_node(&f));
+	node_child(root_node(&f), 3, &child);
+	fake_fail_get(f.journal, child.address, -EIO);
+	ck_assert_int_eq(btree_walk_nodes(&f.tree, count_nodes, seen), 0);
+	ck_assert_uint_eq(seen[0], children);
+	ck_assert_uint_eq(seen[1], 1);
+	node_key(root_node(&f), 3, &key);
+	ck_assert_int_eq(btree_lookup(&f.tree, &key, &record), -EIO);
+	/* Its neighbours can be emptied although they would like to merge with it. */
+	for (key.word[0] -= 2; btree_lookup(&f.tree, &key, &record) == 0; key.word[0] -= 2) {
+		ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+		ck_assert_int_eq(btree_remove(&f.tree, tx, &key), 0);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	}
+	ck_assert_uint_eq(node_count(root_node(&f)), children - 3);
+	fake_fail_get(f.journal, child.address, 0);
+	fixture_close(&f);
+}
+END_TEST
+
+static void use_everything(struct fixture *f)
+{
+	static const struct btree_key first, last = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+	unsigned seen[2] = {4, 4};
+	struct btree_record record;
+	uint64_t records;
+	struct tx *tx;
+
+	(void)btree_check(&f->tree, &records);
+	(void)btree_walk(&f->tree, &first, &last, stop_at_third, seen);
+	(void)btree_walk_overlap(&f->tree, random_below(&f->random, 3000), 3000, stop_at_third,
+				 seen);
+	(void)btree_walk_nodes(&f->tree, count_nodes, seen);
+	for (unsigned i = 0; i < 20; i++) {
+		struct model_record target = change_target(f, CHANGE_REMOVE);
+
+		(void)btree_lookup(&f->tree, &target.key, &record);
+		(void)btree_lookup_le(&f->tree, &target.key, &record);
+		(void)btree_find_aggregate(&f->tree, &target.key, random_below(&f->random, 4000),
+					   &record);
+		ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+		(void)change_tree(f, tx, (enum change)random_below(&f->random, 3), &target);
+		tx_abort(tx);
+	}
+	ck_assert_uint_eq(fake_references(f->journal), 0);
+}
+
+static void damage(struct fixture *f, struct buf *buf, uint8_t *old)
+{
+	unsigned flips = 1 + (unsigned)random_below(&f->random, 4);
+
+	memcpy(old, buf->data, BLOCK_BYTES);
+	for (unsigned i = 0; i < flips; i++) {
+		bool header = random_below(&f->random, 2);
+		uint64_t at = header ? 64 + random_below(&f->random, 256)
+				     : 64 + random_below(&f->random, BLOCK_BYTES - 64);
+
+		buf->data[at] = random_below(&f->random, 3)
+				    ? (uint8_t)random_next(&f->random)
+				    : (uint8_t)(buf->data[at] ^ 1u << random_below(&f->random, 8));
+	}
+}
+
+START_TEST(damaged_nodes_never_crash_or_hang)
+{
+	static uint8_t old[BLOCK_BYTES];
+	struct fixture f;
+
+	log_set_level((enum log_level) - 1);
+	for (unsigned words = 1; words <= 3; words++) {
+		fixture_open(&f, words, "btree fuzz");
+		f.value_max = 100;
+		for (unsigned step = 0; step < 4000; step++)
+			change_both(&f, 0);
+		for (unsigned round = 0; round < 2000; round++) {
+			struct buf *buf = fake_block(
+			    f.journal, (unsigned)random_below(&f.random, fake_blocks(f.journal)));
+
+			damage(&f, buf, old);
+			fake_forget_verified(f.journal);
+			use_everything(&f);
+			memcpy(buf->data, old, BLOCK_BYTES);
+		}
+		fake_forget_verified(f.journal);
+		assert_tree_is_model(&f);
+		fixture_close(&f);
+	}
+	log_set_level(LOG_LEVEL_INFO);
+}
+END_TEST
+
+START_TEST(verify_names_the_field_that_is_wrong)
+{
+	static _Alignas(64) uint8_t block[BLOCK_BYTES], good[BLOCK_BYTES];
+	struct format_node *node = (struct format_node *)block;
+	static const struct btree_key one = {{1}}, two = {{2}};
+	const char *field = "";
+
+	node_init(node, 0, 1);
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "count");
+	node_insert(node, 0, &one, "abcdef", 6);
+	node_insert(node, 1, &two, "ghi", 3);
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), 0);
+	memcpy(good, block, sizeof(good));
+	ck_assert_int_eq(node_verify(node, &ops_by_words[2], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "key_words");
+	node->reserved[3] = 1;
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "reserved");
+	memcpy(block, good, sizeof(good));
+	node->slots[1].offset = node->slots[0].offset;
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "slot overlap");
+	memcpy(block, good, sizeof(good));
+	node_set_key(node, 0, &two);
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "key order");
+	memcpy(block, good, sizeof(good));
+	node_set_value(node, 1, "xy\xee", 3);
+	ck_assert_int_eq(node_verify(node, &ops_by_words[1], &field), -EUCLEAN);
+	ck_assert_str_eq(field, "record");
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("btree");
+	TCase *shape = tcase_create("shape"), *model = tcase_create("model"),
+	      *hostile = tcase_create("hostile");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_test(shape, an_empty_tree_has_nothing);
+	tcase_add_test(shape, ascending_keys_fill_the_nodes);
+	tcase_add_test(shape, removing_all_leaves_no_node);
+	tcase_add_test(shape, a_walk_ends_with_what_its_visitor_says);
+	tcase_set_timeout(model, 120);
+	tcase_add_test(model, random_changes_agree_with_a_sorted_array);
+	tcase_add_test(model, random_changes_agree_with_long_values);
+	tcase_add_test(model, a_failed_change_leaves_the_tree_as_it_was);
+	tcase_set_timeout(hostile, 120);
+	tcase_add_test(hostile, verify_names_the_field_that_is_wrong);
+	tcase_add_test(hostile, children_that_point_anywhere_are_refused);
+	tcase_add_test(hostile, a_lost_node_hides_only_what_is_below_it);
+	tcase_add_test(hostile, damaged_nodes_never_crash_or_hang);
+	suite_add_tcase(suite, shape);
+	suite_add_tcase(suite, model);
+	suite_add_tcase(suite, hostile);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
