@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "btree/node.h"
+#include "tests/support/expect.h"
 #include "tests/support/fake_journal.h"
 #include "tests/support/random.h"
 #include "util/log.h"
@@ -140,9 +141,9 @@ static void assert_same(const struct btree_record *got, const struct model_recor
 	uint8_t value[NODE_VALUE_MAX];
 
 	model_value(want, value);
-	ck_assert_int_eq(btree_key_compare(&got->key, &want->key), 0);
-	ck_assert_uint_eq(got->length, want->length);
-	ck_assert_mem_eq(got->value, value, want->length);
+	expect_equal(btree_key_compare(&got->key, &want->key), 0);
+	expect_equal(got->length, want->length);
+	expect(memcmp(got->value, value, want->length) == 0);
 }
 
 /* --- one random change, to the tree and to the model --- */
@@ -214,10 +215,10 @@ static void change_both(struct fixture *f, unsigned step)
 	int expect = change_model(f, change, &record, true);
 	struct tx *tx;
 
-	ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
-	ck_assert_int_eq(change_tree(f, tx, change, &record), expect);
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	expect_equal(change_tree(f, tx, change, &record), expect);
 	if (expect == 0)
-		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+		expect_equal(tx_commit(tx, NULL), 0);
 	else
 		tx_abort(tx);
 }
@@ -235,7 +236,7 @@ static int compare_next(void *arg, const struct btree_key *key, const void *valu
 	struct compare *compare = arg;
 	struct btree_record got = {.key = *key, .length = (uint16_t)length};
 
-	ck_assert_uint_lt(compare->at, compare->f->count);
+	expect(compare->at < compare->f->count);
 	memcpy(got.value, value, length);
 	assert_same(&got, &compare->f->model[compare->at++]);
 	return 0;
@@ -247,10 +248,10 @@ static void assert_tree_is_model(struct fixture *f)
 	struct compare compare = {.f = f};
 	uint64_t records = 0;
 
-	ck_assert_int_eq(btree_check(&f->tree, &records), 0);
-	ck_assert_uint_eq(records, f->count);
-	ck_assert_int_eq(btree_walk(&f->tree, &first, &last, compare_next, &compare), 0);
-	ck_assert_uint_eq(compare.at, f->count);
+	expect_equal(btree_check(&f->tree, &records), 0);
+	expect_equal(records, f->count);
+	expect_equal(btree_walk(&f->tree, &first, &last, compare_next, &compare), 0);
+	expect_equal(compare.at, f->count);
 }
 
 static void assert_lookups_agree(struct fixture *f)
@@ -260,13 +261,13 @@ static void assert_lookups_agree(struct fixture *f)
 	bool found;
 	unsigned at = model_find(f, &key, &found);
 
-	ck_assert_int_eq(btree_lookup(&f->tree, &key, &record), found ? 0 : -ENOENT);
+	expect_equal(btree_lookup(&f->tree, &key, &record), found ? 0 : -ENOENT);
 	if (found)
 		assert_same(&record, &f->model[at]);
-	ck_assert_int_eq(btree_lookup_ge(&f->tree, &key, &record), at < f->count ? 0 : -ENOENT);
+	expect_equal(btree_lookup_ge(&f->tree, &key, &record), at < f->count ? 0 : -ENOENT);
 	if (at < f->count)
 		assert_same(&record, &f->model[at]);
-	ck_assert_int_eq(btree_lookup_le(&f->tree, &key, &record), found || at > 0 ? 0 : -ENOENT);
+	expect_equal(btree_lookup_le(&f->tree, &key, &record), found || at > 0 ? 0 : -ENOENT);
 	if (found || at > 0)
 		assert_same(&record, &f->model[found ? at : at - 1]);
 }
@@ -281,14 +282,14 @@ static void assert_find_aggregate_agrees(struct fixture *f)
 
 	while (at < f->count && model_aggregate(&f->model[at]) < least)
 		at++;
-	ck_assert_int_eq(btree_find_aggregate(&f->tree, &key, least, &record),
-			 at < f->count ? 0 : -ENOENT);
+	expect_equal(btree_find_aggregate(&f->tree, &key, least, &record),
+		     at < f->count ? 0 : -ENOENT);
 	if (at < f->count)
 		assert_same(&record, &f->model[at]);
 	for (unsigned i = 0; i < f->count; i++)
 		most = max_u64(most, model_aggregate(&f->model[i]));
-	ck_assert_int_eq(btree_max_aggregate(&f->tree, &got), 0);
-	ck_assert_uint_eq(got, most);
+	expect_equal(btree_max_aggregate(&f->tree, &got), 0);
+	expect_equal(got, most);
 }
 
 static bool model_overlaps(const struct compare *compare, unsigned at)
@@ -312,10 +313,10 @@ static void assert_overlaps_agree(struct fixture *f)
 	struct compare compare = {.f = f, .start = random_below(&f->random, f->key_range)};
 
 	compare.end = compare.start + random_below(&f->random, 60);
-	ck_assert_int_eq(
+	expect_equal(
 	    btree_walk_overlap(&f->tree, compare.start, compare.end, compare_overlap, &compare), 0);
 	while (compare.at < f->count)
-		ck_assert(!model_overlaps(&compare, compare.at++) || compare.start >= compare.end);
+		expect(!model_overlaps(&compare, compare.at++) || compare.start >= compare.end);
 }
 
 static void run_model(unsigned key_words, unsigned steps, size_t value_max, uint64_t key_range)
@@ -371,21 +372,21 @@ START_TEST(a_failed_change_leaves_the_tree_as_it_was)
 		struct model_record record = change_target(&f, change);
 		int expect = change_model(&f, change, &record, false), got;
 
-		ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+		expect_equal(tx_begin(f.journal, TX_NORMAL, &tx), 0);
 		if (random_below(&f.random, 3) == 0)
 			fake_fail_change(f.journal, 1 + (unsigned)random_below(&f.random, 6),
 					 -ENOMEM);
 		got = change_tree(&f, tx, change, &record);
 		fake_fail_change(f.journal, 0, 0);
-		ck_assert(got == expect || got == -ENOMEM);
+		expect(got == expect || got == -ENOMEM);
 		failed += got == -ENOMEM;
 		if (got == 0) {
-			ck_assert_int_eq(tx_commit(tx, NULL), 0);
+			expect_equal(tx_commit(tx, NULL), 0);
 			change_model(&f, change, &record, true);
 		} else {
 			tx_abort(tx);
 		}
-		ck_assert_uint_eq(fake_references(f.journal), 0);
+		expect_equal(fake_references(f.journal), 0);
 		if (step % 199 == 0)
 			assert_tree_is_model(&f);
 	}
@@ -612,11 +613,11 @@ static void use_everything(struct fixture *f)
 		(void)btree_lookup_le(&f->tree, &target.key, &record);
 		(void)btree_find_aggregate(&f->tree, &target.key, random_below(&f->random, 4000),
 					   &record);
-		ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+		expect_equal(tx_begin(f->journal, TX_NORMAL, &tx), 0);
 		(void)change_tree(f, tx, (enum change)random_below(&f->random, 3), &target);
 		tx_abort(tx);
 	}
-	ck_assert_uint_eq(fake_references(f->journal), 0);
+	expect_equal(fake_references(f->journal), 0);
 }
 
 static void damage(struct fixture *f, struct buf *buf, uint8_t *old)
