@@ -40,7 +40,9 @@ int fs_map(struct fs *fs, inum_t ino, uint64_t pos, uint64_t length, fs_map_fn *
 
 struct fs_damage { /* one contiguous range of a file; ranges of one inode follow each other */
 	inum_t ino;
-	uint64_t pos, length_bytes, cause_id;
+	uint64_t pos, length_bytes, cause_id; /* cause_id: the first of cause_ids */
+	const uint64_t *cause_ids; /* all of them, ascending; valid during the visit */
+	size_t count_causes;
 };
 typedef int fs_damage_fn(void *arg, const struct fs_damage *damage);
 /* rmap x (badblocks united with lost), and `damaged`. Sorted by inode, pos. */

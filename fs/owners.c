@@ -1,0 +1,392 @@
+/*
+ * Device range -> owners, as a gap-free cover. The reverse map is streamed in key order in batches, each under the shared metadata
+ * lock; between batches visitors run without it. Free space is the exact complement of the reverse map, so it is what lies between.
+ */
+#include "fs/data.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "journal/chunk.h"
+
+#define OWNERS_BATCH 512
+
+struct owners_query {
+	struct fs *fs;
+	devoff_t start, end; /* bytes asked for */
+	blkno_t covered;     /* blocks before it have been told */
+	struct btree_key next; /* where the next batch begins */
+	bool finished;
+	struct fs_owner *batch;
+	size_t count, capacity;
+	inum_t known_ino; /* generation of the last inode met */
+	uint32_t known_generation;
+	struct rmap_record *heads; /* records that cover the first block */
+	size_t count_heads, capacity_heads;
+};
+
+const char *fs_owner_kind_name(enum fs_owner_kind kind)
+{
+	static const char *const names[] = {
+		[FS_OWNER_DATA] = "data",
+		[FS_OWNER_METADATA] = "metadata",
+		[FS_OWNER_JOURNAL] = "journal",
+		[FS_OWNER_SUPERBLOCK] = "superblock",
+		[FS_OWNER_FREE] = "free",
+		[FS_OWNER_QUARANTINE] = "quarantine",
+	};
+
+	return (size_t)kind < ARRAY_SIZE(names) ? names[kind] : "unknown";
+}
+
+/* --- emitting --------------------------------------------------------------------------------------------------------------- */
+
+/* Clipped to what was asked for, in bytes. */
+static int owners_emit(struct owners_query *q, struct fs_owner owner)
+{
+	devoff_t from = max_u64(owner.device_offset, q->start);
+	devoff_t to = min_u64(owner.device_offset + owner.length_bytes, q->end);
+	size_t capacity = q->capacity ? q->capacity * 2 : 2 * OWNERS_BATCH;
+	struct fs_owner *batch;
+
+	if (from >= to)
+		return 0;
+	if (q->count == q->capacity) {
+		batch = realloc(q->batch, capacity * sizeof(*batch));
+		if (!batch)
+			return -ENOMEM;
+		q->batch = batch;
+		q->capacity = capacity;
+	}
+	owner.pos += owner.kind == FS_OWNER_DATA ? from - owner.device_offset : 0;
+	owner.peer_offset += owner.has_peer ? from - owner.device_offset : 0;
+	owner.device_offset = from;
+	owner.length_bytes = to - from;
+	q->batch[q->count++] = owner;
+	return 0;
+}
+
+static struct fs_owner owner_of_record(const struct rmap_record *record, enum fs_owner_kind kind)
+{
+	return (struct fs_owner){
+		.kind = kind,
+		.device_offset = record->start << BLOCK_SHIFT,
+		.length_bytes = record->count << BLOCK_SHIFT,
+		.copy = -1,
+	};
+}
+
+static int emit_data(struct owners_query *q, const struct rmap_record *record)
+{
+	struct fs_owner owner = owner_of_record(record, FS_OWNER_DATA);
+	struct btree_key key = {{record->owner}};
+	struct inode_record inode;
+	struct btree_record found;
+
+	if (q->known_ino != record->owner) {
+		q->known_ino = record->owner;
+		q->known_generation = 0;
+		if (!btree_lookup(&q->fs->inodes, &key, &found) &&
+		    !format_inode_unpack(&inode, found.value, found.length))
+			q->known_generation = inode.generation;
+	}
+	owner.ino = record->owner;
+	owner.generation = q->known_generation;
+	owner.pos = record->offset << BLOCK_SHIFT;
+	return owners_emit(q, owner);
+}
+
+/* One of the fixed areas as a whole, its other copy beside it. */
+static int emit_area(struct owners_query *q, const struct rmap_record *record, enum super_area area,
+		     struct fs_owner owner)
+{
+	const struct area *a = &q->fs->super.areas[area];
+	unsigned copy = (unsigned)(record->offset >> 32) & 1;
+	uint64_t within = (record->offset & UINT32_MAX) << BLOCK_SHIFT;
+
+	owner.copy = (int)copy;
+	owner.has_peer = a->copy[!copy] != 0;
+	owner.peer_offset = a->copy[!copy] + within;
+	return owners_emit(q, owner);
+}
+
+static int emit_superblock(struct owners_query *q, const struct rmap_record *record)
+{
+	struct fs_owner owner = owner_of_record(record, FS_OWNER_SUPERBLOCK);
+	uint32_t others = q->fs->super.slots & ~(1u << (record->offset % 32));
+	unsigned first = q->fs->super.slots ? (unsigned)__builtin_ctz(q->fs->super.slots) : 0;
+
+	owner.copy = record->offset != first;
+	owner.has_peer = others != 0;
+	if (others)
+		owner.peer_offset = super_slot_offset((unsigned)__builtin_ctz(others));
+	return owners_emit(q, owner);
+}
+
+/* --- metadata, block by block ----------------------------------------------------------------------------------------------- */
+
+static const char *tree_of_block(struct owners_query *q, maddr_t address)
+{
+	const struct format_block_header *header;
+	const char *name = "unknown";
+	struct buf *buf;
+
+	if (address == MADDR_ROOT)
+		return "root";
+	if (maddr_is_fixed(address) || maddr_index(address) == 0)
+		return "chunks";
+	if (buf_get_any(q->fs->journal, address, &buf))
+		return name;
+	header = (const struct format_block_header *)buf->data;
+	if (header->role == FORMAT_ROLE_NODE)
+		name = format_tree_name(header->tree);
+	buf_put(buf);
+	return name;
+}
+
+struct meta_range {
+	maddr_t address; /* of the record's first block */
+	unsigned copy;
+	devoff_t peer; /* of the first block; 0: none */
+};
+
+/* How many blocks from index on are alike: one live block, or all the unused ones. */
+static uint64_t meta_run(struct owners_query *q, const struct meta_range *m, uint64_t index, uint64_t count, bool *live)
+{
+	uint64_t run = 1;
+
+	*live = chunk_block_is_live(q->fs->journal, m->address + index);
+	while (!*live && index + run < count && !chunk_block_is_live(q->fs->journal, m->address + index + run))
+		run++;
+	return run;
+}
+
+static int emit_metadata(struct owners_query *q, const struct rmap_record *record, const struct meta_range *m)
+{
+	uint64_t index = 0, run;
+	bool live;
+	int error = 0;
+
+	while (index < record->count && !error) {
+		struct fs_owner owner = owner_of_record(record, FS_OWNER_METADATA);
+
+		run = meta_run(q, m, index, record->count, &live);
+		owner.device_offset += index << BLOCK_SHIFT;
+		owner.length_bytes = run << BLOCK_SHIFT;
+		owner.copy = (int)m->copy;
+		owner.has_peer = m->peer != 0;
+		owner.peer_offset = m->peer ? m->peer + (index << BLOCK_SHIFT) : 0;
+		owner.live = live;
+		if (live && owner.device_offset < q->end && owner.device_offset + owner.length_bytes > q->start)
+			owner.tree = tree_of_block(q, m->address + index);
+		error = owners_emit(q, owner);
+		index += run;
+	}
+	return error;
+}
+
+static int emit_fixed(struct owners_query *q, const struct rmap_record *record)
+{
+	const struct area *a = &q->fs->super.areas[AREA_FIXED];
+	struct meta_range m = {
+		.address = record->offset & UINT32_MAX,
+		.copy = (unsigned)(record->offset >> 32) & 1,
+	};
+
+	if (a->copy[!m.copy])
+		m.peer = a->copy[!m.copy] + (m.address << BLOCK_SHIFT);
+	return emit_metadata(q, record, &m);
+}
+
+static int emit_chunk(struct owners_query *q, const struct rmap_record *record)
+{
+	uint64_t which = record->offset / CHUNK_SLOTS;
+	unsigned index = (unsigned)(record->offset % CHUNK_SLOTS);
+	struct meta_range m = {.address = maddr_of_chunk(which / 2, index), .copy = (unsigned)(which % 2)};
+	struct chunk_entry entry;
+
+	if (!chunk_entry(q->fs->journal, which / 2, &entry) && entry.copy[!m.copy])
+		m.peer = entry.copy[!m.copy] + ((devoff_t)index << BLOCK_SHIFT);
+	return emit_metadata(q, record, &m);
+}
+
+static int emit_record(struct owners_query *q, const struct rmap_record *record)
+{
+	struct fs_owner owner;
+
+	if (owner_is_inode(record->owner))
+		return emit_data(q, record);
+	switch (record->owner & ~OWNER_SPECIAL) {
+	case OWNER_SUPERBLOCK:
+		return emit_superblock(q, record);
+	case OWNER_JOURNAL:
+		return emit_area(q, record, AREA_JOURNAL, owner_of_record(record, FS_OWNER_JOURNAL));
+	case OWNER_POISON_LOG:
+		owner = owner_of_record(record, FS_OWNER_METADATA);
+		owner.tree = "poison_log";
+		owner.live = true;
+		return emit_area(q, record, AREA_POISON_LOG, owner);
+	case OWNER_FIXED:
+		return emit_fixed(q, record);
+	case OWNER_CHUNK:
+		return emit_chunk(q, record);
+	default:
+		return owners_emit(q, owner_of_record(record, FS_OWNER_QUARANTINE));
+	}
+}
+
+/* Blocks up to `to` that no record has covered yet are free. */
+static int emit_free_until(struct owners_query *q, blkno_t to)
+{
+	struct rmap_record gap = {.start = q->covered, .count = to - q->covered};
+
+	if (to <= q->covered)
+		return 0;
+	q->covered = to;
+	return owners_emit(q, owner_of_record(&gap, FS_OWNER_FREE));
+}
+
+static int emit_next(struct owners_query *q, const struct rmap_record *record)
+{
+	int error = emit_free_until(q, record->start);
+
+	if (!error)
+		error = emit_record(q, record);
+	q->covered = max_u64(q->covered, record->start + record->count);
+	return error;
+}
+
+/* --- streaming the reverse map ---------------------------------------------------------------------------------------------- */
+
+static int record_unpack(const struct btree_key *key, const void *value, size_t length, struct rmap_record *out)
+{
+	struct rmap_record record = {.start = key->word[0], .owner = key->word[1], .offset = key->word[2]};
+	int error = format_rmap_unpack(&record.count, &record.flags, value, length);
+
+	if (!error)
+		*out = record;
+	return error;
+}
+
+static int owners_collect_head(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct owners_query *q = arg;
+	size_t capacity = q->capacity_heads ? q->capacity_heads * 2 : 16;
+	blkno_t first = q->start >> BLOCK_SHIFT;
+	struct rmap_record *heads, record;
+	int error = record_unpack(key, value, length, &record);
+
+	if (error || record.start + record.count <= first)
+		return error;
+	if (q->count_heads == q->capacity_heads) {
+		heads = realloc(q->heads, capacity * sizeof(*heads));
+		if (!heads)
+			return -ENOMEM;
+		q->heads = heads;
+		q->capacity_heads = capacity;
+	}
+	record.offset += owner_is_inode(record.owner) ? first - record.start : 0;
+	if (owner_is_inode(record.owner)) {
+		record.count -= first - record.start;
+		record.start = first;
+	}
+	q->heads[q->count_heads++] = record;
+	return 0;
+}
+
+static int head_compare(const void *a, const void *b)
+{
+	const struct rmap_record *x = a, *y = b;
+
+	if (x->owner != y->owner)
+		return x->owner < y->owner ? -1 : 1;
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* All owners of the first block, whose records may begin before it: told in order of inode and position. */
+static int owners_heads(struct owners_query *q)
+{
+	blkno_t first = q->start >> BLOCK_SHIFT;
+	size_t i;
+	int error = btree_walk_overlap(&q->fs->rmap.tree, first, first + 1, owners_collect_head, q);
+
+	if (error)
+		return error;
+	if (q->count_heads)
+		qsort(q->heads, q->count_heads, sizeof(*q->heads), head_compare);
+	q->covered = first;
+	for (i = 0; i < q->count_heads && !error; i++) {
+		q->covered = first; /* they all cover the first block: none leaves a gap before itself */
+		error = emit_record(q, &q->heads[i]);
+	}
+	for (i = 0; i < q->count_heads; i++)
+		q->covered = max_u64(q->covered, q->heads[i].start + q->heads[i].count);
+	q->next = (struct btree_key){{first + 1, 0, 0}};
+	return error;
+}
+
+static int owners_visit(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct owners_query *q = arg;
+	struct rmap_record record;
+	int error = record_unpack(key, value, length, &record);
+
+	if (error)
+		return error;
+	if (q->count >= OWNERS_BATCH) {
+		q->next = *key;
+		return 1;
+	}
+	return emit_next(q, &record);
+}
+
+/* Under the metadata lock. */
+static int owners_fill(struct owners_query *q)
+{
+	blkno_t end = file_block_up(q->end);
+	struct btree_key to = {{end - 1, UINT64_MAX, UINT64_MAX}};
+	int error = 0;
+
+	if (btree_key_compare(&q->next, &to) <= 0)
+		error = btree_walk(&q->fs->rmap.tree, &q->next, &to, owners_visit, q);
+	if (error)
+		return error < 0 ? error : 0;
+	q->finished = true;
+	return emit_free_until(q, end);
+}
+
+static int owners_tell(struct owners_query *q, fs_owner_fn *visit, void *arg)
+{
+	size_t i;
+	int error = 0;
+
+	for (i = 0; i < q->count && !error; i++)
+		error = visit(arg, &q->batch[i]);
+	q->count = 0;
+	return error;
+}
+
+int fs_owners(struct fs *fs, devoff_t offset, uint64_t length, fs_owner_fn *visit, void *arg)
+{
+	struct owners_query q = {.fs = fs, .start = offset, .end = offset + length};
+	uint64_t size = media_size(fs->media);
+	bool first = true;
+	int error = 0;
+
+	if (!length || offset >= size || length > size - offset)
+		return -ERANGE;
+	while (!error && !q.finished) {
+		journal_read_begin(fs->journal);
+		if (first)
+			error = owners_heads(&q);
+		if (!error)
+			error = owners_fill(&q);
+		journal_read_end(fs->journal);
+		first = false;
+		if (!error)
+			error = owners_tell(&q, visit, arg);
+	}
+	free(q.batch);
+	free(q.heads);
+	return error;
+}

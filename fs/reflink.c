@@ -1,0 +1,419 @@
+/* Sharing of blocks: copy_file_range and whole-file clones. */
+#include "fs/data.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define COPY_MAX_BYTES (1ull << 30) /* per call: the kernel's reply length has 32 bits */
+#define BOUNCE_BYTES (256u << 10)
+#define SHARE_ROOM_BLOCKS 160 /* what one step of sharing may join: an unmap step, an insert, both inodes, the intent */
+
+struct share {
+	struct inode *from, *to;
+	struct fs *fs;
+	uint64_t from_block, to_block, left; /* next blocks of both files, and how many */
+};
+
+/* --- one link ------------------------------------------------------------------------------------------------------------- */
+
+/* What the source has at from_block: a piece of data, or (mapped false) a hole or unwritten blocks. */
+static int share_source(struct share *s, struct extent *piece, bool *mapped)
+{
+	uint64_t end = s->from_block + s->left;
+	int error = extent_lookup(s->fs, s->from->ino, s->from_block, piece);
+
+	if (error && error != -ENOENT)
+		return error;
+	*mapped = !error && piece->file_block == s->from_block && !(piece->flags & EXTENT_UNWRITTEN);
+	if (error || piece->file_block >= end)
+		piece->count_blocks = s->left;
+	else if (piece->file_block > s->from_block)
+		piece->count_blocks = piece->file_block - s->from_block;
+	else
+		piece->count_blocks = min_u64(piece->count_blocks, s->left);
+	return 0;
+}
+
+/* The destination maps what the source maps, for one piece or what of it one unmap could clear. */
+static int share_step(struct share *s, struct tx *tx, struct inode_record *to, bool *cleared)
+{
+	struct extent piece;
+	uint64_t next, unmapped, count;
+	bool mapped;
+	int error = share_source(s, &piece, &mapped);
+
+	if (error)
+		return error;
+	error = extent_unmap(s->fs, tx, s->to, s->to_block, s->to_block + piece.count_blocks, &next, &unmapped);
+	if (error)
+		return error;
+	*cleared = next == s->to_block + piece.count_blocks;
+	count = next - s->to_block;
+	if (mapped && count) {
+		struct extent e = {.file_block = s->to_block, .block = piece.block, .count_blocks = count};
+
+		error = extent_insert(s->fs, tx, s->to->ino, &e);
+		to->count_blocks += count;
+	}
+	to->count_blocks -= unmapped;
+	s->from_block += count;
+	s->to_block += count;
+	s->left -= count;
+	return error;
+}
+
+/* Both inodes say so from the transaction on that first shares. */
+static int share_mark(struct share *s, struct tx *tx)
+{
+	struct inode *both[2] = {s->from, s->to};
+	struct inode_record record;
+	unsigned i;
+	int error = 0;
+
+	for (i = 0; i < 2 && !error; i++) {
+		if (both[i]->record.flags & INODE_MAY_SHARE)
+			continue;
+		record = both[i]->record;
+		record.flags |= INODE_MAY_SHARE;
+		error = inode_update(both[i], tx, &record);
+	}
+	return error;
+}
+
+/* As many pieces as one transaction takes. *to: the destination's record, for the caller to complete and store. */
+static int share_apply(struct share *s, struct tx *tx, struct inode_record *to)
+{
+	unsigned steps;
+	bool cleared = true;
+	int error = share_mark(s, tx);
+
+	*to = s->to->record;
+	for (steps = 0; !error && cleared && s->left && steps < EXTENTS_PER_LINK; steps++) {
+		if (steps && tx_room(tx) < SHARE_ROOM_BLOCKS)
+			break;
+		error = share_step(s, tx, to, &cleared);
+	}
+	record_touch(to);
+	return error;
+}
+
+/* --- copy_file_range ------------------------------------------------------------------------------------------------------ */
+
+struct copy {
+	struct inode *from, *to;
+	uint64_t from_pos, to_pos, length;
+	uint64_t done;
+};
+
+static int copy_share_link(struct copy *c, struct share *s)
+{
+	struct share before = *s;
+	struct inode_record record;
+	uint64_t bytes;
+	struct tx *tx;
+	int error = fs_tx_begin(s->fs, TX_NORMAL, &tx);
+
+	if (error)
+		return error;
+	error = share_apply(s, tx, &record);
+	bytes = min_u64((s->to_block - before.to_block) << BLOCK_SHIFT, c->length - c->done);
+	record.size_bytes = max_u64(record.size_bytes, c->to_pos + c->done + bytes);
+	if (!error)
+		error = inode_update(s->to, tx, &record);
+	if (error) {
+		*s = before;
+		tx_abort(tx);
+		return error;
+	}
+	c->done += bytes;
+	return tx_commit(tx, NULL);
+}
+
+/* How many of the bytes can be shared: whole blocks, and an unaligned tail at the end of the source that ends the destination too. */
+static uint64_t copy_sharable(const struct copy *c)
+{
+	uint64_t tail = c->length % BLOCK_BYTES;
+
+	if ((c->from_pos | c->to_pos) % BLOCK_BYTES)
+		return 0;
+	if (tail && (c->from_pos + c->length != file_size(c->from) || c->to_pos + c->length < file_size(c->to)))
+		return c->length - tail;
+	return c->length;
+}
+
+static int copy_share(struct copy *c)
+{
+	struct share s = {
+		.from = c->from,
+		.to = c->to,
+		.fs = c->from->fs,
+		.from_block = c->from_pos >> BLOCK_SHIFT,
+		.to_block = c->to_pos >> BLOCK_SHIFT,
+		.left = file_block_up(copy_sharable(c)),
+	};
+	int error = 0;
+
+	while (s.left && !error)
+		error = copy_share_link(c, &s);
+	return error;
+}
+
+static int copy_bounce_some(struct copy *c, uint8_t *bounce)
+{
+	size_t want = (size_t)min_u64(BOUNCE_BYTES, c->length - c->done), got, put = 0;
+	int read_error = file_read_locked(c->from, c->from_pos + c->done, bounce, want, &got);
+	int error = 0;
+
+	if (got)
+		error = file_write_locked(c->to, c->to_pos + c->done, bounce, got, &put);
+	c->done += put;
+	if (!error && !read_error && !got)
+		return -EIO;
+	return error ? error : read_error;
+}
+
+static int copy_bounce(struct copy *c)
+{
+	uint8_t *bounce;
+	int error = 0;
+
+	if (c->done == c->length)
+		return 0;
+	bounce = malloc(BOUNCE_BYTES);
+	if (!bounce)
+		return -ENOMEM;
+	while (c->done < c->length && !error)
+		error = copy_bounce_some(c, bounce);
+	free(bounce);
+	return error;
+}
+
+static int copy_check(const struct copy *c)
+{
+	uint64_t gap = c->from_pos > c->to_pos ? c->from_pos - c->to_pos : c->to_pos - c->from_pos;
+
+	if (c->from == c->to && gap < c->length)
+		return -EINVAL;
+	if (c->to_pos > FS_FILE_MAX || c->length > FS_FILE_MAX - c->to_pos)
+		return -EFBIG;
+	return 0;
+}
+
+static int copy_locked(struct copy *c)
+{
+	uint64_t size = file_size(c->from);
+	int error;
+
+	if (c->from_pos >= size)
+		return 0;
+	c->length = min_u64(c->length, size - c->from_pos);
+	error = copy_check(c);
+	c->length = min_u64(c->length, COPY_MAX_BYTES);
+	if (!error && c->length && c->to_pos > file_size(c->to))
+		error = file_zero_tail(c->to);
+	if (!error)
+		error = copy_share(c);
+	if (!error)
+		error = copy_bounce(c);
+	return c->done ? 0 : error;
+}
+
+int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length,
+		  uint64_t *done)
+{
+	struct copy c = {.from_pos = from_pos, .to_pos = to_pos, .length = length};
+	int error;
+
+	*done = 0;
+	if (fs_is_readonly(fs))
+		return -EROFS;
+	error = file_get(fs, from, &c.from);
+	if (error)
+		return error;
+	error = file_get(fs, to, &c.to);
+	if (error)
+		goto put_from;
+	inode_lock_two(c.from, c.to);
+	error = copy_locked(&c);
+	inode_unlock_two(c.from, c.to);
+	*done = c.done;
+	inode_put(c.to);
+put_from:
+	inode_put(c.from);
+	return error;
+}
+
+/* --- whole-file clones ------------------------------------------------------------------------------------------------------ */
+
+struct clone {
+	struct share share;
+	struct intent_record intent; /* args: source, its block, destination, its block, blocks left, size after */
+	uint64_t id;
+	bool begun, finished;
+};
+
+/* The source is shared: what the destination has beyond goes, and its size becomes the source's. */
+static int clone_finish_link(struct clone *c, struct tx *tx, struct inode_record *to)
+{
+	uint64_t next, unmapped;
+	int error = extent_unmap(c->share.fs, tx, c->share.to, c->share.to_block, FILE_BLOCKS_END, &next, &unmapped);
+
+	if (error)
+		return error;
+	to->count_blocks -= min_u64(unmapped, to->count_blocks);
+	if (next < FILE_BLOCKS_END)
+		return 0;
+	to->size_bytes = c->intent.args[5];
+	c->finished = true;
+	return 0;
+}
+
+static int clone_link_intent(struct clone *c, struct tx *tx)
+{
+	struct fs *fs = c->share.fs;
+
+	c->intent.args[1] = c->share.from_block;
+	c->intent.args[3] = c->share.to_block;
+	c->intent.args[4] = c->share.left;
+	if (c->finished)
+		return c->begun ? intent_end(fs, tx, c->id) : 0;
+	if (c->begun)
+		return intent_advance(fs, tx, c->id, &c->intent);
+	return intent_begin(fs, tx, &c->intent, &c->id);
+}
+
+static int clone_link_apply(struct clone *c, struct tx *tx)
+{
+	struct inode_record record;
+	int error = share_apply(&c->share, tx, &record);
+
+	if (!error && !c->share.left && tx_room(tx) >= SHARE_ROOM_BLOCKS)
+		error = clone_finish_link(c, tx, &record);
+	if (!error)
+		error = inode_update(c->share.to, tx, &record);
+	return error ? error : clone_link_intent(c, tx);
+}
+
+static int clone_link(struct clone *c)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(c->share.fs, TX_NORMAL, &tx);
+
+	if (error)
+		return error;
+	error = clone_link_apply(c, tx);
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	error = tx_commit(tx, NULL);
+	c->begun = true;
+	return error;
+}
+
+/*
+ * Out of space in the middle is no reason to stop everything: what is left of the source is not shared, the destination ends
+ * there, and the caller is told.
+ */
+static int clone_cut_short(struct clone *c)
+{
+	uint64_t size = min_u64(c->intent.args[5], c->share.to_block << BLOCK_SHIFT);
+	struct intent_record end = {.op = INTENT_TRUNCATE, .args = {c->share.to->ino, c->share.to_block}};
+	struct inode_record record;
+	struct tx *tx;
+	int error = fs_tx_begin(c->share.fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	record = c->share.to->record;
+	record.size_bytes = size;
+	error = inode_update(c->share.to, tx, &record);
+	if (!error)
+		error = intent_advance(c->share.fs, tx, c->id, &end);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+static int clone_run(struct clone *c)
+{
+	struct clone before;
+	int error = 0;
+
+	while (!error && !c->finished) {
+		before = *c;
+		error = clone_link(c);
+	}
+	if (!error || !before.begun || error == -EROFS)
+		return error;
+	*c = before;
+	if (error == -ENOSPC && !clone_cut_short(c)) {
+		struct intent_record end = {.op = INTENT_TRUNCATE, .args = {c->share.to->ino, c->share.to_block}};
+
+		return file_unmap_resume(c->share.to, c->id, &end) ? -EIO : -ENOSPC;
+	}
+	return chain_failed(c->share.fs, c->share.to->ino, "cloning", error);
+}
+
+static int clone_locked(struct inode *from, struct inode *to)
+{
+	uint64_t size = file_size(from), blocks = file_block_up(size);
+	struct clone c = {
+		.share = {.from = from, .to = to, .fs = from->fs, .left = blocks},
+		.intent = {.op = INTENT_CLONE, .args = {from->ino, 0, to->ino, 0, blocks, size}},
+	};
+
+	return clone_run(&c);
+}
+
+int fs_clone(struct fs *fs, inum_t from, inum_t to)
+{
+	struct inode *source, *target;
+	int error;
+
+	if (fs_is_readonly(fs))
+		return -EROFS;
+	if (from == to)
+		return -EINVAL;
+	error = file_get(fs, from, &source);
+	if (error)
+		return error;
+	error = file_get(fs, to, &target);
+	if (error)
+		goto put_source;
+	inode_lock_two(source, target);
+	error = clone_locked(source, target);
+	inode_unlock_two(source, target);
+	inode_put(target);
+put_source:
+	inode_put(source);
+	return error;
+}
+
+int clone_finish(struct fs *fs, uint64_t id, const struct intent_record *intent)
+{
+	struct clone c = {.intent = *intent, .id = id, .begun = true};
+	int error;
+
+	c.share.fs = fs;
+	c.share.from_block = intent->args[1];
+	c.share.to_block = intent->args[3];
+	c.share.left = intent->args[4];
+	if (c.share.from_block > FILE_BLOCKS_END || c.share.to_block > FILE_BLOCKS_END ||
+	    c.share.left > FILE_BLOCKS_END || intent->args[5] > FS_FILE_MAX || intent->args[0] == intent->args[2])
+		return -EUCLEAN;
+	error = inode_get(fs, intent->args[0], &c.share.from);
+	if (error)
+		return error;
+	error = inode_get(fs, intent->args[2], &c.share.to);
+	if (error)
+		goto put_from;
+	inode_lock_two(c.share.from, c.share.to);
+	error = clone_run(&c);
+	inode_unlock_two(c.share.from, c.share.to);
+	inode_put(c.share.to);
+put_from:
+	inode_put(c.share.from);
+	return error;
+}

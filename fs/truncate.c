@@ -1,0 +1,290 @@
+/* Unmapping in chains: truncate, the unmapping half of punch, and the end of inodes without names. */
+#include "fs/data.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "journal/root.h"
+#include "util/log.h"
+
+#define RECLAIM_RECORDS 64
+#define RECLAIM_ROOM_BLOCKS 64 /* what the last link joins besides the extents */
+
+int chain_failed(struct fs *fs, inum_t ino, const char *what, int error)
+{
+	log_error("%s of inode %llu stopped half way: %s; the next mount finishes it", what, (unsigned long long)ino,
+		  strerror(-error));
+	fs_shutdown(fs, "chain_failed");
+	return error;
+}
+
+struct unmap_chain {
+	struct inode *inode;
+	struct intent_record intent; /* args: inode, next file block, end */
+	uint64_t id;
+	bool begun, finished;
+	const uint64_t *size; /* of the file, set by the first link; NULL: as it is */
+};
+
+static int unmap_link_intent(struct unmap_chain *chain, struct tx *tx)
+{
+	struct fs *fs = chain->inode->fs;
+
+	if (chain->finished)
+		return chain->begun ? intent_end(fs, tx, chain->id) : 0;
+	if (chain->begun)
+		return intent_advance(fs, tx, chain->id, &chain->intent);
+	return intent_begin(fs, tx, &chain->intent, &chain->id);
+}
+
+static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
+{
+	struct inode *inode = chain->inode;
+	struct inode_record record = inode->record;
+	uint64_t next, unmapped, end = chain->intent.args[2];
+	int error = extent_unmap(inode->fs, tx, inode, chain->intent.args[1], end, &next, &unmapped);
+
+	if (error)
+		return error;
+	if (unmapped > record.count_blocks)
+		return -EUCLEAN;
+	record.count_blocks -= unmapped;
+	if (!chain->begun)
+		record_touch(&record);
+	if (!chain->begun && chain->size)
+		record.size_bytes = *chain->size;
+	chain->finished = next >= end;
+	chain->intent.args[1] = next;
+	error = inode_update(inode, tx, &record);
+	return error ? error : unmap_link_intent(chain, tx);
+}
+
+static int unmap_link(struct unmap_chain *chain)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(chain->inode->fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	error = unmap_link_apply(chain, tx);
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	error = tx_commit(tx, NULL);
+	chain->begun = true;
+	return error;
+}
+
+static int unmap_chain_run(struct unmap_chain *chain)
+{
+	int error = 0;
+
+	while (!error && !chain->finished)
+		error = unmap_link(chain);
+	if (error && chain->begun && error != -EROFS)
+		return chain_failed(chain->inode->fs, chain->inode->ino, "unmapping", error);
+	return error;
+}
+
+int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end, const uint64_t *size)
+{
+	struct unmap_chain chain = {
+		.inode = inode, .intent = {.op = op, .args = {inode->ino, file_block, end}}, .size = size};
+
+	return unmap_chain_run(&chain);
+}
+
+static int file_set_size(struct inode *inode, uint64_t size)
+{
+	struct inode_record record;
+	struct tx *tx;
+	int error = fs_tx_begin(inode->fs, TX_NORMAL, &tx);
+
+	if (error)
+		return error;
+	record = inode->record;
+	record.size_bytes = size;
+	record_touch(&record);
+	error = inode_update(inode, tx, &record);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int file_raise_size(struct inode *inode, uint64_t size)
+{
+	int error = file_zero_tail(inode);
+
+	return error ? error : file_set_size(inode, size);
+}
+
+int file_truncate(struct inode *inode, uint64_t size)
+{
+	int error;
+
+	if (size > FS_FILE_MAX)
+		return -EFBIG;
+	pthread_rwlock_wrlock(&inode->data_lock);
+	if (size > file_size(inode))
+		error = file_raise_size(inode, size);
+	else
+		error = file_unmap_chain(inode, INTENT_TRUNCATE, file_block_up(size), FILE_BLOCKS_END, &size);
+	pthread_rwlock_unlock(&inode->data_lock);
+	return error;
+}
+
+/* --- inodes without names --------------------------------------------------------------------------------------------------- */
+
+/* Remove the records of one inode from a tree, as many as this transaction takes. */
+static int reclaim_records(const struct btree *tree, struct tx *tx, inum_t ino, bool *finished)
+{
+	struct btree_key key = {{ino}};
+	struct btree_record record;
+	unsigned i;
+	int error;
+
+	*finished = false;
+	for (i = 0; i < RECLAIM_RECORDS && tx_room(tx) >= RECLAIM_ROOM_BLOCKS; i++) {
+		error = btree_lookup_ge(tree, &key, &record);
+		if (error == -ENOENT || (!error && record.key.word[0] != ino)) {
+			*finished = true;
+			return 0;
+		}
+		if (!error)
+			error = btree_remove(tree, tx, &record.key);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
+{
+	struct fs *fs = inode->fs;
+	struct inode_record record = inode->record;
+	uint64_t next, unmapped;
+	int error = extent_unmap(fs, tx, inode, 0, FILE_BLOCKS_END, &next, &unmapped);
+
+	if (error)
+		return error;
+	*finished = next >= FILE_BLOCKS_END && tx_room(tx) >= RECLAIM_ROOM_BLOCKS;
+	if (*finished)
+		error = reclaim_records(&fs->xattrs, tx, inode->ino, finished);
+	if (!error && *finished)
+		error = reclaim_records(&fs->damaged, tx, inode->ino, finished);
+	if (!error && *finished)
+		return inode_destroy(inode, tx);
+	record.size_bytes = 0;
+	record.count_blocks -= min_u64(unmapped, record.count_blocks);
+	return error ? error : inode_update(inode, tx, &record);
+}
+
+static int reclaim_link(struct inode *inode, bool *finished)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	error = inode->record.nlink ? -EUCLEAN : reclaim_apply(inode, tx, finished);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+/* An orphans record without an inode: only the record goes. */
+static int reclaim_record_alone(struct fs *fs, inum_t ino)
+{
+	struct btree_key key = {{ino}};
+	struct tx *tx;
+	int error = fs_tx_begin(fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	error = btree_remove(&fs->orphans, tx, &key);
+	if (!error)
+		error = root_add(tx, ROOT_ORPHANS, -1);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int orphan_reclaim(struct fs *fs, inum_t ino)
+{
+	struct inode *inode;
+	bool finished = false;
+	int error = inode_get(fs, ino, &inode);
+
+	if (error == -ENOENT)
+		return reclaim_record_alone(fs, ino);
+	if (error)
+		return error;
+	pthread_rwlock_wrlock(&inode->data_lock);
+	while (!error && !finished)
+		error = reclaim_link(inode, &finished);
+	pthread_rwlock_unlock(&inode->data_lock);
+	inode_put(inode);
+	return error;
+}
+
+/* --- at mount --------------------------------------------------------------------------------------------------------------- */
+
+static int intent_drop(struct fs *fs, uint64_t id)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	error = intent_end(fs, tx, id);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int file_unmap_resume(struct inode *inode, uint64_t id, const struct intent_record *intent)
+{
+	struct unmap_chain chain = {.inode = inode, .intent = *intent, .id = id, .begun = true};
+
+	if (intent->op == INTENT_TRUNCATE)
+		chain.intent.args[2] = FILE_BLOCKS_END;
+	return chain.intent.args[2] > FILE_BLOCKS_END ? -EUCLEAN : unmap_chain_run(&chain);
+}
+
+static int truncate_finish(struct fs *fs, uint64_t id, const struct intent_record *intent)
+{
+	struct inode *inode;
+	int error = inode_get(fs, intent->args[0], &inode);
+
+	if (error)
+		return error;
+	pthread_rwlock_wrlock(&inode->data_lock);
+	error = file_unmap_resume(inode, id, intent);
+	pthread_rwlock_unlock(&inode->data_lock);
+	inode_put(inode);
+	return error;
+}
+
+int intent_finish(struct fs *fs, uint64_t id, const struct intent_record *intent)
+{
+	int error;
+
+	switch (intent->op) {
+	case INTENT_TRUNCATE:
+	case INTENT_PUNCH:
+		error = truncate_finish(fs, id, intent);
+		break;
+	case INTENT_CLONE:
+		error = clone_finish(fs, id, intent);
+		break;
+	default:
+		return -EUCLEAN;
+	}
+	/* Its inode was freed meanwhile: nothing is left to finish. */
+	return error == -ENOENT ? intent_drop(fs, id) : error;
+}

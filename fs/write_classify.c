@@ -1,0 +1,89 @@
+#include "fs/write.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define WRITE_PLAN_BLOCKS 1024 /* 4 MiB: data stored per transaction at most */
+
+bool plan_covers_block(const struct write_plan *p, uint64_t file_block)
+{
+	uint64_t start = file_block << BLOCK_SHIFT, stop = start + BLOCK_BYTES;
+
+	return p->pos <= start && (p->end >= stop || (p->end >= p->size && !p->keep_size));
+}
+
+/* How many bad blocks follow at the start of the run, of those that are alike in being covered. -EIO when the first is not. */
+static int classify_bad(struct write_plan *p, struct run *run, bool shared)
+{
+	devoff_t bad;
+	uint64_t length, stop, i, blocks;
+
+	if (!media_bad_find(p->fs->media, block_device_offset(run->block), run->count_blocks << BLOCK_SHIFT, &bad, &length))
+		return -EAGAIN; /* taken back meanwhile */
+	stop = file_block_up(bad + length);
+	blocks = min_u64(stop - run->block, run->count_blocks);
+	for (i = 0; i < blocks && !run->unwritten; i++)
+		if (!plan_covers_block(p, run->file_block + i))
+			break;
+	run->count_blocks = run->unwritten ? blocks : i;
+	run->kind = shared || p->no_heal ? RUN_NEW : RUN_HEAL;
+	return run->count_blocks ? 0 : -EIO;
+}
+
+/* Under the metadata lock. `extent` is clipped to begin at the run's first block. */
+static int classify_mapped(struct write_plan *p, const struct extent *extent, struct run *run)
+{
+	bool shared;
+	uint64_t good;
+	int error;
+
+	run->mapped = true;
+	run->unwritten = extent->flags & EXTENT_UNWRITTEN;
+	run->block = run->old_block = extent->block;
+	error = extent_shared_run(p->fs, p->inode->ino, extent, p->may_share, &shared, &run->count_blocks);
+	if (error)
+		return error;
+	good = extent_good_blocks(p->fs, run->block, run->count_blocks);
+	if (!good)
+		return classify_bad(p, run, shared);
+	run->count_blocks = good;
+	run->kind = shared ? RUN_NEW : run->unwritten ? RUN_CONVERT : RUN_IN_PLACE;
+	return 0;
+}
+
+/* The run that begins at file_block, at most up to `end`. */
+static int classify_one(struct write_plan *p, uint64_t file_block, uint64_t end, struct run *run)
+{
+	struct extent e;
+	int error = extent_lookup(p->fs, p->inode->ino, file_block, &e);
+
+	if (error && error != -ENOENT)
+		return error;
+	memset(run, 0, sizeof(*run));
+	run->file_block = file_block;
+	if (error || e.file_block > file_block) {
+		run->kind = RUN_NEW;
+		run->count_blocks = (error ? end : min_u64(end, e.file_block)) - file_block;
+		return 0;
+	}
+	e.count_blocks = min_u64(e.count_blocks, end - file_block);
+	return classify_mapped(p, &e, run);
+}
+
+int plan_classify(struct write_plan *p)
+{
+	uint64_t block = p->pos >> BLOCK_SHIFT;
+	uint64_t end = min_u64(file_block_up(p->end), block + WRITE_PLAN_BLOCKS);
+	int error = 0;
+
+	p->count = p->placed = 0;
+	journal_read_begin(p->fs->journal);
+	while (block < end && p->count < WRITE_RUNS) {
+		error = classify_one(p, block, end, &p->runs[p->count]);
+		if (error)
+			break;
+		block += p->runs[p->count++].count_blocks;
+	}
+	journal_read_end(p->fs->journal);
+	return p->count ? 0 : error;
+}
