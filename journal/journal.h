@@ -37,6 +37,7 @@ struct journal_recovery {
 	uint64_t records; /* replayed */
 	uint64_t discarded; /* written but never made durable before a host crash (PAGE media, another boot) */
 	bool hole;	  /* an invalid record where a valid one must have been: stopped there, the filesystem must stay read-only */
+	uint64_t lost;	  /* blocks with changes in the log and no whole copy at home: read-only, and the log is kept as it is */
 };
 
 /*

@@ -1,0 +1,364 @@
+#include "journal/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+#include "util/log.h"
+
+#define CACHE_BLOCKS_MIN 1024u
+
+static uint64_t cache_hash(maddr_t address)
+{
+	return (address * 0x9e3779b97f4a7c15ull) >> 16;
+}
+
+static struct cache_shard *cache_shard_of(struct journal *journal, maddr_t address)
+{
+	return &journal->shards[cache_hash(address) % CACHE_SHARDS];
+}
+
+static struct cache_buf **cache_bucket(struct cache_shard *shard, maddr_t address)
+{
+	return &shard->buckets[cache_hash(address) / CACHE_SHARDS & (shard->bucket_count - 1)];
+}
+
+static int shard_init(struct cache_shard *shard, size_t capacity)
+{
+	pthread_mutex_init(&shard->mutex, NULL);
+	TAILQ_INIT(&shard->clock);
+	shard->capacity = capacity;
+	shard->bucket_count = 64;
+	while (shard->bucket_count < capacity)
+		shard->bucket_count *= 2;
+	shard->buckets = calloc(shard->bucket_count, sizeof(*shard->buckets));
+	return shard->buckets ? 0 : -ENOMEM;
+}
+
+int cache_init(struct journal *journal, uint64_t cache_bytes)
+{
+	struct sysinfo info;
+	int error = 0;
+
+	if (!cache_bytes)
+		cache_bytes = sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit / 64;
+	journal->cache_blocks = max_u64(cache_bytes / BLOCK_BYTES, CACHE_BLOCKS_MIN);
+	TAILQ_INIT(&journal->dirty);
+	for (unsigned i = 0; i < CACHE_SHARDS; i++)
+		if (shard_init(&journal->shards[i], journal->cache_blocks / CACHE_SHARDS))
+			error = -ENOMEM;
+	return error;
+}
+
+void cache_fini(struct journal *journal)
+{
+	struct cache_buf *cb;
+
+	for (unsigned i = 0; i < CACHE_SHARDS; i++) {
+		while ((cb = TAILQ_FIRST(&journal->shards[i].clock))) {
+			TAILQ_REMOVE(&journal->shards[i].clock, cb, clock_link);
+			free(cb);
+		}
+		free(journal->shards[i].buckets);
+		pthread_mutex_destroy(&journal->shards[i].mutex);
+	}
+}
+
+/* --- under the shard's mutex ------------------------------------------------------------------------------------- */
+
+static struct cache_buf *shard_find(struct cache_shard *shard, maddr_t address)
+{
+	struct cache_buf *cb = *cache_bucket(shard, address);
+
+	while (cb && cb->buf.address != address)
+		cb = cb->hash_next;
+	return cb;
+}
+
+static void shard_remove(struct cache_shard *shard, struct cache_buf *cb)
+{
+	struct cache_buf **link = cache_bucket(shard, cb->buf.address);
+
+	while (*link != cb)
+		link = &(*link)->hash_next;
+	*link = cb->hash_next;
+	TAILQ_REMOVE(&shard->clock, cb, clock_link);
+	shard->count--;
+}
+
+static bool cache_buf_is_idle(struct cache_buf *cb)
+{
+	return !atomic_load_explicit(&cb->refs, memory_order_acquire) && !cb->dirty && !cb->error;
+}
+
+/* One turn of the clock's hand over at most two rounds: whoever was not used since the last time goes. */
+static void shard_shrink(struct cache_shard *shard)
+{
+	size_t steps = 2 * shard->count;
+	struct cache_buf *cb;
+
+	while (shard->count > shard->capacity && steps--) {
+		cb = TAILQ_FIRST(&shard->clock);
+		if (cache_buf_is_idle(cb) && !atomic_exchange(&cb->used, false)) {
+			shard_remove(shard, cb);
+			free(cb);
+			continue;
+		}
+		TAILQ_REMOVE(&shard->clock, cb, clock_link);
+		TAILQ_INSERT_TAIL(&shard->clock, cb, clock_link);
+	}
+}
+
+static void shard_insert(struct cache_shard *shard, struct cache_buf *cb)
+{
+	struct cache_buf **link = cache_bucket(shard, cb->buf.address);
+
+	shard_shrink(shard);
+	cb->hash_next = *link;
+	*link = cb;
+	TAILQ_INSERT_TAIL(&shard->clock, cb, clock_link);
+	shard->count++;
+}
+
+/* --- the cache ---------------------------------------------------------------------------------------------------- */
+
+struct cache_buf *cache_find(struct journal *journal, maddr_t address)
+{
+	struct cache_shard *shard = cache_shard_of(journal, address);
+	struct cache_buf *cb;
+
+	pthread_mutex_lock(&shard->mutex);
+	cb = shard_find(shard, address);
+	if (cb) {
+		atomic_fetch_add(&cb->refs, 1);
+		if (!atomic_load_explicit(&cb->used, memory_order_relaxed))
+			cb->used = true;
+		shard->hits++;
+	} else {
+		shard->misses++;
+	}
+	pthread_mutex_unlock(&shard->mutex);
+	return cb;
+}
+
+struct cache_buf *cache_alloc(struct journal *journal, maddr_t address)
+{
+	struct cache_buf *cb = aligned_alloc(64, round_up_u64(sizeof(*cb), 64));
+
+	if (!cb)
+		return NULL;
+	memset(cb, 0, sizeof(*cb));
+	cb->buf.address = address;
+	cb->buf.data = cb->block;
+	cb->journal = journal;
+	cb->refs = 1;
+	cb->used = true;
+	cb->slot = -1;
+	return cb;
+}
+
+struct cache_buf *cache_insert(struct cache_buf *cb)
+{
+	struct cache_shard *shard = cache_shard_of(cb->journal, cb->buf.address);
+	struct cache_buf *other;
+
+	pthread_mutex_lock(&shard->mutex);
+	other = shard_find(shard, cb->buf.address);
+	if (other)
+		atomic_fetch_add(&other->refs, 1);
+	else
+		shard_insert(shard, cb);
+	pthread_mutex_unlock(&shard->mutex);
+	if (other)
+		free(cb);
+	return other ? other : cb;
+}
+
+void cache_put(struct cache_buf *cb)
+{
+	bool detached = cb->detached; /* set only by a holder, before its own put */
+
+	if (atomic_fetch_sub_explicit(&cb->refs, 1, memory_order_acq_rel) == 1 && detached)
+		free(cb);
+}
+
+void cache_discard(struct cache_buf *cb)
+{
+	struct cache_shard *shard = cache_shard_of(cb->journal, cb->buf.address);
+
+	cache_set_clean(cb);
+	pthread_mutex_lock(&shard->mutex);
+	shard_remove(shard, cb);
+	cb->detached = true;
+	pthread_mutex_unlock(&shard->mutex);
+	cache_put(cb);
+}
+
+void cache_set_dirty(struct cache_buf *cb)
+{
+	if (cb->dirty)
+		return;
+	cb->dirty = true;
+	TAILQ_INSERT_TAIL(&cb->journal->dirty, cb, dirty_link);
+	cb->journal->dirty_blocks++;
+}
+
+void cache_set_clean(struct cache_buf *cb)
+{
+	if (!cb->dirty)
+		return;
+	TAILQ_REMOVE(&cb->journal->dirty, cb, dirty_link);
+	cb->journal->dirty_blocks--;
+	cb->dirty = false;
+}
+
+/* --- the interface ------------------------------------------------------------------------------------------------ */
+
+static int buf_load(struct journal *journal, maddr_t address, struct cache_buf **out)
+{
+	struct cache_buf *cb;
+	int error = chunk_check_live(journal, address);
+
+	if (error)
+		return error == -ENOENT ? -EUCLEAN : error;
+	cb = cache_alloc(journal, address);
+	if (!cb)
+		return -ENOMEM;
+	error = load_block(journal, cb);
+	if (error) {
+		free(cb);
+		return error;
+	}
+	*out = cache_insert(cb);
+	return 0;
+}
+
+static bool cache_buf_is_gone(struct cache_buf *cb)
+{
+	struct tx_block *block = tx_block_of(cb);
+
+	return block && block->destroyed;
+}
+
+int buf_get_any(struct journal *journal, maddr_t address, struct buf **out)
+{
+	struct cache_buf *cb = cache_find(journal, address);
+	int error = 0;
+
+	if (!cb)
+		error = buf_load(journal, address, &cb);
+	if (error)
+		return error;
+	if (cb->error || cache_buf_is_gone(cb)) {
+		error = cb->error ? cb->error : -EUCLEAN;
+		cache_put(cb);
+		return error;
+	}
+	*out = &cb->buf;
+	return 0;
+}
+
+int buf_get(struct journal *journal, maddr_t address, enum format_block_role role, unsigned tree, struct buf **out)
+{
+	const struct format_block_header *header;
+	struct buf *buf;
+	int error = buf_get_any(journal, address, &buf);
+
+	if (error)
+		return error;
+	header = (const struct format_block_header *)buf->data;
+	if (header->role != role || header->tree != tree) {
+		log_error("metadata block %#llx: role %#x of tree %s where role %#x of tree %s must be",
+			  (unsigned long long)address, header->role, format_tree_name(header->tree), role,
+			  format_tree_name(tree));
+		buf_put(buf);
+		return -EUCLEAN;
+	}
+	*out = buf;
+	return 0;
+}
+
+void buf_put(struct buf *buf)
+{
+	cache_put(cache_of(buf));
+}
+
+/* A buffer for a block that nobody uses: what an earlier life of the address left in the cache goes. */
+static int buf_new(struct journal *journal, maddr_t address, struct cache_buf **out)
+{
+	struct cache_buf *cb = cache_find(journal, address);
+
+	if (cb && tx_block_of(cb)) { /* destroyed by this very transaction */
+		memset(cb->block, 0, BLOCK_BYTES);
+		cb->buf.verified = 0;
+		*out = cb;
+		return 0;
+	}
+	if (cb)
+		cache_discard(cb);
+	cb = cache_alloc(journal, address);
+	if (!cb)
+		return -ENOMEM;
+	*out = cache_insert(cb);
+	return 0;
+}
+
+int buf_create(struct tx *tx, enum format_block_role role, unsigned tree, struct buf **out)
+{
+	struct journal *journal = tx_journal(tx);
+	struct cache_buf *cb;
+	maddr_t address;
+	int error = chunk_take_block(tx, &address);
+
+	if (error)
+		return error;
+	error = buf_new(journal, address, &cb);
+	if (error)
+		goto err_give;
+	error = tx_join_fresh(tx, cb);
+	if (error)
+		goto err_discard;
+	format_block_header_init((struct format_block_header *)cb->block, journal->super.meta_uuid, address, role, tree);
+	*out = &cb->buf;
+	return 0;
+
+err_discard:
+	cache_discard(cb);
+err_give:
+	chunk_give_block(tx, address);
+	return error;
+}
+
+int buf_destroy(struct tx *tx, struct buf *buf)
+{
+	int error = tx_join(tx, buf);
+
+	if (error)
+		return error;
+	error = chunk_give_block(tx, buf->address);
+	if (error)
+		return error;
+	tx_block_of(cache_of(buf))->destroyed = true;
+	buf_put(buf);
+	return 0;
+}
+
+void buf_drop_clean(struct journal *journal)
+{
+	struct cache_shard *shard;
+	struct cache_buf *cb, *next;
+
+	for (unsigned i = 0; i < CACHE_SHARDS; i++) {
+		shard = &journal->shards[i];
+		pthread_mutex_lock(&shard->mutex);
+		for (cb = TAILQ_FIRST(&shard->clock); cb; cb = next) {
+			next = TAILQ_NEXT(cb, clock_link);
+			if (cache_buf_is_idle(cb)) {
+				shard_remove(shard, cb);
+				free(cb);
+			}
+		}
+		pthread_mutex_unlock(&shard->mutex);
+	}
+}

@@ -1,0 +1,326 @@
+#include "journal/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/crc.h"
+#include "util/log.h"
+
+#define LOG_ATTEMPTS 8
+
+uint32_t log_boot_id(void)
+{
+	char text[128] = "";
+	const char *id = getenv("MENDFS_BOOT_ID");
+	FILE *file;
+	uint32_t hash;
+
+	if (!id) {
+		file = fopen("/proc/sys/kernel/random/boot_id", "re");
+		if (file) {
+			if (!fgets(text, sizeof(text), file))
+				text[0] = 0;
+			fclose(file);
+		}
+		id = text;
+	}
+	hash = crc32c(0, id, strlen(id));
+	return hash ? hash : 1;
+}
+
+int log_init(struct log_ring *ring, struct media *media, const struct super *super)
+{
+	const struct area *area = &super->areas[AREA_JOURNAL];
+
+	memset(ring, 0, sizeof(*ring));
+	if (area->length_bytes <= LOG_HEAD_BYTES + 4 * LOG_SLACK_BYTES)
+		return -EUCLEAN;
+	ring->media = media;
+	ring->super = super;
+	ring->copies = area->copy[1] ? 2 : 1;
+	for (unsigned k = 0; k < ring->copies; k++) {
+		ring->head[k] = area->copy[k];
+		ring->ring[k] = area->copy[k] + LOG_HEAD_BYTES;
+	}
+	ring->ring_bytes = area->length_bytes - LOG_HEAD_BYTES;
+	ring->record_limit = round_down_u64(min_u64(ring->ring_bytes / 4, LOG_RECORD_MAX_BYTES), LINE_BYTES);
+	ring->paged = media_granularity(media) == MEDIA_PAGE;
+	ring->boot = log_boot_id();
+	ring->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	return ring->record ? 0 : -ENOMEM;
+}
+
+void log_fini(struct log_ring *ring)
+{
+	free(ring->record);
+	ring->record = NULL;
+}
+
+int log_barrier(struct log_ring *ring)
+{
+	if (ring->paged)
+		return media_sync(ring->media);
+	media_drain(ring->media);
+	return 0;
+}
+
+int log_write_block(struct media *media, devoff_t offset, const void *block, bool *cleared)
+{
+	int error = media_write(media, offset, block, BLOCK_BYTES, NULL);
+
+	if (error != -EIO)
+		return error;
+	if (media_clear(media, offset, BLOCK_BYTES))
+		return -EIO;
+	if (cleared)
+		*cleared = true;
+	return media_write(media, offset, block, BLOCK_BYTES, NULL);
+}
+
+/* --- heads ------------------------------------------------------------------------------------------------------ */
+
+int log_read_heads(struct log_ring *ring, struct why *why)
+{
+	struct format_journal_head head;
+	int error = -EUCLEAN, poisoned = 0, found = 0;
+
+	for (unsigned k = 0; k < ring->copies; k++) {
+		error = media_read(ring->media, ring->head[k], &head, sizeof(head), NULL);
+		poisoned += error == -EIO;
+		if (error || record_head_verify(&head, ring) || (found && le64_get(head.update) <= ring->update))
+			continue;
+		found = 1;
+		ring->update = le64_get(head.update);
+		ring->epoch = le32_get(head.epoch);
+		ring->tail_sequence = le64_get(head.tail_sequence);
+		ring->tail_offset = le64_get(head.tail_offset);
+	}
+	if (found)
+		return 0;
+	if (poisoned)
+		return why_set(why, -EIO, "the journal's head cannot be read: %d of %u copies poisoned, none whole", poisoned,
+			       ring->copies);
+	return why_set(why, -EUCLEAN, "the journal's head is damaged in every copy");
+}
+
+/* A head that was stored in one copy only is enough: the other one then has the lower update. */
+static int log_write_heads(struct log_ring *ring)
+{
+	uint8_t *block = ring->record; /* nothing is staged while the tail moves */
+	unsigned stored = 0;
+	int error = 0, last = 0;
+
+	memset(block, 0, LOG_HEAD_BYTES);
+	record_head_pack((struct format_journal_head *)block, ring, ring->super->meta_uuid);
+	for (unsigned k = 0; k < ring->copies; k++) {
+		error = log_write_block(ring->media, ring->head[k], block, NULL);
+		if (error) {
+			last = error;
+			continue;
+		}
+		error = log_barrier(ring); /* durable: the new tail, in this copy, before the other one is touched */
+		if (error)
+			return error;
+		stored++;
+	}
+	return stored ? 0 : last;
+}
+
+int log_format(struct media *media, const struct super *super)
+{
+	struct log_ring ring;
+	int error = log_init(&ring, media, super);
+
+	if (error)
+		return error;
+	ring.tail_sequence = 1;
+	ring.epoch = 1;
+	ring.update = 1;
+	ring.paged = false; /* mkfs syncs once, at its end */
+	error = log_write_heads(&ring);
+	log_fini(&ring);
+	return error;
+}
+
+/* --- places ----------------------------------------------------------------------------------------------------- */
+
+bool log_is_empty(const struct log_ring *ring)
+{
+	return ring->tail_sequence == ring->next_sequence;
+}
+
+/* Skip [place, place + length) beyond the known bad range in it; `place` itself when it is good in `need` copies. */
+static uint64_t log_next_good(const struct log_ring *ring, uint64_t place, uint64_t length, unsigned need)
+{
+	uint64_t beyond = place, bad_length;
+	unsigned good = 0;
+	devoff_t bad;
+
+	for (unsigned k = 0; k < ring->copies; k++) {
+		if (!media_bad_find(ring->media, ring->ring[k] + place, length, &bad, &bad_length)) {
+			good++;
+			continue;
+		}
+		beyond = max_u64(beyond, round_up_u64(bad + bad_length - ring->ring[k], LINE_BYTES));
+	}
+	return good >= need ? place : beyond;
+}
+
+static bool log_find_between(const struct log_ring *ring, uint64_t from, uint64_t to, uint64_t length, unsigned need,
+			     uint64_t *place)
+{
+	uint64_t next;
+
+	while (from + length <= to) {
+		next = log_next_good(ring, from, length, need);
+		if (next == from) {
+			*place = from;
+			return true;
+		}
+		from = next;
+	}
+	return false;
+}
+
+static bool log_find_good(const struct log_ring *ring, uint64_t length, unsigned need, uint64_t *place)
+{
+	uint64_t tail = log_is_empty(ring) ? ring->cursor : ring->tail_offset;
+
+	if (ring->cursor < tail)
+		return log_find_between(ring, ring->cursor, tail, length, need, place);
+	return log_find_between(ring, ring->cursor, ring->ring_bytes, length, need, place) ||
+	       log_find_between(ring, 0, tail, length, need, place);
+}
+
+/* Room for the record and for the jump that may have to follow it, good in both copies if there is such a place. */
+static bool log_find_place(const struct log_ring *ring, uint64_t length, uint64_t *place)
+{
+	for (unsigned need = ring->copies; need; need--)
+		if (log_find_good(ring, length + LINE_BYTES, need, place))
+			return true;
+	return false;
+}
+
+bool log_has_room(struct log_ring *ring, uint64_t length_bytes)
+{
+	uint64_t place;
+
+	return log_find_place(ring, length_bytes, &place);
+}
+
+static void log_count_used(struct log_ring *ring)
+{
+	uint64_t used = ring->cursor - ring->tail_offset;
+
+	ring->used_bytes = ring->cursor < ring->tail_offset ? used + ring->ring_bytes : used;
+}
+
+int log_move_tail(struct log_ring *ring, uint32_t epoch)
+{
+	struct log_ring old = { .tail_sequence = ring->tail_sequence, .tail_offset = ring->tail_offset,
+				.epoch = ring->epoch, .cursor = ring->cursor };
+	int error;
+
+	ring->tail_sequence = ring->next_sequence;
+	if (!log_find_place(ring, LINE_BYTES, &ring->cursor))
+		ring->cursor = 0;
+	ring->tail_offset = ring->cursor;
+	ring->epoch = epoch;
+	ring->update++;
+	error = log_write_heads(ring);
+	if (error) {
+		ring->tail_sequence = old.tail_sequence;
+		ring->tail_offset = old.tail_offset;
+		ring->epoch = old.epoch;
+		ring->cursor = old.cursor;
+	}
+	log_count_used(ring);
+	return error;
+}
+
+/* --- records ---------------------------------------------------------------------------------------------------- */
+
+/* Make sure that a record which is not to count is not found whole in a copy. */
+static int log_scrub(struct log_ring *ring, uint64_t offset, unsigned stored)
+{
+	static const uint8_t zeros[LINE_BYTES] __attribute__((aligned(64)));
+	int error = 0;
+
+	for (unsigned k = 0; k < ring->copies; k++)
+		if (stored & 1u << k && media_write(ring->media, ring->ring[k] + offset, zeros, LINE_BYTES, NULL))
+			error = -ENOTRECOVERABLE;
+	media_drain(ring->media);
+	return error;
+}
+
+static int log_store(struct log_ring *ring, uint64_t offset, size_t length_bytes)
+{
+	unsigned stored = 0;
+	int error, refused = 0;
+
+	for (unsigned k = 0; k < ring->copies; k++) {
+		error = media_write(ring->media, ring->ring[k] + offset, ring->record, length_bytes, NULL);
+		if (!error)
+			stored |= 1u << k;
+		else if (error != -EIO)
+			refused = error;
+	}
+	/* The commit point: with this drain, either copy proves the record (PAGE: to this boot of the host; log says when to all). */
+	media_drain(ring->media);
+	if (refused) {
+		error = stored ? log_scrub(ring, offset, stored) : 0;
+		return error ? error : refused;
+	}
+	return stored ? 0 : -EIO;
+}
+
+static int log_put(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t stated, uint64_t next)
+{
+	int error;
+
+	record_seal(ring, type, length_bytes, items, stated);
+	error = log_store(ring, ring->cursor, length_bytes);
+	if (error)
+		return error;
+	if (!ring->paged) {
+		ring->synced = ring->next_sequence;
+		ring->durable = ring->next_sequence;
+	}
+	if (type == FORMAT_RECORD_TX)
+		ring->last_tx = ring->next_sequence;
+	ring->next_sequence++;
+	ring->cursor = next;
+	ring->records++;
+	ring->record_bytes += length_bytes;
+	log_count_used(ring);
+	return 0;
+}
+
+/* The staged record's first line is the jump's for a moment; record_seal() makes it anew. */
+static int log_put_jump(struct log_ring *ring, uint64_t place)
+{
+	return log_put(ring, FORMAT_RECORD_JUMP, LINE_BYTES, 0, place, place);
+}
+
+int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t *sequence)
+{
+	uint64_t place;
+	int error = -EIO;
+
+	for (unsigned i = 0; i < LOG_ATTEMPTS && error == -EIO; i++) {
+		if (!log_find_place(ring, length_bytes, &place))
+			return -EIO;
+		if (place != ring->cursor) {
+			error = log_put_jump(ring, place);
+			if (error)
+				return error;
+		}
+		error = log_put(ring, type, length_bytes, items, ring->cursor, ring->cursor + length_bytes);
+	}
+	if (error)
+		return error;
+	*sequence = ring->next_sequence - 1;
+	return 0;
+}

@@ -1,0 +1,87 @@
+/*
+ * The ring of records, in two copies written alike. Used by this folder only; every function that changes it is called with
+ * the metadata lock held exclusively (or before anyone else knows the journal).
+ *
+ * Invariant: the 64 bytes at `cursor` lie within the ring and were good in a copy when the record before was placed, so that a
+ * jump can always be written there.
+ */
+#ifndef JOURNAL_LOG_H
+#define JOURNAL_LOG_H
+
+#include <stdatomic.h>
+
+#include "format/journal_format.h"
+#include "format/super_format.h"
+#include "media/media.h"
+
+#define LOG_RECORD_MAX_BYTES (256u << 10)
+#define LOG_SLACK_BYTES 4096u /* kept for marks and jumps when a transaction is let in */
+#define LOG_HEAD_BYTES BLOCK_BYTES
+
+struct log_ring {
+	struct media *media;
+	const struct super *super;
+	unsigned copies;
+	devoff_t head[2], ring[2]; /* device bytes */
+	uint64_t ring_bytes;
+	uint64_t record_limit; /* bytes of the longest record */
+	uint8_t *record;       /* staging, record_limit bytes */
+	uint64_t cursor;       /* where the next record goes */
+	uint64_t tail_offset, tail_sequence;
+	uint64_t update; /* of the newest head */
+	uint32_t epoch, boot;
+	bool paged;	 /* stores are durable after media_sync() only */
+	uint64_t last_tx; /* sequence of the last TX record */
+	uint64_t synced;  /* what new records state as durable_up_to */
+	_Atomic uint64_t next_sequence;
+	_Atomic uint64_t durable; /* acknowledged: would survive a crash of the host */
+	_Atomic uint64_t used_bytes;
+	_Atomic uint64_t records, record_bytes;
+};
+
+int log_init(struct log_ring *ring, struct media *media, const struct super *super);
+void log_fini(struct log_ring *ring);
+
+/* Take tail, epoch and update from the better head. 0; -EIO, -EUCLEAN: none is whole. */
+int log_read_heads(struct log_ring *ring, struct why *why);
+/*
+ * Everything before next_sequence is home: move the tail there. One head, barrier, the other, barrier; the place of the next record
+ * is chosen anew where the cursor went bad. 0 when at least one head was stored.
+ */
+int log_move_tail(struct log_ring *ring, uint32_t epoch);
+/* mkfs: both head blocks, for an empty log. */
+int log_format(struct media *media, const struct super *super);
+
+bool log_is_empty(const struct log_ring *ring);
+/* Could a record of this length be placed now, with its 64 bytes for a following jump? */
+bool log_has_room(struct log_ring *ring, uint64_t length_bytes);
+/*
+ * Append the record staged in ring->record (its header is filled here), after a jump where one is needed; drained. 0; -EIO, -ENOSPC
+ * and others: nothing of it will be replayed; -ENOTRECOVERABLE: a copy may still hold it, the log must be given up.
+ */
+int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t *sequence);
+/* Order and durability between two steps of a write-back: drain, or media_sync() on PAGE media. */
+int log_barrier(struct log_ring *ring);
+/* Write one 4 KiB block to its home; where it is poisoned, clear and try again. *cleared (may be NULL) says that it was. */
+int log_write_block(struct media *media, devoff_t offset, const void *block, bool *cleared);
+/* Hash of the host's boot id, never 0. MENDFS_BOOT_ID in the environment overrides it (tests). */
+uint32_t log_boot_id(void);
+
+/* --- record.c: bytes of heads and records ----------------------------------------------------------------------- */
+
+void record_head_pack(struct format_journal_head *to, const struct log_ring *ring, const uint8_t *meta_uuid);
+/* 0 or -EUCLEAN, against the ring's own geometry. */
+int record_head_verify(const struct format_journal_head *head, const struct log_ring *ring);
+/* Fill the header of the record staged in ring->record and set its checksum. */
+void record_seal(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t offset);
+/* Plausible header of this filesystem and epoch at this place, whatever its sequence; not the checksum. */
+bool record_header_is_ours(const struct format_record_header *header, const struct log_ring *ring, uint64_t offset);
+/* Checksum and inner structure of a whole record whose header is ours. */
+bool record_is_whole(const void *record, size_t length_bytes);
+/* Bytes before the first line of a TX record. */
+static inline size_t record_lines_offset(unsigned items)
+{
+	return round_up_u64(sizeof(struct format_record_header) + items * sizeof(struct format_record_item), LINE_BYTES);
+}
+
+#endif

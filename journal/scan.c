@@ -1,0 +1,153 @@
+/* Read what lies in the ring: the chain of records from the tail, and whole records beyond its end. Writes nothing. */
+#include "journal/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCAN_WINDOW_BYTES (64u << 10)
+
+/* A whole record at this place of one copy, into `bytes` (LOG_RECORD_MAX_BYTES); any sequence. */
+static bool scan_read(struct log_ring *ring, unsigned copy, uint64_t offset, uint8_t *bytes)
+{
+	const struct format_record_header *header = (const struct format_record_header *)bytes;
+	devoff_t place = ring->ring[copy] + offset;
+	uint32_t length;
+
+	if (offset + LINE_BYTES > ring->ring_bytes || media_read(ring->media, place, bytes, LINE_BYTES, NULL) ||
+	    !record_header_is_ours(header, ring, offset))
+		return false;
+	length = le32_get(header->length);
+	if (length > LINE_BYTES && media_read(ring->media, place + LINE_BYTES, bytes + LINE_BYTES, length - LINE_BYTES, NULL))
+		return false;
+	return record_is_whole(bytes, length);
+}
+
+static uint64_t record_sequence(const uint8_t *bytes)
+{
+	return le64_get(((const struct format_record_header *)bytes)->sequence);
+}
+
+static int scan_add(struct scan *scan, const struct scan_record *record)
+{
+	size_t capacity = scan->capacity ? 2 * scan->capacity : 256;
+	struct scan_record *records;
+
+	if (scan->count == scan->capacity) {
+		records = realloc(scan->records, capacity * sizeof(*records));
+		if (!records)
+			return -ENOMEM;
+		scan->records = records;
+		scan->capacity = capacity;
+	}
+	scan->records[scan->count++] = *record;
+	return 0;
+}
+
+static void scan_note(struct scan *scan, const struct format_record_header *header)
+{
+	scan->durable_up_to = max_u64(scan->durable_up_to, le64_get(header->durable_up_to));
+	if (le32_get(header->boot))
+		scan->boot = le32_get(header->boot);
+}
+
+/* The record that must be next, from whichever copy has it. -ENOENT: neither. */
+static int scan_next(struct log_ring *ring, struct scan *scan, uint8_t *buffer)
+{
+	struct scan_record record = { .offset = scan->end_offset, .sequence = scan->end_sequence };
+	const struct format_record_header *header = (const struct format_record_header *)buffer;
+	int error;
+
+	for (unsigned k = ring->copies; k-- > 0;)
+		if (scan_read(ring, k, record.offset, buffer) && record_sequence(buffer) == record.sequence)
+			record.copies |= 1u << k;
+	if (!record.copies)
+		return -ENOENT;
+	if (!(record.copies & 1) && (!scan_read(ring, 1, record.offset, buffer) || record_sequence(buffer) != record.sequence))
+		return -ENOENT;
+	record.length_bytes = le32_get(header->length);
+	record.bytes = malloc(record.length_bytes);
+	if (!record.bytes)
+		return -ENOMEM;
+	memcpy(record.bytes, buffer, record.length_bytes);
+	error = scan_add(scan, &record);
+	if (error) {
+		free(record.bytes);
+		return error;
+	}
+	scan_note(scan, header);
+	scan->end_sequence++;
+	scan->end_offset = le16_get(header->type) == FORMAT_RECORD_JUMP ? le64_get(header->offset)
+									: record.offset + record.length_bytes;
+	return 0;
+}
+
+static void scan_later_line(struct log_ring *ring, struct scan *scan, unsigned copy, uint64_t offset, const uint8_t *line,
+			    uint8_t *buffer)
+{
+	const struct format_record_header *header = (const struct format_record_header *)line;
+	uint64_t sequence = le64_get(header->sequence);
+
+	if (!record_header_is_ours(header, ring, offset) || sequence <= scan->end_sequence ||
+	    sequence - scan->end_sequence > ring->ring_bytes / LINE_BYTES)
+		return;
+	if (!scan_read(ring, copy, offset, buffer))
+		return;
+	scan_note(scan, header);
+	scan->later_sequence = max_u64(scan->later_sequence, sequence);
+	scan->later_count++;
+}
+
+/* Bytes of the window that can be read; those that cannot are zeros. */
+static void scan_window(struct log_ring *ring, unsigned copy, uint64_t offset, uint8_t *window, size_t length)
+{
+	if (!media_read(ring->media, ring->ring[copy] + offset, window, length, NULL))
+		return;
+	for (size_t i = 0; i < length; i += SECTOR_BYTES) {
+		size_t step = min_u64(SECTOR_BYTES, length - i);
+
+		if (media_read(ring->media, ring->ring[copy] + offset + i, window + i, step, NULL))
+			memset(window + i, 0, step);
+	}
+}
+
+static void scan_later(struct log_ring *ring, struct scan *scan, unsigned copy, uint8_t *window, uint8_t *buffer)
+{
+	for (uint64_t offset = 0; offset < ring->ring_bytes; offset += SCAN_WINDOW_BYTES) {
+		size_t length = min_u64(SCAN_WINDOW_BYTES, ring->ring_bytes - offset);
+
+		scan_window(ring, copy, offset, window, length);
+		for (size_t i = 0; i + LINE_BYTES <= length; i += LINE_BYTES)
+			scan_later_line(ring, scan, copy, offset + i, window + i, buffer);
+	}
+}
+
+int scan_run(struct log_ring *ring, struct scan *scan)
+{
+	uint8_t *buffer = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	uint8_t *window = aligned_alloc(LINE_BYTES, SCAN_WINDOW_BYTES);
+	int error = buffer && window ? 0 : -ENOMEM;
+
+	memset(scan, 0, sizeof(*scan));
+	scan->end_offset = ring->tail_offset;
+	scan->end_sequence = ring->tail_sequence;
+	scan->durable_up_to = ring->tail_sequence - 1;
+	while (!error)
+		error = scan_next(ring, scan, buffer);
+	if (error == -ENOENT) {
+		error = 0;
+		for (unsigned k = 0; k < ring->copies; k++)
+			scan_later(ring, scan, k, window, buffer);
+	}
+	free(buffer);
+	free(window);
+	return error;
+}
+
+void scan_fini(struct scan *scan)
+{
+	for (size_t i = 0; i < scan->count; i++)
+		free(scan->records[i].bytes);
+	free(scan->records);
+	memset(scan, 0, sizeof(*scan));
+}

@@ -1,0 +1,358 @@
+#include "journal/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/log.h"
+
+#define BLOCK_LINES (BLOCK_BYTES / LINE_BYTES)
+/* The root block and table blocks are joined on behalf of the caller. */
+#define TX_OWN_BLOCKS 3u
+
+int tx_init(struct journal *journal)
+{
+	struct tx *tx = &journal->tx;
+	uint64_t worst = sizeof(struct format_record_item) + BLOCK_BYTES;
+
+	tx->journal = journal;
+	tx->limit = (unsigned)((journal->log.record_limit - 2 * LINE_BYTES) / worst);
+	if (tx->limit > TX_BLOCKS_MAX)
+		tx->limit = TX_BLOCKS_MAX;
+	tx->blocks = calloc(tx->limit, sizeof(*tx->blocks));
+	tx->images = aligned_alloc(LINE_BYTES, (size_t)tx->limit * BLOCK_BYTES);
+	return tx->blocks && tx->images ? 0 : -ENOMEM;
+}
+
+void tx_fini(struct journal *journal)
+{
+	free(journal->tx.blocks);
+	free(journal->tx.images);
+	free(journal->tx.hooks);
+}
+
+struct journal *tx_journal(struct tx *tx)
+{
+	return tx->journal;
+}
+
+enum tx_kind tx_kind(const struct tx *tx)
+{
+	return tx->kind;
+}
+
+unsigned tx_room(const struct tx *tx)
+{
+	return tx->limit > tx->count + TX_OWN_BLOCKS ? tx->limit - tx->count - TX_OWN_BLOCKS : 0;
+}
+
+/* --- begin -------------------------------------------------------------------------------------------------------- */
+
+static bool tx_has_space(struct journal *journal)
+{
+	return log_has_room(&journal->log, journal->log.record_limit + LOG_SLACK_BYTES) &&
+	       journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit;
+}
+
+static int tx_make_space(struct journal *journal)
+{
+	int error;
+
+	if (tx_has_space(journal))
+		return 0;
+	error = checkpoint_run(journal, journal->log.epoch);
+	if (tx_has_space(journal))
+		return 0;
+	/* Blocks that cannot be written home may fill the cache, but while the ring has room nothing is lost by going on. */
+	if (log_has_room(&journal->log, journal->log.record_limit + LOG_SLACK_BYTES) && error != -EIO)
+		return error ? error : 0;
+	log_error("the journal is full and cannot be emptied: no more changes");
+	journal_shutdown(journal);
+	return error ? error : -EIO;
+}
+
+static int tx_may_begin(struct journal *journal)
+{
+	if (journal_is_readonly(journal))
+		return -EROFS;
+	return journal->sync_error ? -EIO : 0;
+}
+
+int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
+{
+	struct tx *tx = &journal->tx;
+	int error = tx_may_begin(journal);
+
+	if (error)
+		return error;
+	pthread_rwlock_wrlock(&journal->lock);
+	error = tx_may_begin(journal);
+	if (!error)
+		error = tx_make_space(journal);
+	if (error) {
+		pthread_rwlock_unlock(&journal->lock);
+		return error;
+	}
+	tx->kind = kind;
+	tx->count = 0;
+	tx->hook_count = 0;
+	tx->retires = false;
+	tx->old_free_hint = journal->free_hint;
+	tx->old_entry_hint = journal->entry_hint;
+	*out = tx;
+	return 0;
+}
+
+/* --- join --------------------------------------------------------------------------------------------------------- */
+
+struct tx_block *tx_block_of(struct cache_buf *cb)
+{
+	return cb->slot < 0 ? NULL : &cb->journal->tx.blocks[cb->slot];
+}
+
+static int tx_add_block(struct tx *tx, struct cache_buf *cb, struct tx_block **out)
+{
+	struct tx_block *block;
+
+	if (tx->count == tx->limit)
+		return -EFBIG;
+	block = &tx->blocks[tx->count];
+	*block = (struct tx_block){ .cb = cb, .saved = tx->images + (size_t)tx->count * BLOCK_BYTES };
+	cb->slot = (int)tx->count++;
+	cb->refs++;
+	*out = block;
+	return 0;
+}
+
+int tx_join(struct tx *tx, struct buf *buf)
+{
+	struct cache_buf *cb = cache_of(buf);
+	struct tx_block *block;
+	int error;
+
+	if (cb->slot >= 0)
+		return 0;
+	error = tx_add_block(tx, cb, &block);
+	if (error)
+		return error;
+	memcpy(block->saved, cb->block, BLOCK_BYTES);
+	return 0;
+}
+
+int tx_join_fresh(struct tx *tx, struct cache_buf *cb)
+{
+	struct tx_block *block = tx_block_of(cb);
+	int error = 0;
+
+	if (!block) {
+		error = tx_add_block(tx, cb, &block);
+		if (error)
+			return error;
+		block->fresh = true;
+	}
+	block->init = true;
+	block->destroyed = false;
+	return 0;
+}
+
+int tx_add_hook(struct tx *tx, tx_hook_fn *fn, void *arg)
+{
+	unsigned capacity = tx->hook_capacity ? 2 * tx->hook_capacity : 16;
+	struct tx_hook *hooks;
+
+	if (tx->hook_count == tx->hook_capacity) {
+		hooks = realloc(tx->hooks, capacity * sizeof(*hooks));
+		if (!hooks)
+			return -ENOMEM;
+		tx->hooks = hooks;
+		tx->hook_capacity = capacity;
+	}
+	tx->hooks[tx->hook_count++] = (struct tx_hook){ fn, arg };
+	return 0;
+}
+
+/* --- the record ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t block_diff_lines(const uint8_t *block, const uint8_t *base)
+{
+	static const uint8_t zeros[LINE_BYTES];
+	uint64_t lines = 0;
+
+	for (unsigned i = 0; i < BLOCK_LINES; i++)
+		if (memcmp(block + i * LINE_BYTES, base ? base + i * LINE_BYTES : zeros, LINE_BYTES))
+			lines |= 1ull << i;
+	return lines;
+}
+
+static uint8_t *record_add_lines(uint8_t *to, const uint8_t *block, uint64_t lines)
+{
+	for (; lines; lines &= lines - 1, to += LINE_BYTES)
+		memcpy(to, block + (size_t)__builtin_ctzll(lines) * LINE_BYTES, LINE_BYTES);
+	return to;
+}
+
+int tx_log_items(struct log_ring *ring, const struct tx_item *items, unsigned count, uint64_t *lines, uint64_t *sequence)
+{
+	struct format_record_item *item = (struct format_record_item *)(ring->record + sizeof(struct format_record_header));
+	uint8_t *end = (uint8_t *)item, *to;
+	unsigned used = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		lines[i] = block_diff_lines(items[i].cb->block, items[i].base);
+		if (!lines[i])
+			continue;
+		used++;
+		*item++ = (struct format_record_item){ .address = le64_make(items[i].cb->buf.address),
+						       .lines = le64_make(lines[i]),
+						       .flags = le32_make(items[i].base ? 0 : FORMAT_ITEM_INIT) };
+	}
+	*sequence = 0;
+	if (!used)
+		return 0;
+	end = (uint8_t *)item;
+	to = ring->record + record_lines_offset(used);
+	memset(end, 0, (size_t)(to - end));
+	for (unsigned i = 0; i < count; i++)
+		to = record_add_lines(to, items[i].cb->block, lines[i]);
+	return log_append(ring, FORMAT_RECORD_TX, (size_t)(to - ring->record), used, sequence);
+}
+
+/*
+ * With one whole copy at home, a write-back that is torn leaves none: the log must then hold all of the block, from its first change after
+ * each write-back.
+ */
+static bool block_has_one_copy(struct journal *journal, struct cache_buf *cb)
+{
+	devoff_t offset[2], bad;
+	uint64_t length;
+
+	if (journal->super.copies == 1 || cb->half)
+		return true;
+	if (!media_bad_any(journal->media) || chunk_locate(journal, cb->buf.address, offset))
+		return false;
+	for (unsigned k = 0; k < 2; k++)
+		if (!offset[k] || media_bad_find(journal->media, offset[k], BLOCK_BYTES, &bad, &length))
+			return true;
+	return false;
+}
+
+static const uint8_t *block_base(struct journal *journal, const struct tx_block *block)
+{
+	if (block->init || (!block->cb->dirty && block_has_one_copy(journal, block->cb)))
+		return NULL;
+	return block->saved;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------- */
+
+static void tx_finish(struct tx *tx, bool committed, uint64_t sequence)
+{
+	for (unsigned i = 0; i < tx->hook_count; i++)
+		tx->hooks[i].fn(tx->hooks[i].arg, committed, sequence);
+	pthread_rwlock_unlock(&tx->journal->lock);
+}
+
+static void tx_restore_block(struct tx_block *block)
+{
+	struct cache_buf *cb = block->cb;
+
+	cb->slot = -1;
+	if (block->fresh) {
+		cache_discard(cb);
+		return;
+	}
+	if (block->init)
+		cb->buf.verified = 0;
+	memcpy(cb->block, block->saved, BLOCK_BYTES);
+	cache_put(cb);
+}
+
+void tx_abort(struct tx *tx)
+{
+	struct journal *journal = tx->journal;
+
+	for (unsigned i = tx->count; i-- > 0;)
+		tx_restore_block(&tx->blocks[i]);
+	journal->free_hint = min_u64(journal->free_hint, tx->old_free_hint);
+	journal->entry_hint = min_u64(journal->entry_hint, tx->old_entry_hint);
+	tx_finish(tx, false, 0);
+}
+
+static void tx_settle_block(struct tx_block *block, bool changed, uint64_t sequence)
+{
+	struct cache_buf *cb = block->cb;
+
+	cb->slot = -1;
+	if (block->destroyed) {
+		cache_discard(cb); /* what was dirty in it must not reach home any more */
+		return;
+	}
+	if (changed) {
+		cb->sequence = sequence;
+		cache_set_dirty(cb);
+	}
+	cache_put(cb);
+}
+
+/* An unchanged block needs no record, a full image does though; only what differs from before decides. */
+static bool block_is_changed(const struct tx_block *block)
+{
+	return !block->destroyed && (block->init || memcmp(block->cb->block, block->saved, BLOCK_BYTES));
+}
+
+static int tx_log(struct tx *tx, bool *changed, uint64_t *sequence)
+{
+	struct tx_item items[TX_BLOCKS_MAX];
+	uint64_t lines[TX_BLOCKS_MAX];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < tx->count; i++) {
+		changed[i] = block_is_changed(&tx->blocks[i]);
+		if (changed[i])
+			items[count++] = (struct tx_item){ tx->blocks[i].cb, block_base(tx->journal, &tx->blocks[i]) };
+	}
+	return tx_log_items(&tx->journal->log, items, count, lines, sequence);
+}
+
+static int tx_commit_fails(struct tx *tx, int error)
+{
+	struct journal *journal = tx->journal;
+
+	if (error == -ENOTRECOVERABLE) {
+		log_error("a record that failed may be found in the journal: no more changes");
+		journal_shutdown(journal);
+		error = -EIO;
+	}
+	tx_abort(tx);
+	return error;
+}
+
+int tx_commit(struct tx *tx, uint64_t *sequence)
+{
+	struct journal *journal = tx->journal;
+	bool changed[TX_BLOCKS_MAX];
+	uint64_t number = 0;
+	int error = journal->is_shut_down ? -EROFS : 0;
+
+	if (!error)
+		error = tx_log(tx, changed, &number);
+	if (error)
+		return tx_commit_fails(tx, error);
+	if (number && tx->retires)
+		journal->retire_sequence = number;
+	for (unsigned i = 0; i < tx->count; i++)
+		tx_settle_block(&tx->blocks[i], changed[i], number);
+	if (number)
+		journal->transactions++;
+	else
+		number = journal->log.next_sequence - 1;
+	if (sequence)
+		*sequence = number;
+	tx_finish(tx, true, number);
+	return 0;
+}
+
+bool tx_is_durable(struct journal *journal, uint64_t sequence)
+{
+	return sequence <= journal->log.durable;
+}
