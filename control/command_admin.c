@@ -113,17 +113,38 @@ int command_stats(const struct command_context *context, const struct command_ar
 	return context->hooks->stats(context->hooks_arg, emit_opcode, &state);
 }
 
+/* Which filesystem it was done to. */
+static int emit_done(const struct command_context *context, struct command_sink *sink, struct why *why)
+{
+	struct json_object *object = json_object_new_object();
+	char uuid[RENDER_UUID_BYTES];
+	int error = 0;
+
+	if (!object)
+		return command_no_memory(why);
+	render_uuid(fs_super(context->fs)->uuid, uuid);
+	error |= json_add_text(object, "uuid", uuid);
+	if (context->place.mountpoint)
+		error |= json_add_text(object, "mountpoint", context->place.mountpoint);
+	if (!error)
+		return command_emit(sink, object, why);
+	json_object_put(object);
+	return command_no_memory(why);
+}
+
 int command_drop_caches(const struct command_context *context, const struct command_args *args,
 			struct command_sink *sink, struct why *why)
 {
 	fs_drop_caches(context->fs);
-	return 0;
+	return emit_done(context, sink, why);
 }
 
 int command_sync(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
 		 struct why *why)
 {
-	return fs_syncfs(context->fs);
+	int error = fs_syncfs(context->fs);
+
+	return error ? error : emit_done(context, sink, why);
 }
 
 struct check_state {

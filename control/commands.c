@@ -17,8 +17,8 @@ static const struct command commands[] = {
 	{"monitor", NULL, NULL, false, false},
 	{"clone", "cloned", command_clone, false, true},
 	{"stats", "requests", command_stats, false, false},
-	{"drop-caches", NULL, command_drop_caches, false, false},
-	{"sync", NULL, command_sync, false, false},
+	{"drop-caches", "dropped", command_drop_caches, false, false},
+	{"sync", "synced", command_sync, false, false},
 	{"check", "findings", command_check, true, false},
 	{"version", "programs", command_version, true, false},
 };

@@ -1,0 +1,242 @@
+#include "mendctl/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "media/claim.h"
+
+#define GREETING_MS 5000
+
+struct client {
+	int fd;
+	FILE *stream;
+	char *line;
+	size_t line_size;
+	pid_t pid;
+	char *mountpoint;
+};
+
+/* A squatter on the name must not be believed: only root and our own user are. */
+static bool peer_is_trusted(int fd, pid_t *pid)
+{
+	struct ucred credentials;
+	socklen_t size = sizeof(credentials);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size))
+		return false;
+	*pid = credentials.pid;
+	return credentials.uid == 0 || credentials.uid == geteuid();
+}
+
+static int connect_to(const char *name, pid_t *pid)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	size_t length = strlen(name);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	memcpy(address.sun_path + 1, name, length);
+	length += offsetof(struct sockaddr_un, sun_path) + 1;
+	if (!connect(fd, (struct sockaddr *)&address, (socklen_t)length) && peer_is_trusted(fd, pid))
+		return fd;
+	close(fd);
+	return -ENOENT;
+}
+
+static int client_create(int fd, pid_t pid, struct client **out)
+{
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (client)
+		client->stream = fdopen(fd, "r");
+	if (!client || !client->stream) {
+		free(client);
+		close(fd);
+		return -ENOMEM;
+	}
+	client->fd = fd;
+	client->pid = pid;
+	*out = client;
+	return 0;
+}
+
+void client_close(struct client *client)
+{
+	if (!client)
+		return;
+	fclose(client->stream);
+	free(client->line);
+	free(client->mountpoint);
+	free(client);
+}
+
+const char *client_mountpoint(const struct client *client)
+{
+	return client->mountpoint;
+}
+
+static int read_object(struct client *client, struct json_object **out)
+{
+	ssize_t length = getline(&client->line, &client->line_size, client->stream);
+
+	if (length <= 0 || client->line[length - 1] != '\n')
+		return -ECONNRESET;
+	*out = json_parse_object(client->line, (size_t)length - 1);
+	return *out ? 0 : -EPROTO;
+}
+
+static int check_greeting(struct client *client, struct json_object *greeting, struct why *why)
+{
+	const char *mountpoint = "", *state = "";
+	uint64_t protocol = 0;
+
+	json_get_text(greeting, "mountpoint", &mountpoint);
+	json_get_text(greeting, "state", &state);
+	json_get_u64(greeting, "protocol", &protocol);
+	if (!protocol || strcmp(state, "serving"))
+		return why_set(why, -EBUSY, "process %d is %s; try again when it has ended", (int)client->pid,
+			       protocol ? "unmounting it" : "working on it");
+	if (protocol != CONTROL_PROTOCOL)
+		return why_set(why, -EPROTO, "the daemon (pid %d) speaks another protocol: use the mendctl of its version",
+			       (int)client->pid);
+	client->mountpoint = strdup(mountpoint);
+	return client->mountpoint ? 0 : -ENOMEM;
+}
+
+static int take_greeting(struct client *client, struct why *why)
+{
+	struct pollfd item = {.fd = client->fd, .events = POLLIN};
+	struct json_object *greeting;
+	int error;
+
+	if (poll(&item, 1, GREETING_MS) <= 0)
+		return why_set(why, -ETIMEDOUT, "process %d holds it but does not answer; look at what it is doing",
+			       (int)client->pid);
+	error = read_object(client, &greeting);
+	if (error)
+		return why_set(why, -EBUSY, "process %d holds it and does not talk; try again", (int)client->pid);
+	error = check_greeting(client, greeting, why);
+	json_object_put(greeting);
+	return error;
+}
+
+static int open_connected(int fd, pid_t pid, struct why *why, struct client **out)
+{
+	struct client *client;
+	int error = client_create(fd, pid, &client);
+
+	if (error)
+		return why_set(why, error, "out of memory");
+	error = take_greeting(client, why);
+	if (error) {
+		client_close(client);
+		return error;
+	}
+	*out = client;
+	return 0;
+}
+
+int client_open_mount(dev_t dev, struct why *why, struct client **out)
+{
+	char name[64];
+	pid_t pid;
+
+	for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
+		int fd;
+
+		control_socket_name(dev, attempt, name, sizeof(name));
+		fd = connect_to(name, &pid);
+		if (fd >= 0)
+			return open_connected(fd, pid, why, out);
+	}
+	return why_set(why, -ENOENT, "no daemon answers");
+}
+
+int client_open_inode(const struct stat *st, struct why *why, struct client **out)
+{
+	char name[96];
+	pid_t pid;
+
+	for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
+		int fd;
+
+		claim_socket_name(st, attempt, name, sizeof(name));
+		fd = connect_to(name, &pid);
+		if (fd >= 0)
+			return open_connected(fd, pid, why, out);
+	}
+	return why_set(why, -ENOENT, "no daemon answers");
+}
+
+static int send_line(int fd, const char *line, size_t length)
+{
+	while (length) {
+		ssize_t sent = send(fd, line, length, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return -errno;
+		line += sent;
+		length -= (size_t)sent;
+	}
+	return 0;
+}
+
+int client_request(struct client *client, const char *command, const struct command_args *args, struct why *why)
+{
+	struct json_object *request = request_make(command, args);
+	size_t length = 0;
+	const char *line = request ? json_line(request, &length) : NULL;
+
+	if (!line) {
+		json_object_put(request);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	/* An error here is not told: the daemon's refusal is waiting to be read. */
+	if (!send_line(client->fd, line, length))
+		send_line(client->fd, "\n", 1);
+	json_object_put(request);
+	return 0;
+}
+
+static int take_failure(struct json_object *object, struct why *why)
+{
+	const char *text = "the daemon gives no reason; see its log";
+	uint64_t number = EIO;
+
+	json_get_text(object, "error", &text);
+	json_get_u64(object, "errno", &number);
+	return why_set(why, number && number < 4096 ? -(int)number : -EIO, "%s", text);
+}
+
+int client_next(struct client *client, struct json_object **out, struct why *why)
+{
+	struct json_object *object;
+	int error = read_object(client, &object);
+	bool done;
+	int found;
+
+	if (error)
+		return why_set(why, error, "the daemon (pid %d) ended the connection; see its log", (int)client->pid);
+	found = json_get_bool(object, "done", &done);
+	if (!found) {
+		*out = object;
+		return 1;
+	}
+	if (found > 0 && done) {
+		json_object_object_del(object, "done");
+		*out = object;
+		return 0;
+	}
+	error = take_failure(object, why);
+	json_object_put(object);
+	return error;
+}

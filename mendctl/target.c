@@ -1,0 +1,164 @@
+#include "mendctl/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "media/claim.h"
+
+#define FINISHING_SECONDS 30
+#define FINISHING_STEP_MS 100
+
+/* Without looking at it: the path made absolute, dots left as they are. */
+static void make_absolute(const char *path, char out[PATH_MAX])
+{
+	char directory[PATH_MAX];
+
+	if (path[0] == '/' || !getcwd(directory, sizeof(directory)))
+		directory[0] = '\0';
+	if (snprintf(out, PATH_MAX, "%s%s%s", directory, *directory ? "/" : "", path) >= PATH_MAX)
+		out[0] = '\0';
+}
+
+static int dead_mount(const char *name, const struct mount_entry *entries, struct why *why)
+{
+	char path[PATH_MAX];
+	const struct mount_entry *mount;
+
+	make_absolute(name, path);
+	mount = mounts_by_path(entries, path);
+	return why_set(why, -ENOTCONN, "%s is a dead mount point (its daemon is gone); clear it with: fusermount3 -u %s",
+		       mount ? mount->mountpoint : name, mount ? mount->mountpoint : name);
+}
+
+int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out, struct why *why)
+{
+	struct statx stx;
+	int error = mounts_read(entries, why);
+
+	if (error)
+		return error;
+	*out = NULL;
+	if (!statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &stx))
+		*out = mounts_by_id(*entries, stx.stx_mnt_id);
+	else if (errno == ENOTCONN || errno == ECONNABORTED)
+		error = dead_mount(path, *entries, why);
+	else
+		error = why_set(why, -errno, "%s: %s", path, strerror(errno));
+	if (!error)
+		return 0;
+	mounts_free(*entries);
+	*entries = NULL;
+	return error;
+}
+
+int target_connect(const struct mount_entry *mount, struct why *why, struct target *out)
+{
+	struct why reason;
+	int error = client_open_mount(mount->dev, &reason, &out->client);
+
+	/* Mounted in another network namespace, or the second name was taken: the image's own socket may answer. */
+	if (error == -ENOENT) {
+		struct stat st;
+
+		if (!stat(mount->source, &st))
+			error = client_open_inode(&st, &reason, &out->client);
+	}
+	if (error == -ENOENT)
+		return why_set(why, error, "%s: its daemon does not answer; if it is gone, clear the mount with: fusermount3 -u %s",
+			       mount->mountpoint, mount->mountpoint);
+	if (error)
+		return why_set(why, error, "%s: %s", mount->mountpoint, reason.text);
+	out->mountpoint = strdup(mount->mountpoint);
+	out->source = strdup(mount->source);
+	out->dev = mount->dev;
+	if (out->mountpoint && out->source)
+		return 0;
+	target_fini(out);
+	return why_set(why, -ENOMEM, "out of memory");
+}
+
+static void say_waiting(const char *name, const struct claim_holder *holder)
+{
+	fprintf(stderr, "mendctl: %s: waiting for process %d to finish with it\n", name, (int)holder->pid);
+}
+
+/* 0: nobody holds it. 1: connected. -EBUSY where it never became either. */
+static int wait_for_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
+{
+	struct timespec step = {.tv_nsec = FINISHING_STEP_MS * 1000000};
+
+	for (int tick = 0; tick < FINISHING_SECONDS * 1000 / FINISHING_STEP_MS; tick++) {
+		struct claim_holder holder;
+		struct why reason;
+		int error;
+
+		claim_query(st, &holder);
+		if (holder.state == CLAIM_NONE)
+			return 0;
+		if (holder.state == CLAIM_SERVING) {
+			error = client_open_inode(st, &reason, client);
+			if (!error)
+				return 1;
+			if (error != -ENOENT)
+				return why_set(why, error, "%s: %s", name, reason.text);
+		}
+		if (tick * FINISHING_STEP_MS == 1000)
+			say_waiting(name, &holder);
+		nanosleep(&step, NULL);
+	}
+	return why_set(why, -EBUSY, "%s is busy: its holder does not finish; try again", name);
+}
+
+static int find_source(const char *name, struct why *why, struct target *out)
+{
+	struct stat st;
+	int result;
+
+	if (stat(name, &st))
+		return why_set(why, -errno, "%s: %s", name, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return why_set(why, -EINVAL, "%s is not in a mounted mendfs: name a mount point, a path inside one, or a device or image",
+			       name);
+	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
+		return why_set(why, -EINVAL, "%s is neither a device-dax device nor an image file", name);
+	result = wait_for_holder(name, &st, why, &out->client);
+	if (result < 0)
+		return result;
+	out->source = strdup(name);
+	if (result > 0)
+		out->mountpoint = strdup(client_mountpoint(out->client));
+	if (out->source && (!result || out->mountpoint))
+		return 0;
+	target_fini(out);
+	return why_set(why, -ENOMEM, "out of memory");
+}
+
+int target_find(const char *name, struct why *why, struct target *out)
+{
+	struct mount_entry *entries;
+	const struct mount_entry *mount;
+	int error;
+
+	memset(out, 0, sizeof(*out));
+	error = target_mount_of(name, &entries, &mount, why);
+	if (error)
+		return error;
+	error = mount ? target_connect(mount, why, out) : find_source(name, why, out);
+	mounts_free(entries);
+	return error;
+}
+
+void target_fini(struct target *target)
+{
+	client_close(target->client);
+	free(target->mountpoint);
+	free(target->source);
+	memset(target, 0, sizeof(*target));
+}
