@@ -42,13 +42,18 @@ static int access_run(struct media *media, struct access *access, devoff_t *bad)
 	struct guard_fault fault;
 
 	while (access->done < access->length) {
-		devoff_t end = access_end(access), bad_end;
+		devoff_t end = access_end(access), bad_end, first;
 		int error;
 
 		if (known_find(&media->known, access_at(access), end, bad, &bad_end)) {
 			if (access->kind != ACCESS_LOAD || *bad == access_at(access))
 				return -EIO;
 			end = *bad;
+		}
+		if (media->is_device && poison_find(&media->poison, access_at(access), end, &first)) {
+			if (access->kind != ACCESS_LOAD || first == access_at(access))
+				return fault_injected(media, first, bad);
+			end = first;
 		}
 		if (access_step(media, access, end, &fault))
 			continue;

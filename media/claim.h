@@ -35,7 +35,8 @@ void claim_query(const struct stat *st, struct claim_holder *out);
 
 struct claim;
 /*
- * Take it. fd is an open descriptor of the inode and stays the caller's. -EBUSY in under 1 s when it is being served, with a line that names
+ * Call it after the last fork(), or go on only in the child: the thread that answers stays behind, the lock is shared, and a parent must
+ * leave by _exit() without dropping it. Take it. fd is an open descriptor of the inode and stays the caller's. -EBUSY in under 1 s when it is being served, with a line that names
  * the daemon's pid and mount point (and, for a dead mount point, the fusermount3 -u line that clears it); waits up to 30 s for a finishing
  * or silent holder that is finishing, with a log line after 1 s.
  */
@@ -44,6 +45,7 @@ void claim_drop(struct claim *claim);
 /* The listening socket, non-blocking, to accept from (the daemon's control server), or -1; claim answers by itself until taken. */
 int claim_socket_fd(struct claim *claim);
 void claim_set_mountpoint(struct claim *claim, const char *mountpoint);
+/* From here on the claim answers by itself again, also where the socket was taken over (accept() there may find EAGAIN). */
 void claim_set_finishing(struct claim *claim);
 /* {"version":1,"pid":..,"mountpoint":..,"state":..} as one line without newline, for the server that took the socket over. */
 void claim_greeting(struct claim *claim, char *line, size_t size);

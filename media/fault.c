@@ -60,8 +60,9 @@ static int fault_host_full(struct media *media, const struct access *access)
 static int fault_poison(struct media *media, devoff_t start, devoff_t end, devoff_t first,
 			devoff_t *bad)
 {
-	counts_add(&media->counts, COUNT_SIGBUS, 1);
-	fault_report(media, MEDIA_FAULT_POISON, start, end);
+	/* Two threads may run into one unit at once; one of them is it. */
+	if (fault_report(media, MEDIA_FAULT_POISON, start, end))
+		counts_add(&media->counts, COUNT_SIGBUS, 1);
 	*bad = first;
 	return -EIO;
 }
@@ -116,6 +117,16 @@ static bool fault_means_full(int error)
 	return error == -ENOSPC || error == -EDQUOT;
 }
 
+static int fault_carry_failed(struct media *media, const struct access *access, int error,
+			      devoff_t *bad)
+{
+	devoff_t page = round_down_u64(access_at(access), BLOCK_BYTES);
+
+	if (access->kind != ACCESS_LOAD && fault_means_full(error))
+		return fault_host_full(media, access);
+	return fault_poison(media, page, page + BLOCK_BYTES, access_at(access), bad);
+}
+
 /*
  * Not poison of ours and the file is as long as it was: a store (on tmpfs a load as well) into a hole of a full host, or an
  * I/O error of the host's disk. The descriptor tells the two apart without another signal.
@@ -131,11 +142,25 @@ static int fault_on_file(struct media *media, struct access *access, devoff_t *b
 	    fault_means_full(-errno))
 		return fault_host_full(media, access);
 	error = fault_carry(media, access, end);
-	if (error == 0)
+	return error < 0 ? fault_carry_failed(media, access, error, bad) : 0;
+}
+
+/* In a page with a trap. Bytes before the first armed one are delivered; the whole page when none is in the access. */
+static int fault_in_trap(struct media *media, struct access *access, devoff_t *bad)
+{
+	devoff_t page_end = round_down_u64(access_at(access), BLOCK_BYTES) + BLOCK_BYTES;
+	devoff_t end = min_u64(page_end, access_end(access)), first = end;
+	enum poison_answer answer = poison_ask(&media->poison, access_at(access), end, &first);
+	int error;
+
+	if (answer == POISON_NOT_TRAPPED)
+		return fault_on_file(media, access, bad);
+	error = fault_carry(media, access, first);
+	if (error < 0)
+		return fault_carry_failed(media, access, error, bad);
+	if (answer == POISON_INNOCENT)
 		return 0;
-	if (access->kind != ACCESS_LOAD && fault_means_full(error))
-		return fault_host_full(media, access);
-	return fault_poison(media, page, page + BLOCK_BYTES, access_at(access), bad);
+	return fault_poison(media, first, first + 1, first, bad);
 }
 
 static int fault_on_device(struct media *media, struct access *access, devoff_t *bad)
@@ -167,6 +192,11 @@ static int fault_notified(struct media *media, const struct guard_fault *fault)
 	return 0;
 }
 
+int fault_injected(struct media *media, devoff_t first, devoff_t *bad)
+{
+	return fault_poison(media, first, first + 1, first, bad);
+}
+
 int fault_resolve(struct media *media, struct access *access, const struct guard_fault *fault,
 		  devoff_t *bad)
 {
@@ -180,5 +210,5 @@ int fault_resolve(struct media *media, struct access *access, const struct guard
 		return fault_on_device(media, access, bad);
 	if (fault_file_is_short(media, access, &missing))
 		return fault_missing(media, access, missing, bad);
-	return fault_on_file(media, access, bad);
+	return fault_in_trap(media, access, bad);
 }

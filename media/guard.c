@@ -262,12 +262,12 @@ size_t guard_store_line(const struct guard_region *region, uint64_t offset, cons
 	return guard_run(region, guard_copy_line, &copy, copy.to, fault);
 }
 
-bool guard_hwpoison(const struct guard_region *region, uint64_t offset, size_t length)
+int guard_hwpoison(const struct guard_region *region, uint64_t offset, size_t length)
 {
 	struct guard_copy copy = {.to = region->base + offset, .length = length};
 	struct guard_fault fault;
 
 	if (guard_run(region, guard_madvise, &copy, copy.to, &fault) < length)
-		return true; /* the signal is the proof that it was poisoned */
-	return guard.cursor == copy.to + length;
+		return 0; /* the signal proves that it is poisoned */
+	return guard.cursor == copy.to + length ? 0 : -errno;
 }

@@ -37,7 +37,7 @@ size_t guard_zero(const struct guard_region *region, uint64_t offset, size_t len
 /* One whole line, as one store where the CPU has one that wide. */
 size_t guard_store_line(const struct guard_region *region, uint64_t offset, const void *line,
 			const struct guard_how *how, struct guard_fault *fault);
-/* madvise(MADV_HWPOISON), which raises its SIGBUS in the caller; true when it did or succeeded, else errno. */
-bool guard_hwpoison(const struct guard_region *region, uint64_t offset, size_t length);
+/* madvise(MADV_HWPOISON), which raises its SIGBUS in the caller. 0 or a negative errno. */
+int guard_hwpoison(const struct guard_region *region, uint64_t offset, size_t length);
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "media/claim.h"
 #include "media/device.h"
 #include "media/fault.h"
 #include "media/media_types.h"
@@ -79,6 +80,24 @@ static int open_identify(struct opening *opening, struct media *media)
 	if (fstat(media->fd, &opening->st) < 0)
 		return why_set(opening->why, -errno, "%s: %s", opening->path, strerror(errno));
 	return device_check(SYSFS, opening->path, &opening->st, opening->why, &media->is_device);
+}
+
+/* While we waited for a holder to finish, it may have resized or, having failed to make it, removed what we opened. */
+static int open_claim(struct opening *opening, struct media *media)
+{
+	struct stat now;
+	int error;
+
+	if (!opening->options->claim)
+		return 0;
+	error = claim_take(media->fd, opening->path, opening->why, &media->claim);
+	if (error < 0)
+		return error;
+	if (fstat(media->fd, &opening->st) < 0 || stat(opening->path, &now) < 0 ||
+	    now.st_dev != opening->st.st_dev || now.st_ino != opening->st.st_ino)
+		return why_set(opening->why, -ESTALE, "%s was replaced just now; try again",
+			       opening->path);
+	return 0;
 }
 
 static int open_resize(struct opening *opening, struct media *media)
@@ -202,6 +221,7 @@ static int open_parts(struct opening *opening, struct media *media)
 	if (error < 0)
 		return why_set(opening->why, error, "no handler for SIGBUS: %s", strerror(-error));
 	if (dirty_init(&media->dirty, media->size) < 0 || known_init(&media->known) < 0 ||
+	    poison_init(&media->poison, media->real_path, media->is_device) < 0 ||
 	    pthread_mutex_init(&media->handler_lock, NULL) != 0)
 		return why_set(opening->why, -ENOMEM, "no memory");
 	return 0;
@@ -224,7 +244,10 @@ static void media_free(struct media *media)
 		pmem2_source_delete(&media->pmem_source);
 	dirty_fini(&media->dirty);
 	known_fini(&media->known);
+	poison_fini(&media->poison);
 	pthread_mutex_destroy(&media->handler_lock);
+	/* Last: nothing of ours touches the medium any more when the next one gets it. */
+	claim_drop(media->claim);
 	if (media->fd >= 0)
 		close(media->fd);
 	free(media->path);
@@ -238,6 +261,8 @@ static int open_stages(struct opening *opening, struct media *media)
 
 	if (error == 0)
 		error = open_names(opening, media);
+	if (error == 0)
+		error = open_claim(opening, media);
 	if (error == 0)
 		error = open_resize(opening, media);
 	if (error == 0)
@@ -281,6 +306,11 @@ int media_close(struct media *media)
 
 	media_free(media);
 	return error;
+}
+
+struct claim *media_claim(struct media *media)
+{
+	return media->claim;
 }
 
 uint64_t media_size(const struct media *media)

@@ -4,7 +4,8 @@
  *
  * Threads: every function may be called from any thread, with any lock held, unless said otherwise; none calls back into
  * the caller except the fault handler, which is called in ordinary context (after the jump out of the copy, never in the
- * signal handler) by the thread that met the fault.
+ * signal handler) by the thread that met the fault. No thread that calls media_read() or a write may have SIGBUS blocked: the
+ * kernel kills a process whose fault it cannot deliver.
  */
 #ifndef MEDIA_MEDIA_H
 #define MEDIA_MEDIA_H
@@ -135,8 +136,9 @@ struct media_poison {
 };
 /*
  * Load IMAGE.poison and arm all of it. `uuid` is the filesystem's visible uuid, or NULL where there is none yet (mkfs, inject into a
- * bare image: takes whatever is there). A file tied to another uuid is ignored with a warning; a damaged line is -EUCLEAN with its
- * number. No file: 0.
+ * bare image: takes whatever is there). A file tied to another uuid is ignored with a warning, and what an earlier call with NULL took from
+ * it is lifted again (mount must know what is bad before it reads the superblock that has the uuid); a damaged line is -EUCLEAN with
+ * its number. No file: 0.
  */
 int media_poison_load(struct media *media, const uint8_t *uuid, struct why *why);
 /* Tie IMAGE.poison to this uuid from now on (mkfs, mendctl uuid). */

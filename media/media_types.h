@@ -10,7 +10,9 @@
 #include "media/guard.h"
 #include "media/known.h"
 #include "media/media.h"
+#include "media/poison.h"
 
+struct claim;
 struct pmem2_map;
 struct pmem2_source;
 
@@ -49,8 +51,10 @@ struct media {
 	void *backend_state;
 	struct dirty dirty;
 	struct known known;
+	struct poison poison;
 	struct counts counts;
 	atomic_bool host_is_full;
+	struct claim *claim;
 	pthread_mutex_t handler_lock; /* both fields below; never held while the handler runs */
 	media_fault_fn *handler;
 	void *handler_arg;

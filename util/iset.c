@@ -113,6 +113,15 @@ static size_t iset_append_merged(struct iset_range *out, size_t count, struct is
 	return count + 1;
 }
 
+int iset_copy(struct iset *to, const struct iset *from)
+{
+	iset_init(to);
+	if (iset_reserve(to, from->count) < 0)
+		return -ENOMEM;
+	iset_splice(to, 0, 0, from->ranges, from->count);
+	return 0;
+}
+
 int iset_add(struct iset *set, uint64_t start, uint64_t end, uint32_t tag)
 {
 	struct iset_range pieces[2], merged[5];

@@ -22,6 +22,8 @@ struct iset {
 
 void iset_init(struct iset *set);
 void iset_fini(struct iset *set);
+/* `to` is uninitialised before it. 0 or -ENOMEM (then it is empty). */
+int iset_copy(struct iset *to, const struct iset *from);
 /* 0, -EINVAL (start >= end), -ENOMEM (nothing changed). */
 int iset_add(struct iset *set, uint64_t start, uint64_t end, uint32_t tag);
 int iset_remove(struct iset *set, uint64_t start, uint64_t end);
