@@ -4,8 +4,6 @@
 
 #include "rmap/rmap.h"
 
-				      */
-
 static inline uint64_t rmap_record_end(const struct rmap_record *record)
 {
 	return record->start + record->count;
