@@ -128,7 +128,7 @@ int load_copy(struct journal *journal, maddr_t address, devoff_t offset, void *b
 void load_report(struct journal *journal, maddr_t address, unsigned copy, devoff_t offset, const char *reason);
 
 /* --- chunk.c --- */
-/* As chunk_map(), for chunks that are being freed too, and without the copies that are stale. -ENOENT: no such block. */
+/* As chunk_map(), for chunks that are being freed too. -ENOENT: no such block. */
 int chunk_locate(struct journal *journal, maddr_t address, devoff_t offset[2]);
 /* 0: in use; -ENOENT: not; -EIO, -EUCLEAN: the table cannot say. */
 int chunk_check_live(struct journal *journal, maddr_t address);
