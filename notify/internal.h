@@ -1,0 +1,96 @@
+/* What the files of this folder share. Nobody else includes it. */
+#ifndef NOTIFY_INTERNAL_H
+#define NOTIFY_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "notify/ledger.h"
+#include "notify/notify.h"
+#include "notify/overlay.h"
+#include "notify/queue.h"
+
+#define QUEUE_RANGES_MAX 4096
+#define BAD_COPIES_MAX 256
+
+/* A copy of a metadata block that is wrong without being poisoned. */
+struct bad_copy {
+	maddr_t address;
+	unsigned copy;
+	devoff_t offset;
+};
+
+/*
+ * notify->lock is a leaf below the metadata lock and all of fs/: under it only the poison log and media's known set are touched, never a
+ * tree, an op of the holder or the event bus.
+ */
+struct notify {
+	struct notify_setup setup;
+	struct journal *journal;
+	struct media *media;
+	struct ledger ledger;
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake, progress;
+	/* Under the lock: */
+	struct queue queue;
+	const struct iset *batch; /* what the thread works on */
+	struct bad_copy bad_copies[BAD_COPIES_MAX];
+	size_t count_bad_copies;
+	devoff_t host_full_offset;
+	bool is_host_full, is_gone, is_stopping, is_running, append_warned;
+	uint64_t submitted, handled;
+	struct overlay overlay; /* failures that the trees could not take */
+
+	_Atomic uint64_t sigbus_count; /* over all mounts; the root block follows */
+	/* The thread's own: */
+	uint64_t dram_cause;
+	bool tail_is_held; /* something of the log is not in the trees: its entries must stay */
+	uint64_t trim_to, trim_sequence;
+	pthread_t thread;
+};
+
+/* A piece of work taken from the queues at once. */
+struct work {
+	struct iset batch;
+	uint8_t overflow_source;
+	struct bad_copy bad_copies[BAD_COPIES_MAX];
+	size_t count_bad_copies;
+	devoff_t host_full_offset;
+	bool is_host_full, is_gone;
+	uint64_t submitted;
+	uint64_t tail; /* of the poison log: everything below is in this batch or was in an earlier one */
+};
+
+/* notify.c. The lock is held: write to the poison log. */
+void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source);
+/* The lock is held: write to the poison log, queue, wake the thread. */
+int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source);
+/* Take the range out of the known set, but for what failed again since. The lock is held. */
+void notify_unknow(struct notify *notify, devoff_t start, devoff_t end);
+/* Report what is in the known set, but neither in the ledger nor queued. */
+int notify_adopt_unannounced(struct notify *notify, enum failure_source source);
+/* ledger_fs.c: notify_unknow() when the transaction commits. */
+int ledger_unknow_at_commit(struct notify *notify, struct tx *tx, devoff_t start, devoff_t end);
+uint64_t notify_now_ns(void);
+
+/* thread.c */
+void *notify_main(void *arg);
+/* fail.c: one range of the queue that failed: into the ledger, then everybody is told. 0 or the error that kept it out of the trees. */
+int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag);
+/* One range of the queue that is good again. */
+int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end);
+
+/* A failure as it was entered, for those who must be told of it. */
+struct cause {
+	uint64_t id;
+	devoff_t start, end;
+	uint8_t source;
+};
+/* tell.c: media_failure, then each owner's action and event. */
+void notify_tell(struct notify *notify, const struct cause *cause, uint32_t flags);
+/* Repair what an earlier mount entered in the ledger and did not get to repair. */
+void notify_repair_known(struct notify *notify);
+void notify_repair_copy(struct notify *notify, const struct bad_copy *copy);
+
+#endif

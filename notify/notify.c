@@ -1,0 +1,496 @@
+#include "notify/notify.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "notify/internal.h"
+#include "util/log.h"
+
+#define DESTROY_WAIT_MS 5000u
+#define ADOPT_WAIT_MS 5000u
+
+uint64_t notify_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* --- the way in --------------------------------------------------------------------------------------------------- */
+
+static void notify_submit(struct notify *notify)
+{
+	notify->submitted++;
+	pthread_cond_signal(&notify->wake);
+}
+
+/*
+ * The poison log comes first: once it has the entry, a crash at any later point leaves the range known (or, for CLEARED, good) at the
+ * next mount. A full log is not waited for here, where any lock may be held: the known set has the range, the thread enters it in the
+ * trees, and only a crash in between forgets it.
+ */
+void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source)
+{
+	struct poison_entry entry = {
+		.offset = start,
+		.length_bytes = end - start,
+		.time_ns = notify_now_ns(),
+		.state = (uint8_t)state,
+		.source = (uint8_t)source,
+	};
+	const int rc = poison_log_append(notify->setup.log, &entry);
+
+	if (rc == 0 || rc == -EROFS || notify->append_warned)
+		return;
+	notify->append_warned = true;
+	log_warning("poison log: cannot append (%s); a crash now may forget that %llu+%llu is %s",
+		    rc == -ENOSPC ? "full" : "no slot can be written", (unsigned long long)start,
+		    (unsigned long long)(end - start), badblock_state_name(state));
+}
+
+int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source)
+{
+	int rc;
+
+	notify_log(notify, start, end, state, source);
+	rc = queue_push(&notify->queue, start, end, state, source);
+	if (rc == 0)
+		notify_submit(notify);
+	return rc;
+}
+
+void notify_unknow(struct notify *notify, devoff_t start, devoff_t end)
+{
+	while (start < end) {
+		struct iset_range queued = {.start = end}, taken = {.start = end};
+		struct iset_range *first = &queued;
+
+		if (!queue_find_failed(&notify->queue.ranges, start, end, &queued))
+			queued.start = queued.end = end;
+		if (!notify->batch || !queue_find_failed(notify->batch, start, end, &taken))
+			taken.start = taken.end = end;
+		if (taken.start < queued.start)
+			first = &taken;
+		if (first->start > start && media_bad_remove(notify->media, start, first->start - start))
+			log_warning("%llu+%llu stays known as bad until the next mount", (unsigned long long)start,
+				    (unsigned long long)(first->start - start));
+		start = first->end;
+	}
+}
+
+/* Clip to the device and round to sectors. */
+static int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start, devoff_t *end)
+{
+	const uint64_t size = media_size(notify->media);
+
+	if (offset >= size || length == 0)
+		return -ERANGE;
+	*start = round_down_u64(offset, SECTOR_BYTES);
+	*end = length > size - offset ? size : round_up_u64(offset + length, SECTOR_BYTES);
+	return 0;
+}
+
+static int notify_report_unknown(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
+{
+	while (start < end) {
+		devoff_t bad = end, next = end;
+		uint64_t length;
+		int rc;
+
+		if (media_bad_find(notify->media, start, end - start, &bad, &length))
+			next = bad + length;
+		if (bad > start) {
+			rc = media_bad_add(notify->media, start, bad - start);
+			if (rc)
+				return rc;
+			notify_enter(notify, start, bad, BADBLOCK_BAD, source);
+		}
+		start = next;
+	}
+	return 0;
+}
+
+int notify_report(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
+{
+	devoff_t start, end;
+	int rc;
+
+	pthread_mutex_lock(&notify->lock);
+	if (offset == 0 && length == UINT64_MAX) {
+		notify->is_gone = true;
+		notify_submit(notify);
+		pthread_mutex_unlock(&notify->lock);
+		return 0;
+	}
+	rc = notify_clip(notify, offset, length, &start, &end);
+	if (rc == 0)
+		rc = notify_report_unknown(notify, start, end, source);
+	pthread_mutex_unlock(&notify->lock);
+	return rc;
+}
+
+static void notify_fault_range(struct notify *notify, const struct media_fault *fault)
+{
+	const bool is_missing = fault->kind == MEDIA_FAULT_MISSING;
+	const enum badblock_state state = fault->kind == MEDIA_FAULT_SUSPECT ? BADBLOCK_SUSPECT : BADBLOCK_BAD;
+	const enum failure_source source = is_missing ? FAILURE_KERNEL : FAILURE_SIGBUS;
+	devoff_t start, end;
+
+	if (!is_missing)
+		atomic_fetch_add(&notify->sigbus_count, 1);
+	if (notify_clip(notify, fault->offset, fault->length, &start, &end))
+		return;
+	if (poison_log_is_appending()) {
+		/* The store of an entry met it: this thread is in notify_enter() and holds the lock already; the entry goes to the other copy. */
+		queue_push(&notify->queue, start, end, state, source);
+		notify_submit(notify);
+		return;
+	}
+	pthread_mutex_lock(&notify->lock);
+	notify_enter(notify, start, end, state, source);
+	pthread_mutex_unlock(&notify->lock);
+}
+
+/* media/ has the range in the known set already and tells each one once. */
+static void notify_on_fault(void *arg, const struct media_fault *fault)
+{
+	struct notify *notify = arg;
+	const bool is_locked = poison_log_is_appending();
+
+	if (fault->kind != MEDIA_FAULT_GONE && fault->kind != MEDIA_FAULT_HOST_FULL) {
+		notify_fault_range(notify, fault);
+		return;
+	}
+	if (!is_locked)
+		pthread_mutex_lock(&notify->lock);
+	if (fault->kind == MEDIA_FAULT_GONE)
+		notify->is_gone = true;
+	else
+		notify->is_host_full = true;
+	notify->host_full_offset = fault->offset;
+	notify_submit(notify);
+	if (!is_locked)
+		pthread_mutex_unlock(&notify->lock);
+}
+
+static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason)
+{
+	struct notify *notify = arg;
+
+	pthread_mutex_lock(&notify->lock);
+	for (size_t i = 0; i < notify->count_bad_copies; i++)
+		if (notify->bad_copies[i].address == address && notify->bad_copies[i].copy == copy)
+			goto out;
+	/* What finds no room is met again by the next read of it. */
+	if (notify->count_bad_copies == BAD_COPIES_MAX)
+		goto out;
+	log_warning("metadata block %llu: %s copy is unusable (%s), to be repaired", (unsigned long long)address,
+		    copy ? "replica" : "primary", reason);
+	notify->bad_copies[notify->count_bad_copies++] = (struct bad_copy){address, copy, offset};
+	notify_submit(notify);
+out:
+	pthread_mutex_unlock(&notify->lock);
+}
+
+/* --- what was bad before --------------------------------------------------------------------------------------------- */
+
+/* The first part of *start .. end that neither badblocks nor (with `lost`) the other tree has. -ENOENT: none. */
+static int ledger_first_missing(struct notify *notify, bool lost, devoff_t start, devoff_t end, devoff_t *gap, devoff_t *gap_end)
+{
+	int rc = 0;
+
+	journal_read_begin(notify->journal);
+	while (rc == 0) {
+		rc = span_gap(&notify->ledger.badblocks, start, end, gap, gap_end);
+		if (rc || !lost)
+			break;
+		start = *gap_end;
+		rc = span_gap(&notify->ledger.lost, *gap, *gap_end, gap, gap_end);
+		if (rc != -ENOENT)
+			break;
+		rc = 0;
+	}
+	journal_read_end(notify->journal);
+	return rc;
+}
+
+/* Announce again what is queued as cleared: a source says that it is bad now. The lock is held. */
+static void notify_override_cleared(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
+{
+	while (start < end) {
+		const struct iset_range *range = iset_find(&notify->queue.ranges, start, end);
+		struct iset_range cut;
+
+		if (!range)
+			return;
+		cut = (struct iset_range){max_u64(range->start, start), min_u64(range->end, end), range->tag};
+		start = cut.end;
+		if (queue_tag_state(cut.tag) == BADBLOCK_CLEARED)
+			notify_enter(notify, cut.start, cut.end, BADBLOCK_BAD, source);
+	}
+}
+
+/* Enter what of the range is neither queued as failed nor in the overlay. The lock is held. */
+static void notify_enter_unqueued(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
+{
+	while (start < end) {
+		const struct badblock_record *record = overlay_next(&notify->overlay, start);
+		struct iset_range queued;
+
+		if (!queue_find_failed(&notify->queue.ranges, start, end, &queued))
+			queued.start = queued.end = end;
+		if (record && record->offset < queued.start) {
+			queued.start = max_u64(start, record->offset);
+			queued.end = record->offset + record->length_bytes;
+		}
+		if (queued.start > start)
+			notify_enter(notify, start, queued.start, BADBLOCK_BAD, source);
+		start = queued.end;
+	}
+}
+
+static int notify_adopt_range(struct notify *notify, bool lost, devoff_t start, devoff_t end, enum failure_source source)
+{
+	devoff_t gap, gap_end;
+	int rc;
+
+	pthread_mutex_lock(&notify->lock);
+	notify_override_cleared(notify, start, end, source);
+	pthread_mutex_unlock(&notify->lock);
+	for (; start < end; start = gap_end) {
+		rc = ledger_first_missing(notify, lost, start, end, &gap, &gap_end);
+		if (rc)
+			return rc == -ENOENT ? 0 : rc;
+		pthread_mutex_lock(&notify->lock);
+		notify_enter_unqueued(notify, gap, gap_end, source);
+		pthread_mutex_unlock(&notify->lock);
+	}
+	return 0;
+}
+
+static int notify_adopt_clipped(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
+{
+	devoff_t start, end;
+	int rc = notify_clip(notify, offset, length, &start, &end);
+
+	if (rc == 0)
+		rc = media_bad_add(notify->media, start, end - start);
+	return rc ? rc : notify_adopt_range(notify, false, start, end, source);
+}
+
+int notify_adopt(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
+{
+	notify_wait(notify, ADOPT_WAIT_MS);
+	return notify_adopt_clipped(notify, offset, length, source);
+}
+
+int notify_adopt_unannounced(struct notify *notify, enum failure_source source)
+{
+	const uint64_t size = media_size(notify->media);
+	devoff_t at = 0, bad;
+	uint64_t length;
+	int rc = 0;
+
+	while (rc == 0 && at < size && media_bad_find(notify->media, at, size - at, &bad, &length)) {
+		rc = notify_adopt_range(notify, true, bad, bad + length, source);
+		at = bad + length;
+	}
+	return rc;
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------- */
+
+static int known_visit(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct le64 bytes;
+
+	__builtin_memcpy(&bytes, value, sizeof(bytes));
+	return media_bad_add(arg, key->word[0], le64_get(bytes));
+}
+
+static int notify_load_tree(struct notify *notify, const struct span_tree *tree)
+{
+	const struct btree_key from = {{0}}, to = {{UINT64_MAX}};
+
+	return btree_walk(&tree->tree, &from, &to, known_visit, notify->media);
+}
+
+static int notify_load_trees(struct notify *notify, uint64_t *tail)
+{
+	int rc;
+
+	journal_read_begin(notify->journal);
+	*tail = root_get(notify->journal, ROOT_POISON_LOG_TAIL);
+	atomic_store(&notify->sigbus_count, root_get(notify->journal, ROOT_SIGBUS));
+	rc = notify_load_tree(notify, &notify->ledger.badblocks);
+	if (rc == 0)
+		rc = notify_load_tree(notify, &notify->ledger.lost);
+	journal_read_end(notify->journal);
+	return rc;
+}
+
+static int log_visit(void *arg, const struct poison_entry *entry)
+{
+	struct notify *notify = arg;
+	const devoff_t end = entry->offset + entry->length_bytes;
+	int rc = queue_push(&notify->queue, entry->offset, end, entry->state, entry->source);
+
+	notify->submitted++;
+	return rc;
+}
+
+/*
+ * Before the thread runs. Entries at or above the tail come first, in their order; then what sources say today, which
+ * overrides a CLEARED of yesterday; last what was met by reading on the way here.
+ */
+static int notify_load(struct notify *notify)
+{
+	const struct notify_setup *setup = &notify->setup;
+	uint64_t tail = 0;
+	int rc = notify_load_trees(notify, &tail);
+
+	if (rc) {
+		log_error("the ledger of bad blocks cannot be read: read-only");
+		notify->tail_is_held = true;
+		journal_shutdown(notify->journal);
+		setup->ops->shutdown(setup->holder, "metadata_lost");
+	}
+	poison_log_trim(setup->log, tail);
+	rc = poison_log_walk(setup->log, log_visit, notify);
+	for (size_t i = 0; i < setup->count_known && rc == 0; i++) {
+		const struct notify_known *known = &setup->known[i];
+
+		if (known->source == FAILURE_SIGBUS)
+			atomic_fetch_add(&notify->sigbus_count, 1);
+		notify_adopt_clipped(notify, known->offset, known->length, known->source);
+	}
+	if (rc == 0)
+		notify_adopt_unannounced(notify, FAILURE_SIGBUS);
+	return rc;
+}
+
+static int notify_start(struct notify *notify)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&notify->thread, NULL, notify_main, notify);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	notify->is_running = rc == 0;
+	return -rc;
+}
+
+static struct notify *notify_alloc(const struct notify_setup *setup)
+{
+	struct notify *notify = calloc(1, sizeof(*notify));
+	pthread_condattr_t monotonic;
+
+	if (!notify)
+		return NULL;
+	notify->setup = *setup;
+	notify->journal = setup->journal;
+	notify->media = journal_media(setup->journal);
+	ledger_init(&notify->ledger, setup->journal, setup->rmap, setup->alloc);
+	queue_init(&notify->queue, QUEUE_RANGES_MAX);
+	pthread_mutex_init(&notify->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&notify->wake, &monotonic);
+	pthread_cond_init(&notify->progress, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	return notify;
+}
+
+static void notify_free(struct notify *notify)
+{
+	media_set_fault_handler(notify->media, NULL, NULL);
+	journal_set_bad_copy_handler(notify->journal, NULL, NULL);
+	queue_fini(&notify->queue);
+	overlay_fini(&notify->overlay);
+	pthread_cond_destroy(&notify->wake);
+	pthread_cond_destroy(&notify->progress);
+	pthread_mutex_destroy(&notify->lock);
+	free(notify);
+}
+
+int notify_create(const struct notify_setup *setup, struct notify **out)
+{
+	struct notify *const before = *out;
+	struct notify *notify = notify_alloc(setup);
+	int rc;
+
+	if (!notify)
+		return -ENOMEM;
+	media_set_fault_handler(notify->media, notify_on_fault, notify);
+	journal_set_bad_copy_handler(notify->journal, notify_on_bad_copy, notify);
+	rc = notify_load(notify);
+	notify->setup.known = NULL;
+	notify->setup.count_known = 0;
+	if (rc)
+		goto err;
+	/* The thread's calls into the holder may come back here through it. */
+	*out = notify;
+	rc = notify_start(notify);
+	if (rc)
+		goto err;
+	return 0;
+err:
+	*out = before;
+	notify_free(notify);
+	return rc;
+}
+
+static void deadline_in(struct timespec *at, unsigned ms)
+{
+	clock_gettime(CLOCK_MONOTONIC, at);
+	at->tv_sec += ms / 1000;
+	at->tv_nsec += (long)(ms % 1000) * 1000000;
+	if (at->tv_nsec >= 1000000000) {
+		at->tv_sec++;
+		at->tv_nsec -= 1000000000;
+	}
+}
+
+int notify_wait(struct notify *notify, unsigned timeout_ms)
+{
+	struct timespec at;
+	uint64_t wanted;
+	int rc = 0;
+
+	deadline_in(&at, timeout_ms);
+	pthread_mutex_lock(&notify->lock);
+	wanted = notify->submitted;
+	while (notify->handled < wanted && rc == 0)
+		rc = pthread_cond_timedwait(&notify->progress, &notify->lock, &at);
+	rc = notify->handled < wanted ? -ETIMEDOUT : 0;
+	pthread_mutex_unlock(&notify->lock);
+	return rc;
+}
+
+void notify_destroy(struct notify *notify)
+{
+	struct timespec at;
+
+	if (!notify)
+		return;
+	if (notify_wait(notify, DESTROY_WAIT_MS))
+		log_warning("failures are still being handled: the poison log keeps them for the next mount");
+	pthread_mutex_lock(&notify->lock);
+	notify->is_stopping = true;
+	pthread_cond_signal(&notify->wake);
+	pthread_mutex_unlock(&notify->lock);
+	deadline_in(&at, DESTROY_WAIT_MS);
+	if (pthread_clockjoin_np(notify->thread, NULL, CLOCK_MONOTONIC, &at)) {
+		/* It waits in an op of the holder. What it uses must stay. */
+		log_error("the notify thread does not end; left behind");
+		media_set_fault_handler(notify->media, NULL, NULL);
+		return;
+	}
+	notify_free(notify);
+}
