@@ -52,7 +52,7 @@ static int build_place(struct build *build, uint64_t size_bytes, struct why *why
 	const struct layout_request request = {
 		.size_bytes = size_bytes,
 		.copies = build->options->copies,
-		.bad = &build->known.bad,
+		.bad = &build->poisoned.bad,
 	};
 	struct super *super = &build->super;
 	struct why reason;
@@ -86,7 +86,7 @@ int build_plan(struct build *build, struct media *media, struct why *why)
 	int error = build_identify(build, why);
 
 	if (!error && media)
-		error = known_load(media, &build->known, why);
+		error = poisoned_load(media, &build->poisoned, why);
 	if (!error)
 		error = build_size(build, media, &size_bytes, why);
 	return error ? error : build_place(build, size_bytes, why);
@@ -94,7 +94,7 @@ int build_plan(struct build *build, struct media *media, struct why *why)
 
 void build_fini(struct build *build)
 {
-	known_fini(&build->known);
+	poisoned_fini(&build->poisoned);
 }
 
 static uint64_t build_range_quarantined(const struct build *build, const struct iset_range *range,
@@ -119,8 +119,8 @@ uint64_t build_quarantined_bytes(const struct build *build)
 	blkno_t counted = 0;
 	uint64_t bytes = 0;
 
-	for (size_t i = 0; i < build->known.bad.count; i++)
-		bytes += build_range_quarantined(build, &build->known.bad.ranges[i], &counted);
+	for (size_t i = 0; i < build->poisoned.bad.count; i++)
+		bytes += build_range_quarantined(build, &build->poisoned.bad.ranges[i], &counted);
 	return bytes;
 }
 
@@ -191,11 +191,11 @@ static int build_trees(struct build *build, struct media *media, struct why *why
 		.uid = geteuid(),
 		.gid = getegid(),
 		.time_ns = build->super.mkfs_time_ns,
-		.bad_source = build->known.source,
+		.bad_source = build->poisoned.source,
 	};
 	struct media_poison *bad;
 	struct why reason;
-	int error = known_list(&build->known, &bad, &options.count_bad);
+	int error = poisoned_list(&build->poisoned, &bad, &options.count_bad);
 
 	if (error)
 		return why_set(why, error, "out of memory");
@@ -254,7 +254,7 @@ int build_write(struct build *build, struct media *media, struct why *why)
 
 	for (unsigned attempt = 0; error && attempt < BUILD_ATTEMPTS; attempt++) {
 		bool more = false;
-		int refreshed = known_refresh(media, &build->known, &more);
+		int refreshed = poisoned_refresh(media, &build->poisoned, &more);
 
 		if (refreshed)
 			return why_set(why, refreshed, "out of memory");

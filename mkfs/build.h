@@ -2,7 +2,7 @@
 #ifndef MKFS_BUILD_H
 #define MKFS_BUILD_H
 
-#include "mkfs/known.h"
+#include "mkfs/poisoned.h"
 #include "mkfs/layout.h"
 #include "mkfs/options.h"
 
@@ -10,7 +10,7 @@ struct build {
 	const struct mkfs_options *options;
 	struct super super; /* as written */
 	struct layout layout;
-	struct known known;
+	struct poisoned poisoned;
 };
 
 /* Identity and geometry; nothing is written. media may be NULL: a file that is not there yet. */

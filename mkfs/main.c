@@ -13,16 +13,16 @@
 static int make_check(const struct mkfs_options *options, struct why *why)
 {
 	const struct media_options open_options = {.readonly = true, .claim = true};
-	struct known known;
+	struct poisoned poisoned;
 	struct media *media;
 	int error = media_open(options->target, &open_options, why, &media);
 
 	if (error)
 		return error;
-	error = known_load(media, &known, why);
+	error = poisoned_load(media, &poisoned, why);
 	if (!error) {
 		error = target_check(media, why);
-		known_fini(&known);
+		poisoned_fini(&poisoned);
 	}
 	media_close(media);
 	return error;

@@ -44,16 +44,16 @@ static void report_slots(const struct build *build)
 
 static void report_poison(const struct build *build)
 {
-	const struct known *known = &build->known;
-	uint64_t met = iset_bytes(&known->bad) - known->bytes_told;
+	const struct poisoned *poisoned = &build->poisoned;
+	uint64_t met = iset_bytes(&poisoned->bad) - poisoned->bytes_told;
 
-	if (known->is_unknown)
+	if (poisoned->is_unknown)
 		printf("  %-14s unknown: nobody can say whether this device has bad blocks\n",
 		       "known poison");
-	if (known->bad.count == 0)
+	if (poisoned->bad.count == 0)
 		return;
 	printf("  %-14s %" PRIu64 " bytes in %zu ranges set aside (%" PRIu64 " bytes of blocks)\n",
-	       "known poison", iset_bytes(&known->bad), known->bad.count,
+	       "known poison", iset_bytes(&poisoned->bad), poisoned->bad.count,
 	       build_quarantined_bytes(build));
 	if (met)
 		printf("  %-14s %" PRIu64 " bytes of it were met while writing\n", "", met);
@@ -104,10 +104,10 @@ static void add_geometry(struct json_object *object, const struct build *build)
 
 static void add_poison(struct json_object *object, const struct build *build)
 {
-	if (build->known.bad.count == 0)
+	if (build->poisoned.bad.count == 0)
 		return;
-	add_uint(object, "known_poison_bytes", iset_bytes(&build->known.bad));
-	add_uint(object, "known_poison_ranges", build->known.bad.count);
+	add_uint(object, "known_poison_bytes", iset_bytes(&build->poisoned.bad));
+	add_uint(object, "known_poison_ranges", build->poisoned.bad.count);
 	add_uint(object, "quarantined_bytes", build_quarantined_bytes(build));
 }
 

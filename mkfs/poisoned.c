@@ -1,4 +1,4 @@
-#include "mkfs/known.h"
+#include "mkfs/poisoned.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "format/poison_format.h"
 #include "notify/notify.h"
 
-static int known_add(struct media *media, struct known *known, devoff_t offset, uint64_t length)
+static int poisoned_add(struct media *media, struct poisoned *poisoned, devoff_t offset, uint64_t length)
 {
 	uint64_t size = media_size(media);
 	int error;
@@ -18,70 +18,70 @@ static int known_add(struct media *media, struct known *known, devoff_t offset, 
 	error = media_bad_add(media, offset, length);
 	if (error)
 		return error;
-	return iset_add(&known->bad, round_down_u64(offset, SECTOR_BYTES),
-			round_up_u64(offset + length, SECTOR_BYTES), KNOWN_TOLD);
+	return iset_add(&poisoned->bad, round_down_u64(offset, SECTOR_BYTES),
+			round_up_u64(offset + length, SECTOR_BYTES), POISONED_TOLD);
 }
 
-static int known_load_device(struct media *media, struct known *known)
+static int poisoned_load_device(struct media *media, struct poisoned *poisoned)
 {
 	struct source_badblock *list = NULL;
 	size_t count = 0;
 	int told = 0;
 	int error = source_badblocks(media_real_path(media), &list, &count, &told);
 
-	known->source = FAILURE_KERNEL;
-	known->is_unknown = !told;
+	poisoned->source = FAILURE_KERNEL;
+	poisoned->is_unknown = !told;
 	for (size_t i = 0; i < count && !error; i++)
-		error = known_add(media, known, list[i].offset, list[i].length);
+		error = poisoned_add(media, poisoned, list[i].offset, list[i].length);
 	free(list);
 	return error;
 }
 
 /* Latent poison is what nobody has been told of: it is met, if at all. */
-static int known_load_file(struct media *media, struct known *known)
+static int poisoned_load_file(struct media *media, struct poisoned *poisoned)
 {
 	struct media_poison *list = NULL;
 	size_t count = 0;
 	int error = media_poison_list(media, &list, &count);
 
-	known->source = FAILURE_INJECTED;
+	poisoned->source = FAILURE_INJECTED;
 	for (size_t i = 0; i < count && !error; i++)
 		if (!list[i].latent)
-			error = known_add(media, known, list[i].offset, list[i].length);
+			error = poisoned_add(media, poisoned, list[i].offset, list[i].length);
 	free(list);
 	return error;
 }
 
-int known_load(struct media *media, struct known *out, struct why *why)
+int poisoned_load(struct media *media, struct poisoned *out, struct why *why)
 {
-	struct known known = {0};
+	struct poisoned poisoned = {0};
 	int error = 0;
 
-	iset_init(&known.bad);
+	iset_init(&poisoned.bad);
 	if (!media_is_device(media))
 		error = media_poison_load(media, NULL, why);
 	if (error)
 		return error;
-	error = media_is_device(media) ? known_load_device(media, &known)
-				       : known_load_file(media, &known);
+	error = media_is_device(media) ? poisoned_load_device(media, &poisoned)
+				       : poisoned_load_file(media, &poisoned);
 	if (error) {
-		iset_fini(&known.bad);
+		iset_fini(&poisoned.bad);
 		return why_set(why, error, "%s: the known poison cannot be read: %s",
 			       media_path(media), strerror(-error));
 	}
-	known.bytes_told = iset_bytes(&known.bad);
-	known.count_told = known.bad.count;
-	*out = known;
+	poisoned.bytes_told = iset_bytes(&poisoned.bad);
+	poisoned.count_told = poisoned.bad.count;
+	*out = poisoned;
 	return 0;
 }
 
-void known_fini(struct known *known)
+void poisoned_fini(struct poisoned *poisoned)
 {
-	iset_fini(&known->bad);
+	iset_fini(&poisoned->bad);
 }
 
 /* Poison rarely comes alone: read on behind it until something is good, so that mkfs starts again once and not for each sector. */
-static void known_probe_on(struct media *media, devoff_t end)
+static void poisoned_probe_on(struct media *media, devoff_t end)
 {
 	devoff_t stop = min_u64(end + HUGE_BYTES, media_size(media));
 	uint8_t sector[SECTOR_BYTES];
@@ -91,17 +91,17 @@ static void known_probe_on(struct media *media, devoff_t end)
 		end += SECTOR_BYTES;
 }
 
-static int known_merge(struct known *known, devoff_t start, devoff_t end, bool *more)
+static int poisoned_merge(struct poisoned *poisoned, devoff_t start, devoff_t end, bool *more)
 {
 	int error = 0;
 
 	for (devoff_t at = start; at < end && !error;) {
-		const struct iset_range *old = iset_find(&known->bad, at, end);
+		const struct iset_range *old = iset_find(&poisoned->bad, at, end);
 		devoff_t stop = old ? max_u64(old->start, at) : end;
 		devoff_t resume = old ? old->end : end;
 
 		if (stop > at) {
-			error = iset_add(&known->bad, at, stop, KNOWN_MET);
+			error = iset_add(&poisoned->bad, at, stop, POISONED_MET);
 			*more = true;
 		}
 		at = resume;
@@ -109,7 +109,7 @@ static int known_merge(struct known *known, devoff_t start, devoff_t end, bool *
 	return error;
 }
 
-int known_refresh(struct media *media, struct known *known, bool *more)
+int poisoned_refresh(struct media *media, struct poisoned *poisoned, bool *more)
 {
 	uint64_t size = media_size(media);
 	devoff_t at = 0, bad;
@@ -118,30 +118,30 @@ int known_refresh(struct media *media, struct known *known, bool *more)
 
 	*more = false;
 	while (!error && at < size && media_bad_find(media, at, size - at, &bad, &length)) {
-		if (!iset_covers(&known->bad, bad, bad + length)) {
-			known_probe_on(media, bad + length);
+		if (!iset_covers(&poisoned->bad, bad, bad + length)) {
+			poisoned_probe_on(media, bad + length);
 			media_bad_find(media, bad, size - bad, &bad, &length);
 		}
-		error = known_merge(known, bad, bad + length, more);
+		error = poisoned_merge(poisoned, bad, bad + length, more);
 		at = bad + length;
 	}
 	return error;
 }
 
-int known_list(const struct known *known, struct media_poison **out, size_t *count)
+int poisoned_list(const struct poisoned *poisoned, struct media_poison **out, size_t *count)
 {
-	struct media_poison *list = calloc(known->bad.count + 1, sizeof(*list));
+	struct media_poison *list = calloc(poisoned->bad.count + 1, sizeof(*list));
 
 	if (!list)
 		return -ENOMEM;
-	for (size_t i = 0; i < known->bad.count; i++) {
-		const struct iset_range *range = &known->bad.ranges[i];
+	for (size_t i = 0; i < poisoned->bad.count; i++) {
+		const struct iset_range *range = &poisoned->bad.ranges[i];
 
 		list[i].offset = range->start;
 		list[i].length = range->end - range->start;
-		list[i].latent = range->tag == KNOWN_MET;
+		list[i].latent = range->tag == POISONED_MET;
 	}
 	*out = list;
-	*count = known->bad.count;
+	*count = poisoned->bad.count;
 	return 0;
 }
