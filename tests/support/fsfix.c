@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <sys/stat.h>
 
+#include "format/chunk_format.h"
 #include "journal/journal.h"
 #include "notify/poison_log.h"
 
@@ -245,4 +246,39 @@ void fsfix_destroy(struct fsfix *fix)
 	snprintf(poison, sizeof(poison), "%s.poison", fix->path);
 	unlink(poison);
 	fix->path[0] = '\0';
+}
+
+/* --- names ---------------------------------------------------------------------------------------------------------------- */
+
+static const struct fs_who fsfix_who = {.uid = 1000, .gid = 1000};
+
+static int fsfix_make(struct fsfix *fix, inum_t dir, const char *name, mode_t mode, inum_t *ino)
+{
+	struct fs_attr attr;
+	int error = fs_create(fix->fs, &fsfix_who, dir, name, mode, 0, &attr);
+
+	if (error)
+		return error;
+	fs_forget(fix->fs, attr.ino, 1);
+	*ino = attr.ino;
+	return 0;
+}
+
+int fsfix_mkfile(struct fsfix *fix, inum_t dir, const char *name, inum_t *ino)
+{
+	return fsfix_make(fix, dir, name, S_IFREG | 0644, ino);
+}
+
+int fsfix_mkdir(struct fsfix *fix, inum_t dir, const char *name, inum_t *ino)
+{
+	return fsfix_make(fix, dir, name, S_IFDIR | 0755, ino);
+}
+
+int fsfix_lookup(struct fsfix *fix, inum_t dir, const char *name, struct fs_attr *attr)
+{
+	int error = fs_lookup(fix->fs, dir, name, attr);
+
+	if (!error)
+		fs_forget(fix->fs, attr->ino, 1);
+	return error;
 }

@@ -36,4 +36,9 @@ void fsfix_destroy(struct fsfix *fix);
 /* A copy of the file's bytes, holes kept. For tests that compare or damage images. */
 int fsfix_copy_file(const char *from, const char *to);
 
+/* As user 1000, without keeping the lookup reference. */
+int fsfix_mkfile(struct fsfix *fix, inum_t dir, const char *name, inum_t *ino);
+int fsfix_mkdir(struct fsfix *fix, inum_t dir, const char *name, inum_t *ino);
+int fsfix_lookup(struct fsfix *fix, inum_t dir, const char *name, struct fs_attr *attr);
+
 #endif
