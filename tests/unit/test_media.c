@@ -1,0 +1,672 @@
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "media/device.h"
+#include "media/guard.h"
+#include "media/media.h"
+#include "media/media_types.h"
+
+#define IMAGE_BYTES (8u << 20)
+
+static char directory[256];
+static char image[300];
+static struct media *media;
+static struct why why;
+
+static struct {
+	int count;
+	struct media_fault last;
+} seen;
+
+static void record_fault(void *arg, const struct media_fault *fault)
+{
+	seen.count++;
+	seen.last = *fault;
+}
+
+static bool make_directory(void)
+{
+	const char *base = getenv("TMPDIR");
+
+	if (!base)
+		base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	snprintf(directory, sizeof(directory), "%s/mendfs-media-XXXXXX", base);
+	if (!mkdtemp(directory))
+		return false;
+	snprintf(image, sizeof(image), "%s/image", directory);
+	return true;
+}
+
+static int open_with(bool readonly, uint64_t create_bytes, bool resize)
+{
+	struct media_options options = {
+		.readonly = readonly, .create_bytes = create_bytes, .resize = resize};
+
+	return media_open(image, &options, &why, &media);
+}
+
+static void setup(void)
+{
+	ck_assert(make_directory());
+	memset(&seen, 0, sizeof(seen));
+	ck_assert_int_eq(open_with(false, IMAGE_BYTES, false), 0);
+	media_set_fault_handler(media, record_fault, NULL);
+}
+
+static void teardown(void)
+{
+	if (media)
+		media_close(media);
+	media = NULL;
+	unlink(image);
+	rmdir(directory);
+}
+
+static void fill(unsigned char *buffer, size_t length, unsigned seed)
+{
+	for (size_t i = 0; i < length; i++)
+		buffer[i] = (unsigned char)(rand_r(&seed) >> 4);
+}
+
+START_TEST(what_is_written_at_any_offset_is_read_back)
+{
+	static unsigned char model[1 << 20], out[1 << 20], in[70000];
+	unsigned seed = 7;
+
+	fill(model, sizeof(model), 1);
+	ck_assert_int_eq(media_write(media, 4096, model, sizeof(model), NULL), 0);
+	for (int i = 0; i < 3000; i++) {
+		size_t length = (size_t)rand_r(&seed) % (i % 2 ? 200 : sizeof(in));
+		size_t offset = (size_t)rand_r(&seed) % (sizeof(model) - length);
+
+		fill(in, length, (unsigned)i);
+		ck_assert_int_eq(media_write(media, 4096 + offset, in, length, NULL), 0);
+		memcpy(model + offset, in, length);
+		ck_assert_int_eq(media_read(media, 4096 + offset, out, length, NULL), 0);
+		ck_assert_int_eq(memcmp(out, in, length), 0);
+	}
+	ck_assert_int_eq(media_read(media, 4096, out, sizeof(out), NULL), 0);
+	ck_assert_int_eq(memcmp(out, model, sizeof(out)), 0);
+}
+END_TEST
+
+START_TEST(zero_clears_exactly_the_range)
+{
+	static unsigned char out[600000];
+
+	memset(out, 0xff, sizeof(out));
+	ck_assert_int_eq(media_write(media, 0, out, sizeof(out), NULL), 0);
+	ck_assert_int_eq(media_zero(media, 777, 500001, NULL), 0);
+	ck_assert_int_eq(media_read(media, 0, out, sizeof(out), NULL), 0);
+	for (size_t i = 0; i < sizeof(out); i++)
+		ck_assert_uint_eq(out[i], i >= 777 && i < 777 + 500001 ? 0 : 0xff);
+}
+END_TEST
+
+START_TEST(a_line_is_stored_whole_and_only_aligned)
+{
+	unsigned char line[64], out[192];
+
+	fill(line, sizeof(line), 3);
+	ck_assert_int_eq(media_write_line(media, 64, line, NULL), 0);
+	ck_assert_int_eq(media_read(media, 0, out, sizeof(out), NULL), 0);
+	ck_assert_int_eq(memcmp(out + 64, line, 64), 0);
+	ck_assert_uint_eq(out[63], 0);
+	ck_assert_uint_eq(out[128], 0);
+	ck_assert_int_eq(media_write_line(media, 8, line, NULL), -EINVAL);
+}
+END_TEST
+
+START_TEST(ranges_past_the_end_are_refused)
+{
+	unsigned char byte = 1;
+
+	ck_assert_int_eq(media_read(media, IMAGE_BYTES, &byte, 1, NULL), -ERANGE);
+	ck_assert_int_eq(media_write(media, IMAGE_BYTES - 1, "ab", 2, NULL), -ERANGE);
+	ck_assert_int_eq(media_zero(media, 4096, UINT64_MAX, NULL), -ERANGE);
+	ck_assert_int_eq(media_read(media, UINT64_MAX, &byte, 1, NULL), -ERANGE);
+	ck_assert_int_eq(media_read(media, IMAGE_BYTES, &byte, 0, NULL), 0);
+}
+END_TEST
+
+START_TEST(synced_bytes_are_in_the_file_after_a_close)
+{
+	char text[] = "here to stay", out[sizeof(text)];
+	int fd;
+
+	ck_assert_int_eq(media_write(media, IMAGE_BYTES - sizeof(text), text, sizeof(text), NULL), 0);
+	media_drain(media);
+	ck_assert_int_eq(media_sync(media), 0);
+	ck_assert_int_eq(media_close(media), 0);
+	media = NULL;
+	fd = open(image, O_RDONLY);
+	ck_assert_int_eq(pread(fd, out, sizeof(out), IMAGE_BYTES - sizeof(text)), sizeof(out));
+	close(fd);
+	ck_assert_str_eq(out, text);
+}
+END_TEST
+
+START_TEST(a_readonly_mapping_reads_and_refuses_writes)
+{
+	unsigned char byte = 9;
+
+	ck_assert_int_eq(media_write(media, 5, &byte, 1, NULL), 0);
+	ck_assert_int_eq(media_close(media), 0);
+	ck_assert_int_eq(open_with(true, 0, false), 0);
+	byte = 0;
+	ck_assert_int_eq(media_read(media, 5, &byte, 1, NULL), 0);
+	ck_assert_uint_eq(byte, 9);
+	ck_assert_int_eq(media_write(media, 5, &byte, 1, NULL), -EROFS);
+	ck_assert_int_eq(media_zero(media, 5, 1, NULL), -EROFS);
+	ck_assert_int_eq(media_write_line(media, 64, &byte, NULL), -EROFS);
+	ck_assert_int_eq(media_clear(media, 0, 512), -EROFS);
+	ck_assert_int_eq(media_sync(media), 0);
+}
+END_TEST
+
+START_TEST(a_known_bad_range_is_never_touched_and_ends_the_read)
+{
+	unsigned char out[4096], in[4096];
+	uint64_t bad_length;
+	devoff_t bad = 0;
+
+	fill(in, sizeof(in), 5);
+	ck_assert_int_eq(media_write(media, 0, in, sizeof(in), NULL), 0);
+	ck_assert(!media_bad_any(media));
+	ck_assert_int_eq(media_bad_add(media, 1025, 1), 0);
+	ck_assert(media_bad_any(media));
+	ck_assert(media_bad_find(media, 0, 4096, &bad, &bad_length));
+	ck_assert_uint_eq(bad, 1024);
+	ck_assert_uint_eq(bad_length, 512);
+	memset(out, 0, sizeof(out));
+	ck_assert_int_eq(media_read(media, 1, out, 4000, &bad), -EIO);
+	ck_assert_uint_eq(bad, 1024);
+	ck_assert_int_eq(memcmp(out, in + 1, 1023), 0);
+	ck_assert_uint_eq(out[1023], 0);
+	ck_assert_int_eq(media_read(media, 1536, out, 2560, NULL), 0);
+	ck_assert_int_eq(media_write(media, 1100, in, 1, &bad), -EIO);
+	ck_assert_uint_eq(bad, 1100);
+	ck_assert_int_eq(media_bad_remove(media, 1024, 512), 0);
+	ck_assert(!media_bad_any(media));
+	ck_assert_int_eq(media_read(media, 0, out, 4096, NULL), 0);
+	ck_assert_int_eq(memcmp(out, in, 4096), 0);
+	ck_assert_int_eq(seen.count, 0);
+}
+END_TEST
+
+START_TEST(a_shrunk_file_loses_what_is_missing_and_says_so_once)
+{
+	unsigned char out[8192];
+	devoff_t bad = 0;
+	struct media_counts counts;
+
+	ck_assert_int_eq(truncate(image, 1 << 20), 0);
+	ck_assert_int_eq(media_read(media, (1 << 20) - 4096, out, 8192, &bad), -EIO);
+	ck_assert_uint_eq(bad, 1 << 20);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_int_eq(seen.last.kind, MEDIA_FAULT_MISSING);
+	ck_assert_uint_eq(seen.last.offset, 1 << 20);
+	ck_assert_uint_eq(seen.last.length, IMAGE_BYTES - (1 << 20));
+	ck_assert_int_eq(media_write(media, IMAGE_BYTES - 10, out, 10, &bad), -EIO);
+	ck_assert_int_eq(seen.count, 1);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 0);
+	ck_assert_int_eq(media_read(media, 0, out, 8192, NULL), 0);
+}
+END_TEST
+
+START_TEST(counts_add_up)
+{
+	unsigned char buffer[100] = {0};
+	struct media_counts counts;
+
+	ck_assert_int_eq(media_write(media, 0, buffer, 100, NULL), 0);
+	ck_assert_int_eq(media_zero(media, 0, 50, NULL), 0);
+	ck_assert_int_eq(media_read(media, 0, buffer, 10, NULL), 0);
+	media_drain(media);
+	ck_assert_int_eq(media_sync(media), 0);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.writes, 2);
+	ck_assert_uint_eq(counts.write_bytes, 150);
+	ck_assert_uint_eq(counts.reads, 1);
+	ck_assert_uint_eq(counts.read_bytes, 10);
+	ck_assert_uint_eq(counts.drains, 1);
+	ck_assert_uint_eq(counts.syncs, 1);
+}
+END_TEST
+
+START_TEST(a_failed_msync_is_remembered)
+{
+	unsigned char byte = 1;
+
+	/* An address that is no longer mapped is the failure that can be had without a broken disk. */
+	ck_assert_int_eq(media_write(media, 0, &byte, 1, NULL), 0);
+	ck_assert_int_eq(munmap(media->map.base, 4096), 0);
+	ck_assert_int_eq(media_sync(media), -ENOMEM);
+	ck_assert_ptr_ne(mmap(media->map.base, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			      media->fd, 0),
+			 MAP_FAILED);
+	ck_assert_int_eq(media_sync(media), -ENOMEM);
+	ck_assert_int_eq(media_close(media), -ENOMEM);
+	media = NULL;
+}
+END_TEST
+
+START_TEST(forced_cacheline_granularity_stores_and_drains)
+{
+	static unsigned char in[300000], out[300000];
+
+	media_close(media);
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	ck_assert_int_eq(open_with(false, 0, false), 0);
+	unsetenv("PMEM2_FORCE_GRANULARITY");
+	ck_assert_int_eq(media_granularity(media), MEDIA_CACHELINE);
+	ck_assert_str_eq(media_granularity_name(MEDIA_CACHELINE), "cacheline");
+	fill(in, sizeof(in), 8);
+	ck_assert_int_eq(media_write(media, 13, in, sizeof(in), NULL), 0);
+	media_drain(media);
+	ck_assert_int_eq(media_read(media, 13, out, sizeof(out), NULL), 0);
+	ck_assert_int_eq(memcmp(in, out, sizeof(in)), 0);
+	ck_assert_int_eq(media_sync(media), 0);
+}
+END_TEST
+
+START_TEST(an_existing_image_keeps_its_size_unless_resize_is_asked)
+{
+	media_close(media);
+	ck_assert_int_eq(open_with(false, 2 * IMAGE_BYTES, false), 0);
+	ck_assert_uint_eq(media_size(media), IMAGE_BYTES);
+	media_close(media);
+	ck_assert_int_eq(open_with(false, 2 * IMAGE_BYTES, true), 0);
+	ck_assert_uint_eq(media_size(media), 2 * IMAGE_BYTES);
+	ck_assert_uint_eq(media_alignment(media) % 4096, 0);
+	ck_assert(!media_is_device(media));
+	ck_assert_str_eq(media_path(media), image);
+}
+END_TEST
+
+START_TEST(the_real_path_survives_a_change_of_directory)
+{
+	struct media_options options = {0};
+
+	media_close(media);
+	ck_assert_int_eq(chdir(directory), 0);
+	ck_assert_int_eq(media_open("image", &options, &why, &media), 0);
+	ck_assert_int_eq(chdir("/"), 0);
+	ck_assert_str_eq(media_path(media), "image");
+	ck_assert_int_eq(access(media_real_path(media), F_OK), 0);
+}
+END_TEST
+
+static void expect_refusal(const char *path, uint64_t create_bytes, int error, const char *word)
+{
+	struct media_options options = {.create_bytes = create_bytes};
+	struct media *none = NULL;
+
+	ck_assert_int_eq(media_open(path, &options, &why, &none), error);
+	ck_assert_ptr_null(none);
+	ck_assert_msg(strstr(why.text, word) != NULL, "\"%s\" lacks \"%s\"", why.text, word);
+	ck_assert_ptr_null(strchr(why.text, '\n'));
+}
+
+START_TEST(what_cannot_be_used_is_refused_with_a_reason)
+{
+	char path[320];
+
+	expect_refusal(directory, 0, -ENOTSUP, "directory");
+	expect_refusal("/dev/null", 0, -ENOTSUP, "device-dax");
+	snprintf(path, sizeof(path), "%s/none", directory);
+	expect_refusal(path, 0, -ENOENT, "No such file");
+	expect_refusal(path, 100, -EINVAL, "size");
+	ck_assert_int_eq(access(path, F_OK), -1);
+	expect_refusal(path, INT64_MAX, -EFBIG, "none"); /* by us or by the host */
+	ck_assert_int_eq(access(path, F_OK), -1);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	expect_refusal(path, 0, -ENOTSUP, "neither");
+	unlink(path);
+	ck_assert_int_eq(close(creat(path, 0600)), 0);
+	expect_refusal(path, 0, -EINVAL, "less than one block");
+	unlink(path);
+}
+END_TEST
+
+START_TEST(a_tebibyte_of_nothing_opens_at_once)
+{
+	unsigned char byte = 7;
+
+	media_close(media);
+	unlink(image);
+	ck_assert_int_eq(open_with(false, UINT64_C(1) << 40, false), 0);
+	ck_assert_int_eq(media_write(media, (UINT64_C(1) << 40) - 1, &byte, 1, NULL), 0);
+	ck_assert_int_eq(media_sync(media), 0);
+}
+END_TEST
+
+/* A /sys of our own, of one dax device. */
+static void fake_sysfs(const char *driver, const char *size)
+{
+	char command[2048];
+
+	snprintf(command, sizeof(command),
+		 "cd %s && mkdir -p sys/dev/char sys/bus/dax/devices sys/devices/dax0.0 sys/class/dax && "
+		 "ln -sfn ../../devices/dax0.0 sys/dev/char/%u:%u && "
+		 "ln -sfn ../../../devices/dax0.0 sys/bus/dax/devices/dax0.0 && "
+		 "ln -sfn ../../class/dax sys/devices/dax0.0/subsystem && "
+		 "ln -sfn ../../bus/dax/drivers/%s sys/devices/dax0.0/driver && "
+		 "printf '%s\\n' > sys/devices/dax0.0/size",
+		 directory, major(makedev(252, 5)), minor(makedev(252, 5)), driver, size);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static void remove_sysfs(void)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "rm -rf %s/sys", directory);
+	ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(a_dax_device_is_known_by_sysfs_and_system_ram_is_refused)
+{
+	struct stat st = {.st_mode = S_IFCHR, .st_rdev = makedev(252, 5)};
+	bool is_device = false;
+	char sysfs[300];
+	uint64_t size;
+
+	snprintf(sysfs, sizeof(sysfs), "%s/sys", directory);
+	fake_sysfs("device_dax", "526385152");
+	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &is_device), 0);
+	ck_assert(is_device);
+	ck_assert_int_eq(device_size(sysfs, &st, &why, &size), 0);
+	ck_assert_uint_eq(size, 526385152);
+	fake_sysfs("kmem", "lots");
+	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &is_device), -ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(why.text, "daxctl reconfigure-device"));
+	ck_assert_int_eq(device_explain_missing(sysfs, "/dev/dax0.0", -ENOENT, &why), -ENOTSUP);
+	ck_assert_int_eq(device_size(sysfs, &st, &why, &size), -EIO);
+	st.st_mode = S_IFBLK;
+	ck_assert_int_eq(device_check(sysfs, "/dev/sda", &st, &why, &is_device), -ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(why.text, "block device"));
+	remove_sysfs();
+}
+END_TEST
+
+static volatile sig_atomic_t previous_called;
+static sigjmp_buf previous_jump;
+
+static void previous_handler(int signal_number)
+{
+	previous_called++;
+	siglongjmp(previous_jump, 1);
+}
+
+/* In a child, where no handler of ours is installed yet. */
+static int run_previous_handler_child(void)
+{
+	struct media_options options = {0};
+	struct media *m;
+	int fd = memfd_create("empty", 0);
+	volatile char *trap = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	char buffer[10];
+
+	signal(SIGBUS, previous_handler);
+	if (media_open(image, &options, &why, &m) < 0)
+		return 1;
+	if (sigsetjmp(previous_jump, 1) == 0)
+		(void)trap[0];
+	if (previous_called != 1)
+		return 2;
+	/* A fault on the caller's own buffer inside the copy is none of ours either. */
+	if (sigsetjmp(previous_jump, 1) == 0)
+		media_write(m, 0, (const char *)trap, 10, NULL);
+	if (previous_called != 2)
+		return 3;
+	return media_read(m, 0, buffer, sizeof(buffer), NULL) == 0 ? 0 : 4;
+}
+
+START_TEST(a_sigbus_elsewhere_goes_to_the_previous_handler)
+{
+	struct media_options options = {0};
+	pid_t pid;
+	int status;
+
+	/* guard_install() is once per process: exec a fresh one. */
+	media_close(media);
+	media = NULL;
+	pid = fork();
+	if (pid == 0) {
+		execl("/proc/self/exe", "test_media", "--previous-handler", image, (char *)NULL);
+		_exit(99);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	ck_assert_int_eq(media_open(image, &options, &why, &media), 0);
+}
+END_TEST
+
+#define FULL_BYTES (256u << 20)
+
+static bool mount_small_tmpfs(void)
+{
+	return mount("none", directory, "tmpfs", 0, "size=64m") == 0;
+}
+
+static bool can_mount_tmpfs(void)
+{
+	bool can = make_directory();
+
+	can = can && mount_small_tmpfs() && umount2(directory, MNT_DETACH) == 0;
+	rmdir(directory);
+	return can;
+}
+
+static devoff_t fill_until_refused(void)
+{
+	static unsigned char chunk[65536];
+	devoff_t offset = 0, bad;
+	int error = 0;
+
+	memset(chunk, 0x5a, sizeof(chunk));
+	while (offset < FULL_BYTES) {
+		error = media_write(media, offset, chunk, sizeof(chunk), &bad);
+		if (error)
+			break;
+		offset += sizeof(chunk);
+	}
+	ck_assert_int_eq(error, -ENOSPC);
+	return offset;
+}
+
+START_TEST(a_sparse_image_on_a_full_host_refuses_and_recovers)
+{
+	unsigned char out[4096];
+	struct media_counts counts;
+	devoff_t reached;
+
+	media_close(media);
+	media = NULL;
+	unlink(image);
+	ck_assert(mount_small_tmpfs());
+	ck_assert_int_eq(open_with(false, FULL_BYTES, false), 0);
+	media_set_fault_handler(media, record_fault, NULL);
+	reached = fill_until_refused();
+	ck_assert_uint_gt(reached, 32u << 20);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_int_eq(seen.last.kind, MEDIA_FAULT_HOST_FULL);
+	/* Again: no second event. A load of a hole there, which tmpfs cannot back either, reads zeros. */
+	ck_assert_int_eq(media_write(media, 200u << 20, out, 4096, NULL), -ENOSPC);
+	ck_assert_int_eq(media_zero(media, 200u << 20, 4096, NULL), -ENOSPC);
+	ck_assert_int_eq(media_write_line(media, 200u << 20, out, NULL), -ENOSPC);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_int_eq(media_read(media, 210u << 20, out, 4096, NULL), 0);
+	ck_assert_uint_eq(out[100], 0);
+	ck_assert(!media_bad_any(media));
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 0);
+	/* Freed and used again. */
+	ck_assert_int_eq(fallocate(media_fd(media), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				   16 << 20),
+			 0);
+	ck_assert_int_eq(media_write(media, 200u << 20, out, 4096, NULL), 0);
+	fill_until_refused();
+	ck_assert_int_eq(seen.count, 2);
+	ck_assert_int_eq(media_read(media, reached - 4096, out, 4096, NULL), 0);
+	ck_assert_uint_eq(out[4095], 0x5a);
+	ck_assert_int_eq(media_sync(media), 0);
+	media_close(media);
+	media = NULL;
+	ck_assert_int_eq(umount2(directory, MNT_DETACH), 0);
+}
+END_TEST
+
+static size_t recorded_bytes;
+
+static size_t recording_store(struct media *m, devoff_t offset, const void *from, size_t length,
+			      struct guard_fault *fault)
+{
+	recorded_bytes += length;
+	return media_backend_mapped.store(m, offset, from, length, fault);
+}
+
+START_TEST(a_backend_in_between_sees_every_store)
+{
+	struct media_backend recording = media_backend_mapped;
+	unsigned char buffer[1000] = {0};
+
+	recording.store = recording_store;
+	media->backend = &recording;
+	ck_assert_int_eq(media_write(media, 4000, buffer, sizeof(buffer), NULL), 0);
+	ck_assert_uint_eq(recorded_bytes, sizeof(buffer));
+	media->backend = &media_backend_mapped;
+}
+END_TEST
+
+static void *write_and_sync(void *arg)
+{
+	unsigned char buffer[4096];
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	for (int i = 0; i < 2000; i++) {
+		devoff_t offset = (unsigned)rand_r(&seed) % (IMAGE_BYTES - 4096);
+
+		memset(buffer, i, sizeof(buffer));
+		media_write(media, offset, buffer, (unsigned)rand_r(&seed) % 4096, NULL);
+		media_read(media, offset, buffer, sizeof(buffer), NULL);
+		if (i % 100 == 0)
+			media_sync(media);
+		media_drain(media);
+	}
+	return NULL;
+}
+
+START_TEST(threads_write_read_and_sync_side_by_side)
+{
+	struct media_counts counts;
+	pthread_t threads[4];
+
+	for (uintptr_t i = 0; i < 4; i++)
+		pthread_create(&threads[i], NULL, write_and_sync, (void *)(i + 1));
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.writes, 8000);
+	ck_assert_uint_eq(counts.reads, 8000);
+}
+END_TEST
+
+static void *write_own_bytes(void *arg)
+{
+	uintptr_t which = (uintptr_t)arg;
+	unsigned char byte;
+
+	/* Every line is shared by both threads, byte by byte. */
+	for (unsigned round = 0; round < 20; round++)
+		for (devoff_t at = which; at < 8192; at += 2) {
+			byte = (unsigned char)(round + at);
+			media_write(media, at, &byte, 1, NULL);
+		}
+	return NULL;
+}
+
+START_TEST(neighbours_in_one_line_do_not_lose_each_others_bytes)
+{
+	unsigned char out[8192];
+	pthread_t threads[2];
+
+	for (uintptr_t i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, write_own_bytes, (void *)i);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	ck_assert_int_eq(media_read(media, 0, out, sizeof(out), NULL), 0);
+	for (unsigned i = 0; i < sizeof(out); i++)
+		ck_assert_uint_eq(out[i], (unsigned char)(19 + i));
+}
+END_TEST
+
+static void add_tests(TCase *tc)
+{
+	tcase_add_test(tc, what_is_written_at_any_offset_is_read_back);
+	tcase_add_test(tc, zero_clears_exactly_the_range);
+	tcase_add_test(tc, a_line_is_stored_whole_and_only_aligned);
+	tcase_add_test(tc, ranges_past_the_end_are_refused);
+	tcase_add_test(tc, synced_bytes_are_in_the_file_after_a_close);
+	tcase_add_test(tc, a_readonly_mapping_reads_and_refuses_writes);
+	tcase_add_test(tc, a_known_bad_range_is_never_touched_and_ends_the_read);
+	tcase_add_test(tc, a_shrunk_file_loses_what_is_missing_and_says_so_once);
+	tcase_add_test(tc, counts_add_up);
+	tcase_add_test(tc, a_failed_msync_is_remembered);
+	tcase_add_test(tc, forced_cacheline_granularity_stores_and_drains);
+	tcase_add_test(tc, an_existing_image_keeps_its_size_unless_resize_is_asked);
+	tcase_add_test(tc, the_real_path_survives_a_change_of_directory);
+	tcase_add_test(tc, what_cannot_be_used_is_refused_with_a_reason);
+	tcase_add_test(tc, a_tebibyte_of_nothing_opens_at_once);
+	tcase_add_test(tc, a_dax_device_is_known_by_sysfs_and_system_ram_is_refused);
+	tcase_add_test(tc, a_sigbus_elsewhere_goes_to_the_previous_handler);
+	tcase_add_test(tc, a_backend_in_between_sees_every_store);
+	tcase_add_test(tc, threads_write_read_and_sync_side_by_side);
+	tcase_add_test(tc, neighbours_in_one_line_do_not_lose_each_others_bytes);
+}
+
+int main(int argc, char **argv)
+{
+	Suite *suite = suite_create("media");
+	TCase *tc = tcase_create("media");
+	SRunner *runner;
+	int failed;
+	bool full;
+
+	if (argc == 3 && strcmp(argv[1], "--previous-handler") == 0) {
+		snprintf(image, sizeof(image), "%s", argv[2]);
+		return run_previous_handler_child();
+	}
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 120);
+	add_tests(tc);
+	full = can_mount_tmpfs();
+	if (full)
+		tcase_add_test(tc, a_sparse_image_on_a_full_host_refuses_and_recovers);
+	else
+		printf("SKIP: a full host: mounting a small tmpfs needs root\n");
+	suite_add_tcase(suite, tc);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	if (failed)
+		return 1;
+	return full ? 0 : 77;
+}
