@@ -171,6 +171,7 @@ static void mount_init_trees(struct fs *fs)
 
 static int mount_start_notify(struct fs *fs, struct mount_known *known)
 {
+	struct notify_known *list = calloc(known->ranges.count + 1, sizeof(*list));
 	struct notify_setup setup = {
 		.journal = fs->journal,
 		.rmap = &fs->rmap,
@@ -179,14 +180,19 @@ static int mount_start_notify(struct fs *fs, struct mount_known *known)
 		.events = fs->events,
 		.ops = &fs_holder_ops,
 		.holder = fs,
+		.known = list,
+		.count_known = known->ranges.count,
 	};
-	int error = notify_create(&setup, &fs->notify);
+	int error = list ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < known->ranges.count && !error; i++) {
 		const struct iset_range *range = &known->ranges.ranges[i];
 
-		notify_report(fs->notify, range->start, range->end - range->start, range->tag);
+		list[i] = (struct notify_known){range->start, range->end - range->start, range->tag};
 	}
+	if (!error)
+		error = notify_create(&setup, &fs->notify);
+	free(list);
 	return error;
 }
 

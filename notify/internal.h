@@ -45,6 +45,7 @@ struct notify {
 	_Atomic uint64_t sigbus_count; /* over all mounts; the root block follows */
 	/* The thread's own: */
 	uint64_t dram_cause;
+	bool is_shut_down; /* and said so */
 	bool tail_is_held; /* something of the log is not in the trees: its entries must stay */
 	uint64_t trim_to, trim_sequence;
 	pthread_t thread;
@@ -76,6 +77,8 @@ uint64_t notify_now_ns(void);
 
 /* thread.c */
 void *notify_main(void *arg);
+/* The holder stops changing anything, and subscribers are told, once. On the thread only. */
+void notify_shutdown(struct notify *notify, const char *reason);
 /* fail.c: one range of the queue that failed: into the ledger, then everybody is told. 0 or the error that kept it out of the trees. */
 int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag);
 /* One range of the queue that is good again. */

@@ -318,12 +318,13 @@ static int notify_load_tree(struct notify *notify, const struct span_tree *tree)
 	return btree_walk(&tree->tree, &from, &to, known_visit, notify->media);
 }
 
-static int notify_load_trees(struct notify *notify, uint64_t *tail)
+static int notify_load_trees(struct notify *notify, uint64_t *tail, uint64_t *flags)
 {
 	int rc;
 
 	journal_read_begin(notify->journal);
 	*tail = root_get(notify->journal, ROOT_POISON_LOG_TAIL);
+	*flags = root_get(notify->journal, ROOT_FLAGS);
 	atomic_store(&notify->sigbus_count, root_get(notify->journal, ROOT_SIGBUS));
 	rc = notify_load_tree(notify, &notify->ledger.badblocks);
 	if (rc == 0)
@@ -349,13 +350,14 @@ static int log_visit(void *arg, const struct poison_entry *entry)
 static int notify_load(struct notify *notify)
 {
 	const struct notify_setup *setup = &notify->setup;
-	uint64_t tail = 0;
-	int rc = notify_load_trees(notify, &tail);
+	uint64_t tail = 0, flags = 0;
+	int rc = notify_load_trees(notify, &tail, &flags);
 
-	if (rc) {
+	if (rc)
 		log_error("the ledger of bad blocks cannot be read: read-only");
+	if (rc || flags & ROOT_FLAG_METADATA_LOST) {
 		notify->tail_is_held = true;
-		journal_shutdown(notify->journal);
+		notify->is_shut_down = true;
 		setup->ops->shutdown(setup->holder, "metadata_lost");
 	}
 	poison_log_trim(setup->log, tail);

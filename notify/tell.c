@@ -101,6 +101,8 @@ static void tell_metadata_block(struct notify *notify, const struct cause *cause
 		tell_block_is_good(notify, offset, cause->source);
 	if (!again || !action_is_none(&event))
 		event_publish(setup->events, &event);
+	if (event.type == EVENT_METADATA_LOST)
+		notify_shutdown(notify, "metadata_lost");
 }
 
 static void tell_super(struct notify *notify, const struct cause *cause, const struct owner_meta *meta, bool again)

@@ -69,18 +69,26 @@ static void notify_handle_batch(struct notify *notify, const struct work *work)
 	}
 }
 
+void notify_shutdown(struct notify *notify, const char *reason)
+{
+	const struct event event = {.type = EVENT_SHUTDOWN, .reasons = reason};
+
+	if (notify->is_shut_down)
+		return;
+	notify->is_shut_down = true;
+	notify->setup.ops->shutdown(notify->setup.holder, reason);
+	event_publish(notify->setup.events, &event);
+}
+
 static void notify_handle_special(struct notify *notify, const struct work *work)
 {
 	const struct notify_setup *setup = &notify->setup;
-	struct event event = {.type = EVENT_HOST_FULL, .device_offset = work->host_full_offset, .error = ENOSPC};
+	const struct event event = {.type = EVENT_HOST_FULL, .device_offset = work->host_full_offset, .error = ENOSPC};
 
 	if (work->is_host_full)
 		event_publish(setup->events, &event);
-	if (work->is_gone) {
-		event = (struct event){.type = EVENT_SHUTDOWN, .reasons = "device_removed", .error = ENODEV};
-		setup->ops->shutdown(setup->holder, "device_removed");
-		event_publish(setup->events, &event);
-	}
+	if (work->is_gone)
+		notify_shutdown(notify, "device_removed");
 	for (size_t i = 0; i < work->count_bad_copies; i++)
 		notify_repair_copy(notify, &work->bad_copies[i]);
 }
