@@ -37,6 +37,7 @@ struct peer {
 struct control {
 	struct fs *fs;
 	struct claim *claim;
+	int claim_socket; /* the claim's; -1: none */
 	char *device, *mountpoint;
 	const struct control_hooks *hooks;
 	void *hooks_arg;
@@ -236,7 +237,7 @@ static void *acceptor_main(void *arg)
 	while (!atomic_load(&control->stopping)) {
 		struct pollfd items[3] = {
 			{.fd = control->wake, .events = POLLIN},
-			{.fd = control->claim ? claim_socket_fd(control->claim) : -1, .events = POLLIN},
+			{.fd = control->claim_socket, .events = POLLIN},
 			{.fd = mounted_socket(control), .events = POLLIN},
 		};
 
@@ -283,6 +284,7 @@ static struct control *control_create(struct fs *fs, struct claim *claim, const 
 		return NULL;
 	control->fs = fs;
 	control->claim = claim;
+	control->claim_socket = claim ? claim_socket_fd(claim) : -1;
 	control->hooks = options->hooks;
 	control->hooks_arg = options->hooks_arg;
 	control->mounted_socket = -1;

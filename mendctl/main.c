@@ -38,6 +38,15 @@ static int check_usage(const struct subcommand *command, const struct options *o
 	return command->check ? command->check(options, why) : 0;
 }
 
+/* One line, whatever names it quotes. */
+static void complain(const char *text)
+{
+	fputs("mendctl: ", stderr);
+	for (; *text; text++)
+		putc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, stderr);
+	putc('\n', stderr);
+}
+
 static int run(const struct subcommand *command, const struct options *options)
 {
 	struct why why = {.text = ""};
@@ -48,7 +57,7 @@ static int run(const struct subcommand *command, const struct options *options)
 	}
 	if (!command->run(command, options, &why))
 		return EXIT_SUCCESS;
-	fprintf(stderr, "mendctl: %s\n", why.text);
+	complain(why.text);
 	return EXIT_FAILURE;
 }
 
@@ -60,7 +69,7 @@ static int print_version(void)
 
 static int usage_error(const char *text)
 {
-	fprintf(stderr, "mendctl: %s\n", text);
+	complain(text);
 	return EXIT_USAGE;
 }
 

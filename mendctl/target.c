@@ -12,7 +12,9 @@
 
 #include "media/claim.h"
 
-#define FINISHING_SECONDS 30
+#define FINISHING_MS 30000
+#define SILENT_MS 2000
+#define SAY_MS 1000
 #define FINISHING_STEP_MS 100
 
 /* Without looking at it: the path made absolute, dots left as they are. */
@@ -84,36 +86,73 @@ int target_connect(const struct mount_entry *mount, struct why *why, struct targ
 	return why_set(why, -ENOMEM, "out of memory");
 }
 
-static void say_waiting(const char *name, const struct claim_holder *holder)
+static int64_t now_ms(void)
 {
-	fprintf(stderr, "mendctl: %s: waiting for process %d to finish with it\n", name, (int)holder->pid);
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* 0: nobody holds it. 1: connected. -EBUSY where it never became either. */
+/* 1: connected. 0: ask again. */
+static int try_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
+{
+	struct why reason;
+	int error = client_open_inode(st, &reason, client);
+
+	if (!error)
+		return 1;
+	return error == -ENOENT ? 0 : why_set(why, error, "%s: %s", name, reason.text);
+}
+
+static int still_held(const char *name, const struct claim_holder *holder, struct why *why)
+{
+	return why_set(why, -EBUSY, "%s is held by process %d, which %s; try again", name, (int)holder->pid,
+		       holder->state == CLAIM_SILENT ? "does not answer" : "does not finish with it");
+}
+
+/* 0: nobody holds it. 1: connected. -EBUSY where it became neither in time. */
 static int wait_for_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
 {
-	struct timespec step = {.tv_nsec = FINISHING_STEP_MS * 1000000};
+	const struct timespec step = {.tv_nsec = FINISHING_STEP_MS * 1000000};
+	int64_t begin = now_ms();
+	bool said = false;
 
-	for (int tick = 0; tick < FINISHING_SECONDS * 1000 / FINISHING_STEP_MS; tick++) {
+	for (;;) {
 		struct claim_holder holder;
-		struct why reason;
-		int error;
+		int64_t waited = now_ms() - begin;
+		int result;
 
 		claim_query(st, &holder);
 		if (holder.state == CLAIM_NONE)
 			return 0;
-		if (holder.state == CLAIM_SERVING) {
-			error = client_open_inode(st, &reason, client);
-			if (!error)
-				return 1;
-			if (error != -ENOENT)
-				return why_set(why, error, "%s: %s", name, reason.text);
-		}
-		if (tick * FINISHING_STEP_MS == 1000)
-			say_waiting(name, &holder);
+		result = holder.state == CLAIM_SERVING ? try_holder(name, st, why, client) : 0;
+		if (result)
+			return result;
+		if (waited > (holder.state == CLAIM_FINISHING ? FINISHING_MS : SILENT_MS))
+			return still_held(name, &holder, why);
+		if (waited > SAY_MS && !said)
+			fprintf(stderr, "mendctl: %s: waiting for process %d to finish with it\n", name, (int)holder.pid);
+		said = waited > SAY_MS;
 		nanosleep(&step, NULL);
 	}
-	return why_set(why, -EBUSY, "%s is busy: its holder does not finish; try again", name);
+}
+
+/* 0: it is not seen from here. */
+static dev_t device_of_mount(const char *mountpoint)
+{
+	struct mount_entry *entries;
+	const struct mount_entry *mount;
+	struct why why;
+	dev_t dev = 0;
+
+	if (!mountpoint || mounts_read(&entries, &why))
+		return 0;
+	mount = mounts_by_path(entries, mountpoint);
+	if (mount)
+		dev = mount->dev;
+	mounts_free(entries);
+	return dev;
 }
 
 static int find_source(const char *name, struct why *why, struct target *out)
@@ -132,8 +171,10 @@ static int find_source(const char *name, struct why *why, struct target *out)
 	if (result < 0)
 		return result;
 	out->source = strdup(name);
-	if (result > 0)
+	if (result > 0) {
 		out->mountpoint = strdup(client_mountpoint(out->client));
+		out->dev = device_of_mount(out->mountpoint);
+	}
 	if (out->source && (!result || out->mountpoint))
 		return 0;
 	target_fini(out);
