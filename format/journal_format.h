@@ -25,7 +25,7 @@ struct format_journal_head {
 static_assert(sizeof(struct format_journal_head) == 64, "one line");
 
 enum format_record_type {
-	FORMAT_RECORD_TX = 0x33,   /* items, then their lines */
+	FORMAT_RECORD_TX = 0x33,   /* items, zeros up to a multiple of 64, then their lines */
 	FORMAT_RECORD_JUMP = 0x5a, /* header only: the next record is at jump_to */
 	FORMAT_RECORD_MARK = 0xa5, /* header only: states durable_up_to (PAGE media) */
 };
@@ -40,7 +40,7 @@ struct format_record_header {
 	struct le16 items;
 	struct le64 durable_up_to; /* every record up to this sequence was durable when this one was written */
 	struct le32 epoch;
-	struct le32 boot;   /* hash of the host's boot_id: the same boot means that page cache survived (PAGE media) */
+	struct le32 boot;   /* hash of the host's boot_id: the same boot means that page cache survived (PAGE media); 0: durable when written */
 	struct le64 offset; /* own place in the ring; for a jump: the place of the next record */
 };
 static_assert(sizeof(struct format_record_header) == 64, "one line");

@@ -67,7 +67,7 @@ static int write_copies(struct journal *journal, unsigned copy)
 	TAILQ_FOREACH(cb, &journal->dirty, dirty_link) {
 		error = chunk_locate(journal, cb->buf.address, offset);
 		if (error)
-			return error;
+			return error == -ENOENT ? -EUCLEAN : error;
 		if (!offset[copy])
 			continue;
 		error = block_write(journal, cb, copy, offset[copy]);

@@ -187,6 +187,7 @@ static unsigned entry_pick(struct journal *journal, const struct chunk_entry *en
 	return first;
 }
 
+/* The first chunk with a free block: where the hint says, in steady state. */
 static int chunk_find_free(struct journal *journal, uint64_t *chunk, struct chunk_entry *entry)
 {
 	uint64_t chunks = root_get(journal, ROOT_CHUNKS);

@@ -295,7 +295,7 @@ static int sync_mark(struct journal *journal, uint64_t covered)
 	int error;
 
 	pthread_rwlock_wrlock(&journal->lock);
-	if (!log_has_room(ring, LOG_SLACK_BYTES)) {
+	if (!log_has_room(ring, ring->slack_bytes / 2)) {
 		error = checkpoint_run(journal, ring->epoch);
 		pthread_rwlock_unlock(&journal->lock);
 		return error;
@@ -320,7 +320,7 @@ static void raise_durable(struct journal *journal, uint64_t covered)
 static int sync_round(struct journal *journal)
 {
 	uint64_t covered = journal->log.next_sequence - 1;
-	bool needs_mark = covered > journal->log.durable && !journal_is_readonly(journal);
+	bool needs_mark = journal->log.last_tx > journal->log.durable;
 	int error = sync_media(journal); /* durable: data and records, but no record says so yet */
 
 	if (error || !needs_mark)
@@ -336,7 +336,7 @@ int journal_sync(struct journal *journal)
 	uint64_t needed, round;
 	int error = 0;
 
-	if (journal->sync_error || !journal->log.paged)
+	if (journal->sync_error || !journal->log.paged || journal->readonly)
 		return journal->sync_error;
 	pthread_mutex_lock(&journal->sync_mutex);
 	needed = journal->sync_started + 1; /* a round that is under way may have begun too early for us */

@@ -9,6 +9,8 @@
 #include "util/log.h"
 
 #define LOG_ATTEMPTS 8
+#define LOG_RING_MIN_BYTES (64u << 10)
+#define LOG_SLACK_MAX_BYTES (32u << 10)
 
 uint32_t log_boot_id(void)
 {
@@ -35,7 +37,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	const struct area *area = &super->areas[AREA_JOURNAL];
 
 	memset(ring, 0, sizeof(*ring));
-	if (area->length_bytes <= LOG_HEAD_BYTES + 4 * LOG_SLACK_BYTES)
+	if (area->length_bytes < LOG_HEAD_BYTES + LOG_RING_MIN_BYTES)
 		return -EUCLEAN;
 	ring->media = media;
 	ring->super = super;
@@ -46,6 +48,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	}
 	ring->ring_bytes = area->length_bytes - LOG_HEAD_BYTES;
 	ring->record_limit = round_down_u64(min_u64(ring->ring_bytes / 4, LOG_RECORD_MAX_BYTES), LINE_BYTES);
+	ring->slack_bytes = round_down_u64(min_u64(ring->ring_bytes / 8, LOG_SLACK_MAX_BYTES), LINE_BYTES);
 	ring->paged = media_granularity(media) == MEDIA_PAGE;
 	ring->boot = log_boot_id();
 	ring->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);

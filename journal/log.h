@@ -15,7 +15,6 @@
 #include "media/media.h"
 
 #define LOG_RECORD_MAX_BYTES (256u << 10)
-#define LOG_SLACK_BYTES 4096u /* kept for marks and jumps when a transaction is let in */
 #define LOG_HEAD_BYTES BLOCK_BYTES
 
 struct log_ring {
@@ -25,14 +24,15 @@ struct log_ring {
 	devoff_t head[2], ring[2]; /* device bytes */
 	uint64_t ring_bytes;
 	uint64_t record_limit; /* bytes of the longest record */
+	uint64_t slack_bytes;  /* kept for what a checkpoint logs when a transaction is let in */
 	uint8_t *record;       /* staging, record_limit bytes */
 	uint64_t cursor;       /* where the next record goes */
 	uint64_t tail_offset, tail_sequence;
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
 	bool paged;	 /* stores are durable after media_sync() only */
-	uint64_t last_tx; /* sequence of the last TX record */
-	uint64_t synced;  /* what new records state as durable_up_to */
+	uint64_t synced; /* what new records state as durable_up_to */
+	_Atomic uint64_t last_tx; /* sequence of the last TX record */
 	_Atomic uint64_t next_sequence;
 	_Atomic uint64_t durable; /* acknowledged: would survive a crash of the host */
 	_Atomic uint64_t used_bytes;

@@ -48,27 +48,28 @@ unsigned tx_room(const struct tx *tx)
 
 /* --- begin -------------------------------------------------------------------------------------------------------- */
 
-static bool tx_has_space(struct journal *journal)
+static bool log_has_tx_room(struct log_ring *ring)
 {
-	return log_has_room(&journal->log, journal->log.record_limit + LOG_SLACK_BYTES) &&
-	       journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit;
+	return log_has_room(ring, ring->record_limit + ring->slack_bytes);
 }
 
 static int tx_make_space(struct journal *journal)
 {
 	int error;
 
-	if (tx_has_space(journal))
+	if (log_has_tx_room(&journal->log) && journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit)
 		return 0;
 	error = checkpoint_run(journal, journal->log.epoch);
-	if (tx_has_space(journal))
+	if (journal->sync_error)
+		return -EIO;
+	/* What could not be written home stays in the cache; while the ring has room nothing is lost by going on. */
+	if (log_has_tx_room(&journal->log))
 		return 0;
-	/* Blocks that cannot be written home may fill the cache, but while the ring has room nothing is lost by going on. */
-	if (log_has_room(&journal->log, journal->log.record_limit + LOG_SLACK_BYTES) && error != -EIO)
-		return error ? error : 0;
+	if (error == -ENOSPC) /* of the host: may pass */
+		return error;
 	log_error("the journal is full and cannot be emptied: no more changes");
 	journal_shutdown(journal);
-	return error ? error : -EIO;
+	return -EIO;
 }
 
 static int tx_may_begin(struct journal *journal)
@@ -345,7 +346,7 @@ int tx_commit(struct tx *tx, uint64_t *sequence)
 	if (number)
 		journal->transactions++;
 	else
-		number = journal->log.next_sequence - 1;
+		number = journal->log.last_tx;
 	if (sequence)
 		*sequence = number;
 	tx_finish(tx, true, number);

@@ -26,7 +26,9 @@ int tx_join(struct tx *tx, struct buf *buf);
 unsigned tx_room(const struct tx *tx);
 /*
  * Commit. BYTE and CACHELINE media: durable on return. PAGE: visible to a remount on this boot, durable after journal_sync(). The lock
- * is released and tx is gone, also on error. *sequence (may be NULL) names it for tx_is_durable(). Errors other than 0 shut the journal down.
+ * is released and tx is gone, also on error. *sequence (may be NULL) names it for tx_is_durable(). On any error the transaction has been aborted
+ * as by tx_abort(): -EIO, -ENOSPC (the host's filesystem is full) before anything was stored, -EROFS after a shutdown; the journal
+ * shuts down only where a record that failed may be found by a replay.
  */
 int tx_commit(struct tx *tx, uint64_t *sequence);
 void tx_abort(struct tx *tx);
