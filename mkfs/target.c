@@ -204,7 +204,8 @@ static int probe_run(int fd, const char *path, struct why *why)
 
 static int target_check_others(struct media *media, struct why *why)
 {
-	int fd, error = probe_twin(media, &fd);
+	int fd = -1;
+	int error = probe_twin(media, &fd);
 
 	if (error)
 		return why_set(why, error, "%s cannot be read: %s; use -f to overwrite it",
