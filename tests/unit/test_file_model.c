@@ -1,0 +1,245 @@
+/*
+ * Random operations on several files against copies in memory: every byte, every size; remounts, copies of the image as a kill would leave it, and
+ * a full check now and then. MENDFS_STEPS sets how many steps.
+ */
+#include "tests/support/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/support/random.h"
+
+#define FILES 5
+#define FILE_MAX (192u << 10)
+#define KEEP FALLOC_FL_KEEP_SIZE
+
+struct model_file {
+	inum_t ino;
+	uint8_t bytes[FILE_MAX];
+	uint64_t size;
+};
+
+struct model {
+	struct fsfix fix;
+	struct random random;
+	struct model_file files[FILES];
+	uint64_t step;
+};
+
+static struct model model;
+
+static uint64_t pick(uint64_t below)
+{
+	return below ? random_below(&model.random, below) : 0;
+}
+
+/* Often on a block's edge, often small. */
+static uint64_t pick_pos(uint64_t below)
+{
+	uint64_t pos = pick(below);
+
+	return pick(3) ? pos : round_down_u64(pos, BLOCK_BYTES);
+}
+
+static uint64_t pick_length(uint64_t most)
+{
+	uint64_t length = pick(4) ? pick(min_u64(most, 20000)) : pick(most);
+
+	return pick(3) ? length : round_down_u64(length, BLOCK_BYTES);
+}
+
+static void expect_file(struct fsfix *fix, const struct model_file *f, uint64_t pos, uint64_t length)
+{
+	static uint8_t buffer[FILE_MAX];
+	size_t done;
+
+	expect_equal(fs_read(fix->fs, f->ino, pos, buffer, length, &done), 0);
+	expect_equal(done, pos < f->size ? min_u64(length, f->size - pos) : 0);
+	for (size_t i = 0; i < done; i++)
+		if (buffer[i] != f->bytes[pos + i])
+			ck_abort_msg("step %llu: inode %llu byte %llu is %02x, not %02x",
+				     (unsigned long long)model.step, (unsigned long long)f->ino,
+				     (unsigned long long)(pos + i), buffer[i], f->bytes[pos + i]);
+}
+
+static void expect_all(struct fsfix *fix)
+{
+	for (unsigned i = 0; i < FILES; i++) {
+		expect_equal(files_size(fix, model.files[i].ino), model.files[i].size);
+		expect_file(fix, &model.files[i], 0, FILE_MAX);
+	}
+}
+
+static void step_write(struct model_file *f)
+{
+	static uint8_t buffer[FILE_MAX];
+	uint64_t pos = pick(4) ? pick_pos(f->size + 1) : pick_pos(FILE_MAX);
+	uint64_t length = pick_length(FILE_MAX - pos);
+	size_t done;
+
+	for (uint64_t i = 0; i < length; i++)
+		buffer[i] = (uint8_t)random_next(&model.random);
+	expect_equal(fs_write(model.fix.fs, f->ino, pos, buffer, length, &done), 0);
+	expect_equal(done, length);
+	memcpy(f->bytes + pos, buffer, length);
+	if (length)
+		f->size = max_u64(f->size, pos + length);
+}
+
+static void step_append(struct model_file *f)
+{
+	uint8_t buffer[5000];
+	uint64_t length = min_u64(pick(sizeof(buffer)), FILE_MAX - f->size);
+	size_t done;
+
+	memset(buffer, (int)model.step, length);
+	expect_equal(fs_append(model.fix.fs, f->ino, buffer, length, &done), 0);
+	memcpy(f->bytes + f->size, buffer, length);
+	f->size += length;
+}
+
+static void step_truncate(struct model_file *f)
+{
+	uint64_t size = pick(3) ? pick_pos(f->size + 1) : pick_pos(FILE_MAX);
+
+	files_truncate(&model.fix, f->ino, size);
+	if (size < f->size)
+		memset(f->bytes + size, 0, f->size - size);
+	f->size = size;
+}
+
+static void step_fallocate(struct model_file *f)
+{
+	static const int modes[] = {0, KEEP, KEEP | FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, KEEP | FALLOC_FL_ZERO_RANGE};
+	int mode = modes[pick(ARRAY_SIZE(modes))];
+	uint64_t pos = pick_pos(FILE_MAX - 1), length = 1 + pick_length(FILE_MAX - pos - 1);
+
+	expect_equal(fs_fallocate(model.fix.fs, f->ino, mode, pos, length), 0);
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		memset(f->bytes + pos, 0, length);
+	if (!(mode & KEEP))
+		f->size = max_u64(f->size, pos + length);
+}
+
+static void step_copy(struct model_file *from, struct model_file *to)
+{
+	uint64_t from_pos = pick_pos(from->size + 1), to_pos = pick_pos(FILE_MAX);
+	uint64_t length = pick_length(FILE_MAX - to_pos), done, whole;
+	uint64_t gap = from_pos > to_pos ? from_pos - to_pos : to_pos - from_pos;
+	int error;
+
+	if (from_pos == 0 && pick(2))
+		length = FILE_MAX - to_pos;
+	whole = from_pos < from->size ? min_u64(length, from->size - from_pos) : 0;
+	error = fs_copy_range(model.fix.fs, from->ino, from_pos, to->ino, to_pos, length, &done);
+	if (from == to && gap < whole) {
+		expect_equal(error, -EINVAL);
+		return;
+	}
+	expect_equal(error, 0);
+	expect_equal(done, whole);
+	memmove(to->bytes + to_pos, from->bytes + from_pos, whole);
+	if (whole)
+		to->size = max_u64(to->size, to_pos + whole);
+}
+
+static void step_clone(struct model_file *from, struct model_file *to)
+{
+	if (from == to)
+		return;
+	expect_equal(fs_clone(model.fix.fs, from->ino, to->ino), 0);
+	memcpy(to->bytes, from->bytes, FILE_MAX);
+	to->size = from->size;
+}
+
+static void step_replace(struct model_file *f)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "file%u", (unsigned)(f - model.files));
+	expect_equal(fs_unlink(model.fix.fs, FS_ROOT_INO, name), 0);
+	expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &f->ino), 0);
+	memset(f->bytes, 0, FILE_MAX);
+	f->size = 0;
+}
+
+/* The image as it is now, mounted elsewhere: what kill -9 would leave. All that was acknowledged is there. */
+static void step_crash(void)
+{
+	struct fsfix copy = {.options = model.fix.options};
+
+	snprintf(copy.path, sizeof(copy.path), "%.200s.kill", model.fix.path);
+	expect_equal(fsfix_copy_file(model.fix.path, copy.path), 0);
+	expect_equal(fsfix_mount(&copy), 0);
+	expect_all(&copy);
+	files_check(&copy);
+	fsfix_destroy(&copy);
+}
+
+static void step(void)
+{
+	struct model_file *f = &model.files[pick(FILES)];
+	uint64_t what = pick(1000);
+
+	if (what < 350)
+		step_write(f);
+	else if (what < 450)
+		step_append(f);
+	else if (what < 550)
+		step_truncate(f);
+	else if (what < 650)
+		step_fallocate(f);
+	else if (what < 800)
+		step_copy(&model.files[pick(FILES)], f);
+	else if (what < 840)
+		step_clone(&model.files[pick(FILES)], f);
+	else if (what < 850)
+		step_replace(f);
+	else if (what < 997)
+		expect_file(&model.fix, f, pick_pos(FILE_MAX), pick_length(FILE_MAX));
+	else if (what < 999)
+		step_crash();
+	else
+		expect_equal(fsfix_remount(&model.fix), 0);
+}
+
+START_TEST(files_are_what_was_written_to_them)
+{
+	const char *given = getenv("MENDFS_STEPS");
+	uint64_t steps = given ? strtoull(given, NULL, 0) : 20000;
+
+	model.random = random_start("file_model");
+	expect_equal(fsfix_create_mounted(&model.fix, 32u << 20), 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "file%u", i);
+		expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &model.files[i].ino), 0);
+	}
+	for (model.step = 0; model.step < steps; model.step++) {
+		step();
+		if (model.step % 1000 == 999) {
+			expect_all(&model.fix);
+			files_check(&model.fix);
+		}
+	}
+	expect_all(&model.fix);
+	expect_equal(fsfix_remount(&model.fix), 0);
+	expect_all(&model.fix);
+	files_check(&model.fix);
+	fsfix_destroy(&model.fix);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("file_model");
+	TCase *tests = tcase_create("file_model");
+
+	tcase_set_timeout(tests, 600);
+	tcase_add_test(tests, files_are_what_was_written_to_them);
+	suite_add_tcase(suite, tests);
+	return files_run(suite);
+}
