@@ -41,7 +41,9 @@ bool alloc_has_busy(struct alloc *alloc);
 typedef int alloc_visit_fn(void *arg, blkno_t start, uint64_t count);
 int alloc_walk(struct alloc *alloc, blkno_t start, uint64_t count, alloc_visit_fn *visit, void *arg);
 uint64_t alloc_free_blocks(struct alloc *alloc); /* the counter, busy included */
-uint64_t alloc_longest(struct alloc *alloc);
+/* Of these, kept for metadata and deletes: requests without use_reserve leave them alone. */
+uint64_t alloc_reserve_blocks(const struct alloc *alloc);
+uint64_t alloc_longest(struct alloc *alloc); /* free run, busy or not; 0 also when the tree cannot be read */
 const struct btree *alloc_tree(struct alloc *alloc);
 
 #endif

@@ -47,7 +47,7 @@ static size_t iset_upper(const struct iset *set, size_t from, uint64_t pos)
 	return low;
 }
 
-static int iset_reserve(struct iset *set, size_t count)
+int iset_reserve(struct iset *set, size_t count)
 {
 	size_t capacity = set->capacity ? set->capacity : 8;
 	struct iset_range *ranges;

@@ -24,6 +24,8 @@ void iset_init(struct iset *set);
 void iset_fini(struct iset *set);
 /* `to` is uninitialised before it. 0 or -ENOMEM (then it is empty). */
 int iset_copy(struct iset *to, const struct iset *from);
+/* Room for `count` ranges in all: an add needs at most two more than there are, a remove one. 0, -ENOMEM. */
+int iset_reserve(struct iset *set, size_t count);
 /* 0, -EINVAL (start >= end), -ENOMEM (nothing changed). */
 int iset_add(struct iset *set, uint64_t start, uint64_t end, uint32_t tag);
 int iset_remove(struct iset *set, uint64_t start, uint64_t end);

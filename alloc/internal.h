@@ -1,0 +1,52 @@
+/* What the files of this folder share. */
+#ifndef ALLOC_INTERNAL_H
+#define ALLOC_INTERNAL_H
+
+#include <pthread.h>
+
+#include "alloc/alloc.h"
+#include "alloc/busy.h"
+
+struct run {
+	blkno_t start;
+	uint64_t count;
+};
+
+static inline blkno_t run_end(const struct run *run)
+{
+	return run->start + run->count;
+}
+
+struct alloc {
+	struct journal *journal;
+	struct btree tree;
+	uint64_t total_blocks;
+
+	pthread_mutex_t mutex; /* the rest; taken inside the metadata lock */
+	blkno_t cursor;
+	struct busy busy;
+	struct iset reserved;
+	/* Of the open transaction: */
+	bool hooked;
+	struct run *taken; /* by alloc_take_exact(): reservations of it end at commit */
+	size_t taken_count, taken_capacity;
+	uint64_t taken_reserved_blocks; /* how much of that is still in `reserved` */
+};
+
+/* The free tree: which runs there are, whoever may have them. */
+extern const struct btree_ops free_ops;
+/* The run that holds this block. 0, -ENOENT; -EUCLEAN: not a run of this device. */
+int free_find(const struct alloc *alloc, blkno_t block, struct run *out);
+int free_unpack(const struct alloc *alloc, struct run *to, const struct btree_key *key,
+		const void *value, size_t length);
+/* Take `part` out of the run `whole`. */
+int free_carve(const struct alloc *alloc, struct tx *tx, const struct run *whole,
+	       const struct run *part);
+/* Put a run in. -EUCLEAN when some of it is there. */
+int free_merge(const struct alloc *alloc, struct tx *tx, const struct run *run);
+
+/* Choose a run for this request. The mutex and the metadata lock are held. 0, -ENOSPC, -EIO,
+ * -EUCLEAN. */
+int pick_run(const struct alloc *alloc, const struct alloc_request *request, struct run *out);
+
+#endif

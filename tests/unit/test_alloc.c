@@ -1,0 +1,610 @@
+#include "alloc/alloc.h"
+
+#include <check.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/support/expect.h"
+#include "tests/support/fake_journal.h"
+#include "tests/support/random.h"
+
+#define BLOCKS 4096u
+#define RESERVE 64u /* of so small a device */
+
+struct fixture {
+	struct journal *journal;
+	struct alloc *alloc;
+	struct tx *tx;
+};
+
+static void begin(struct fixture *f)
+{
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &f->tx), 0);
+}
+
+static int end(struct fixture *f, int error)
+{
+	if (error < 0)
+		tx_abort(f->tx);
+	else
+		expect_equal(tx_commit(f->tx, NULL), 0);
+	return error;
+}
+
+static int give(struct fixture *f, blkno_t start, uint64_t count)
+{
+	begin(f);
+	return end(f, alloc_give(f->alloc, f->tx, start, count));
+}
+
+static int take_exact(struct fixture *f, blkno_t start, uint64_t count)
+{
+	begin(f);
+	return end(f, alloc_take_exact(f->alloc, f->tx, start, count));
+}
+
+static int take(struct fixture *f, const struct alloc_request *request, blkno_t *start,
+		uint64_t *count)
+{
+	begin(f);
+	return end(f, alloc_take(f->alloc, f->tx, request, start, count));
+}
+
+static void fixture_open(struct fixture *f, uint64_t blocks)
+{
+	f->journal = fake_create(blocks * BLOCK_BYTES);
+	expect_equal(alloc_create(f->journal, &f->alloc), 0);
+	expect_equal(give(f, 0, blocks), 0);
+}
+
+static void fixture_close(struct fixture *f)
+{
+	expect_equal(fake_references(f->journal), 0);
+	alloc_destroy(f->alloc);
+	fake_destroy(f->journal);
+}
+
+static void assert_taken(struct fixture *f, struct alloc_request request, blkno_t want_start,
+			 uint64_t want_count)
+{
+	uint64_t count;
+	blkno_t start;
+
+	ck_assert_int_eq(take(f, &request, &start, &count), 0);
+	ck_assert_uint_eq(start, want_start);
+	ck_assert_uint_eq(count, want_count);
+}
+
+static void assert_refused(struct fixture *f, struct alloc_request request)
+{
+	uint64_t count;
+	blkno_t start;
+
+	ck_assert_int_eq(take(f, &request, &start, &count), -ENOSPC);
+}
+
+/* --- sentences --- */
+
+START_TEST(the_goal_is_taken_first)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	assert_taken(&f, (struct alloc_request){.goal = 1000, .want_blocks = 10}, 1000, 10);
+	assert_taken(&f, (struct alloc_request){.goal = 1010, .want_blocks = 10}, 1010, 10);
+	ck_assert_uint_eq(alloc_free_blocks(f.alloc), BLOCKS - 20);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(without_a_goal_a_cursor_rolls)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 10}, 0, 10);
+	ck_assert_int_eq(give(&f, 0, 5), 0);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 5}, 10, 5);
+	assert_taken(&f, (struct alloc_request){.want_blocks = BLOCKS, .use_reserve = true}, 15,
+		     BLOCKS - 15);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 1, .use_reserve = true}, 0, 1);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(aligned_runs_are_found_when_they_exist)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	ck_assert_int_eq(give(&f, 100, 600), 0); /* long, but with no aligned 512 in it */
+	ck_assert_int_eq(give(&f, 1024, 512), 0);
+	ck_assert_int_eq(give(&f, 2000, 700), 0); /* 2048 .. 2560 */
+	assert_taken(&f, (struct alloc_request){.want_blocks = 512, .align_blocks = 512}, 1024,
+		     512);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 512, .align_blocks = 512}, 2048,
+		     512);
+	assert_taken(
+	    &f,
+	    (struct alloc_request){.want_blocks = 512, .align_blocks = 512, .use_reserve = true},
+	    100, 512);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(want_of_too_much_gets_the_longest_run)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	ck_assert_int_eq(give(&f, 10, 20), 0);
+	ck_assert_int_eq(give(&f, 1000, 300), 0);
+	ck_assert_int_eq(give(&f, 3000, 100), 0);
+	ck_assert_uint_eq(alloc_longest(f.alloc), 300);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 2000, .use_reserve = true}, 1000,
+		     300);
+	assert_refused(&f, (struct alloc_request){
+			       .want_blocks = 2000, .least_blocks = 101, .use_reserve = true});
+	assert_taken(
+	    &f,
+	    (struct alloc_request){.want_blocks = 2000, .least_blocks = 100, .use_reserve = true},
+	    3000, 100);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(not_before_looks_there_first)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 16, .not_before = 3000}, 3000, 16);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 16, .not_before = 3000}, 3016, 16);
+	assert_taken(
+	    &f,
+	    (struct alloc_request){.want_blocks = 2000, .least_blocks = 2000, .not_before = 3000},
+	    0, 2000);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(data_leave_the_reserve_alone)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_uint_eq(alloc_reserve_blocks(f.alloc), RESERVE);
+	assert_taken(&f, (struct alloc_request){.want_blocks = BLOCKS}, 0, BLOCKS - RESERVE);
+	assert_refused(&f, (struct alloc_request){.want_blocks = 1});
+	assert_taken(&f, (struct alloc_request){.want_blocks = 1, .use_reserve = true},
+		     BLOCKS - RESERVE, 1);
+	fixture_close(&f);
+	fixture_open(&f, 1u << 20);
+	ck_assert_uint_eq(alloc_reserve_blocks(f.alloc), 2048);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(freed_space_is_busy_until_durable)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert(!alloc_has_busy(f.alloc));
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	fake_set_lazy(f.journal, true);
+	ck_assert_int_eq(give(&f, 100, 200), 0);
+	ck_assert(alloc_has_busy(f.alloc));
+	ck_assert_uint_eq(alloc_free_blocks(f.alloc), 200);
+	assert_refused(&f, (struct alloc_request){.want_blocks = 1, .use_reserve = true});
+	fake_make_durable(f.journal);
+	ck_assert(!alloc_has_busy(f.alloc));
+	assert_taken(&f, (struct alloc_request){.want_blocks = 300, .use_reserve = true}, 100, 200);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(what_one_transaction_frees_it_may_not_use)
+{
+	struct alloc_request any = {.want_blocks = 1, .use_reserve = true};
+	struct fixture f;
+	uint64_t count;
+	blkno_t start;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	begin(&f);
+	ck_assert_int_eq(alloc_give(f.alloc, f.tx, 100, 200), 0);
+	ck_assert_int_eq(alloc_take(f.alloc, f.tx, &any, &start, &count), -ENOSPC);
+	tx_abort(f.tx);
+	ck_assert(!alloc_has_busy(f.alloc));
+	ck_assert_uint_eq(alloc_free_blocks(f.alloc), 0);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(an_aborted_free_of_busy_space_keeps_it_busy)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	fake_set_lazy(f.journal, true);
+	ck_assert_int_eq(give(&f, 100, 10), 0);
+	begin(&f);
+	ck_assert_int_eq(alloc_take_exact(f.alloc, f.tx, 100, 10), 0);
+	ck_assert_int_eq(alloc_give(f.alloc, f.tx, 100, 10), 0);
+	tx_abort(f.tx);
+	ck_assert(alloc_has_busy(f.alloc));
+	assert_refused(&f, (struct alloc_request){.want_blocks = 1, .use_reserve = true});
+	fake_make_durable(f.journal);
+	assert_taken(&f, (struct alloc_request){.want_blocks = 10, .use_reserve = true}, 100, 10);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_reservation_ends_at_commit_and_comes_back_at_abort)
+{
+	struct alloc_request request = {.want_blocks = 100};
+	struct fixture f;
+	uint64_t count;
+	blkno_t start;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(alloc_reserve(f.alloc, &request, &start, &count), 0);
+	ck_assert_uint_eq(start, 0);
+	ck_assert_uint_eq(alloc_free_blocks(f.alloc), BLOCKS);
+	begin(&f);
+	ck_assert_int_eq(alloc_take_exact(f.alloc, f.tx, 0, 60), 0);
+	tx_abort(f.tx);
+	assert_taken(&f, (struct alloc_request){.goal = 10, .want_blocks = 1}, 100, 1);
+	ck_assert_int_eq(take_exact(&f, 0, 60), 0);
+	ck_assert_int_eq(take_exact(&f, 50, 20), -EEXIST);
+	alloc_unreserve(f.alloc, 60, 40);
+	ck_assert_int_eq(give(&f, 0, 60), 0);
+	assert_taken(&f, (struct alloc_request){.goal = 10, .want_blocks = 1}, 10, 1);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(give_refuses_what_is_free_or_outside)
+{
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 100, 100), 0);
+	ck_assert_int_eq(give(&f, 90, 20), -EUCLEAN);
+	ck_assert_int_eq(give(&f, 190, 20), -EUCLEAN);
+	ck_assert_int_eq(give(&f, 10, 1), -EUCLEAN);
+	ck_assert_int_eq(give(&f, 100, 0), -EUCLEAN);
+	ck_assert_int_eq(give(&f, BLOCKS, 1), -EUCLEAN);
+	ck_assert_int_eq(give(&f, 1, UINT64_MAX), -EUCLEAN);
+	ck_assert_int_eq(take_exact(&f, 1, UINT64_MAX), -EUCLEAN);
+	ck_assert_int_eq(give(&f, 100, 100), 0);
+	ck_assert_uint_eq(alloc_longest(f.alloc), BLOCKS);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(runs_beyond_the_device_are_refused)
+{
+	struct fixture f;
+	struct buf *buf;
+
+	fixture_open(&f, BLOCKS);
+	buf = fake_block(f.journal, 0);
+	buf->data[BLOCK_BYTES - 5] = 1; /* the length of the only run */
+	fake_forget_verified(f.journal);
+	ck_assert_int_eq(take_exact(&f, 0, 1), -EUCLEAN);
+	begin(&f);
+	tx_abort(f.tx);
+	fixture_close(&f);
+}
+END_TEST
+
+/* --- the model: a state per block --- */
+
+#define HANDLES 24
+struct handle { /* a reservation, or blocks in use */
+	blkno_t start;
+	uint64_t count;
+};
+struct model {
+	bool is_free[BLOCKS];
+	uint64_t busy_until[BLOCKS]; /* sequence */
+	bool reserved[BLOCKS];
+	struct handle handles[HANDLES];
+	uint64_t durable, sequence; /* as the fake counts them */
+};
+static struct model model;
+
+static bool model_usable(blkno_t block)
+{
+	return model.is_free[block] && model.busy_until[block] <= model.durable &&
+	       !model.reserved[block];
+}
+
+static uint64_t model_longest_usable(void)
+{
+	uint64_t longest = 0, run = 0;
+
+	for (blkno_t block = 0; block < BLOCKS; block++) {
+		run = model_usable(block) ? run + 1 : 0;
+		longest = max_u64(longest, run);
+	}
+	return longest;
+}
+
+static uint64_t model_count(const bool *flags)
+{
+	uint64_t count = 0;
+
+	for (blkno_t block = 0; block < BLOCKS; block++)
+		count += flags[block];
+	return count;
+}
+
+static void model_check_answer(const struct alloc_request *request, int error, blkno_t start,
+			       uint64_t count)
+{
+	uint64_t kept = model_count(model.reserved) + (request->use_reserve ? 0 : RESERVE),
+		 all = model_count(model.is_free);
+	uint64_t available = all > kept ? all - kept : 0, least = max_u64(request->least_blocks, 1);
+
+	if (error < 0) {
+		expect_equal(error, -ENOSPC);
+		expect(min_u64(available, request->want_blocks) < least ||
+		       model_longest_usable() < least);
+		return;
+	}
+	expect(count >= least && count <= request->want_blocks && count <= available &&
+	       start + count <= BLOCKS);
+	for (uint64_t i = 0; i < count; i++)
+		expect(model_usable(start + i));
+	if (request->goal > 0 && request->goal < BLOCKS && model_usable(request->goal) &&
+	    least == 1)
+		expect_equal(start, request->goal);
+}
+
+static struct alloc_request random_request(struct random *random)
+{
+	static const uint64_t wants[] = {1, 1, 3, 16, 100, 512, 700, 5000};
+	struct alloc_request request = {
+	    .want_blocks = wants[random_below(random, ARRAY_SIZE(wants))], .align_blocks = 1};
+
+	if (random_below(random, 2) == 0)
+		request.goal = random_below(random, BLOCKS);
+	if (random_below(random, 4) == 0)
+		request.not_before = random_below(random, BLOCKS);
+	if (random_below(random, 4) == 0)
+		request.align_blocks = 512;
+	if (random_below(random, 4) == 0)
+		request.least_blocks = 1 + random_below(random, request.want_blocks);
+	request.use_reserve = random_below(random, 3) == 0;
+	return request;
+}
+
+static void step_take(struct fixture *f, struct random *random)
+{
+	struct alloc_request request = random_request(random);
+	bool commit = random_below(random, 4) > 0;
+	uint64_t count = 0;
+	blkno_t start = 0;
+	int error;
+
+	begin(f);
+	error = alloc_take(f->alloc, f->tx, &request, &start, &count);
+	model_check_answer(&request, error, start, count);
+	end(f, error == 0 && commit ? 0 : -1);
+	if (error < 0 || !commit)
+		return;
+	model.sequence++;
+	memset(&model.is_free[start], 0, count);
+}
+
+static void step_reserve(struct fixture *f, struct random *random)
+{
+	struct alloc_request request = random_request(random);
+	struct handle *handle = &model.handles[random_below(random, HANDLES)];
+	int error;
+
+	if (handle->count > 0)
+		return;
+	error = alloc_reserve(f->alloc, &request, &handle->start, &handle->count);
+	model_check_answer(&request, error, handle->start, handle->count);
+	if (error == 0)
+		memset(&model.reserved[handle->start], 1, handle->count);
+}
+
+/* Use some reservation from its front, or let go of it. */
+static void step_settle(struct fixture *f, struct random *random)
+{
+	struct handle *handle = &model.handles[random_below(random, HANDLES)];
+	uint64_t part = handle->count > 0 ? 1 + random_below(random, handle->count) : 0;
+	bool commit = random_below(random, 4) > 0;
+
+	if (handle->count == 0)
+		return;
+	if (random_below(random, 3) == 0) {
+		alloc_unreserve(f->alloc, handle->start, part);
+	} else {
+		begin(f);
+		expect_equal(alloc_take_exact(f->alloc, f->tx, handle->start, part), 0);
+		end(f, commit ? 0 : -1);
+		if (!commit)
+			return;
+		model.sequence++;
+		memset(&model.is_free[handle->start], 0, part);
+	}
+	memset(&model.reserved[handle->start], 0, part);
+	handle->start += part;
+	handle->count -= part;
+}
+
+static bool range_is(const bool *flags, blkno_t start, uint64_t count, bool value)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		if (flags[start + i] != value)
+			return false;
+	}
+	return true;
+}
+
+/* Free a few ranges in one transaction, some of them impossible. */
+static void step_give(struct fixture *f, struct random *random)
+{
+	struct handle given[4];
+	unsigned count = 0;
+	int error = 0;
+
+	begin(f);
+	for (unsigned i = 0; i < 4 && error == 0; i++) {
+		blkno_t start = random_below(random, BLOCKS);
+		uint64_t length = min_u64(1 + random_below(random, 120), BLOCKS - start), used = 0;
+
+		while (used < length && !model.is_free[start + used])
+			used++;
+		if (used == 0 || random_below(random, 40) > 0)
+			length = used;
+		if (length == 0)
+			continue;
+		error = alloc_give(f->alloc, f->tx, start, length);
+		expect_equal(error, range_is(model.is_free, start, length, false) ? 0 : -EUCLEAN);
+		if (error < 0)
+			break;
+		given[count++] = (struct handle){start, length};
+		memset(&model.is_free[start], 1, length);
+	}
+	if (error == 0 && random_below(random, 4) == 0)
+		error = -1;
+	end(f, error);
+	model.sequence += error == 0;
+	for (unsigned i = 0; i < count; i++) {
+		if (error < 0)
+			memset(&model.is_free[given[i].start], 0, given[i].count);
+		for (uint64_t k = 0; k < given[i].count && error == 0; k++)
+			model.busy_until[given[i].start + k] = model.sequence;
+	}
+}
+
+static void step_exact(struct fixture *f, struct random *random)
+{
+	blkno_t start = random_below(random, BLOCKS);
+	uint64_t count = min_u64(1 + random_below(random, 40), BLOCKS - start);
+	bool free_all = range_is(model.is_free, start, count, true);
+
+	if (!range_is(model.reserved, start, count, false))
+		return;
+	expect_equal(take_exact(f, start, count), free_all ? 0 : -EEXIST);
+	if (!free_all)
+		return;
+	model.sequence++;
+	memset(&model.is_free[start], 0, count);
+}
+
+/* A remount: what lived in DRAM only is gone, and all that is found is durable. */
+static void step_remount(struct fixture *f)
+{
+	alloc_destroy(f->alloc);
+	expect_equal(alloc_create(f->journal, &f->alloc), 0);
+	fake_make_durable(f->journal);
+	model.durable = model.sequence;
+	memset(model.reserved, 0, sizeof(model.reserved));
+	memset(model.handles, 0, sizeof(model.handles));
+}
+
+static void random_step(struct fixture *f, struct random *random)
+{
+	uint64_t dice = random_below(random, 1000);
+
+	if (dice < 200) {
+		step_take(f, random);
+	} else if (dice < 400) {
+		step_reserve(f, random);
+	} else if (dice < 600) {
+		step_settle(f, random);
+	} else if (dice < 900) {
+		step_give(f, random);
+	} else if (dice < 940) {
+		step_exact(f, random);
+	} else if (dice < 998) {
+		fake_make_durable(f->journal);
+		model.durable = model.sequence;
+	} else {
+		step_remount(f);
+	}
+}
+
+static int mark_free(void *arg, blkno_t start, uint64_t count)
+{
+	bool *seen = arg;
+
+	expect(count > 0 && start + count <= BLOCKS && range_is(seen, start, count, false));
+	memset(seen + start, 1, count);
+	return 0;
+}
+
+static void compare_all(struct fixture *f, struct random *random)
+{
+	bool seen[BLOCKS] = {false};
+	blkno_t start = random_below(random, BLOCKS);
+	uint64_t count = 1 + random_below(random, BLOCKS - start), records;
+
+	expect_equal(btree_check(alloc_tree(f->alloc), &records), 0);
+	expect_equal(alloc_free_blocks(f->alloc), model_count(model.is_free));
+	expect_equal(alloc_walk(f->alloc, start, count, mark_free, seen), 0);
+	expect(memcmp(seen + start, model.is_free + start, count) == 0);
+	expect(range_is(seen, 0, start, false) &&
+	       range_is(seen, start + count, BLOCKS - start - count, false));
+}
+
+START_TEST(random_requests_agree_with_a_bitmap)
+{
+	struct random random = random_start("alloc model");
+	struct fixture f;
+
+	fixture_open(&f, BLOCKS);
+	fake_set_lazy(f.journal, true);
+	fake_make_durable(f.journal);
+	memset(&model, 0, sizeof(model));
+	memset(model.is_free, 1, sizeof(model.is_free));
+	for (unsigned step = 0; step < 100000; step++) {
+		random_step(&f, &random);
+		if (step % 50 == 0)
+			compare_all(&f, &random);
+	}
+	compare_all(&f, &random);
+	fixture_close(&f);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("alloc");
+	TCase *sentences = tcase_create("sentences"), *bitmap = tcase_create("model");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_test(sentences, the_goal_is_taken_first);
+	tcase_add_test(sentences, without_a_goal_a_cursor_rolls);
+	tcase_add_test(sentences, aligned_runs_are_found_when_they_exist);
+	tcase_add_test(sentences, want_of_too_much_gets_the_longest_run);
+	tcase_add_test(sentences, not_before_looks_there_first);
+	tcase_add_test(sentences, data_leave_the_reserve_alone);
+	tcase_add_test(sentences, freed_space_is_busy_until_durable);
+	tcase_add_test(sentences, what_one_transaction_frees_it_may_not_use);
+	tcase_add_test(sentences, an_aborted_free_of_busy_space_keeps_it_busy);
+	tcase_add_test(sentences, a_reservation_ends_at_commit_and_comes_back_at_abort);
+	tcase_add_test(sentences, give_refuses_what_is_free_or_outside);
+	tcase_add_test(sentences, runs_beyond_the_device_are_refused);
+	tcase_set_timeout(bitmap, 240);
+	tcase_add_test(bitmap, random_requests_agree_with_a_bitmap);
+	suite_add_tcase(suite, sentences);
+	suite_add_tcase(suite, bitmap);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
