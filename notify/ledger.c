@@ -176,7 +176,6 @@ static int ledger_release_run(const struct ledger *ledger, struct tx *tx, const 
 	struct rmap_record record = *from;
 	int rc;
 
-	record.offset = from->offset + (start - from->start);
 	record.start = start;
 	record.count = end - start;
 	rc = rmap_remove(ledger->rmap, tx, &record);
