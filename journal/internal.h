@@ -83,10 +83,12 @@ struct journal {
 	uint64_t dirty_limit, cache_blocks;
 	struct buf *root; /* held for life */
 	struct tx tx;
+	uint64_t tx_bytes; /* of the longest record that fits now */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
 	uint64_t free_hint;  /* no chunk below has a free block */
 	uint64_t entry_hint; /* no entry of the table below is free */
 	uint64_t retire_sequence;
+	bool recovers;	   /* nobody else knows the journal yet */
 	bool log_is_known; /* read to its end, without a hole */
 	bool readonly;
 	_Atomic bool is_shut_down;
@@ -176,6 +178,7 @@ struct scan {
 	uint64_t end_offset, end_sequence; /* where the next record would be */
 	uint64_t durable_up_to;		   /* the highest one stated anywhere */
 	uint64_t later_count, later_sequence; /* whole records after the first that is missing; the highest sequence */
+	uint64_t later_tx;
 	uint32_t boot;			   /* of the records; 0: durable when written, or none */
 };
 int scan_run(struct log_ring *ring, struct scan *scan);

@@ -157,6 +157,16 @@ static int journal_start(struct journal *journal, struct why *why)
 	return 0;
 }
 
+static int journal_recover(struct journal *journal, struct why *why)
+{
+	int error;
+
+	journal->recovers = true;
+	error = recover_run(journal, why);
+	journal->recovers = false;
+	return error;
+}
+
 int journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
 		 struct journal **out)
 {
@@ -174,7 +184,7 @@ int journal_open(struct media *media, const struct super *super, const struct jo
 	if (!error)
 		error = log_read_heads(&journal->log, why);
 	if (!error)
-		error = recover_run(journal, why);
+		error = journal_recover(journal, why);
 	if (!error)
 		error = journal_start(journal, why);
 	if (error) {

@@ -142,5 +142,7 @@ int load_block(struct journal *journal, struct cache_buf *cb)
 	load_tell_bad(journal, &load, used);
 	cb->half = load.offset[1] && load_is_half(&load);
 	cb->sequence = load.sequence[used];
+	if (cb->half && journal->recovers) /* nobody hears the report yet: the checkpoint that follows makes it whole */
+		cache_set_dirty(cb);
 	return 0;
 }

@@ -152,6 +152,11 @@ static int hold_root(struct journal *journal, struct why *why)
 
 /* --- which records count -------------------------------------------------------------------------------------------- */
 
+static bool record_is_tx(const struct scan_record *record)
+{
+	return le16_get(((const struct format_record_header *)record->bytes)->type) == FORMAT_RECORD_TX;
+}
+
 /* Page cache of another boot is gone: what was not said to be durable may be there in part, in any order. */
 static void discard_undurable(struct journal *journal, struct scan *scan)
 {
@@ -159,9 +164,11 @@ static void discard_undurable(struct journal *journal, struct scan *scan)
 
 	while (kept < scan->count && scan->records[kept].sequence <= scan->durable_up_to)
 		kept++;
-	journal->recovery.discarded = scan->count - kept + scan->later_count;
-	for (size_t i = kept; i < scan->count; i++)
+	journal->recovery.discarded = scan->later_tx;
+	for (size_t i = kept; i < scan->count; i++) {
+		journal->recovery.discarded += record_is_tx(&scan->records[i]);
 		free(scan->records[i].bytes);
+	}
 	scan->count = kept;
 }
 
@@ -187,7 +194,7 @@ static void continue_log(struct journal *journal, const struct scan *scan)
 	uint64_t last_tx = 0;
 
 	for (size_t i = 0; i < scan->count; i++)
-		if (le16_get(((struct format_record_header *)scan->records[i].bytes)->type) == FORMAT_RECORD_TX) {
+		if (record_is_tx(&scan->records[i])) {
 			last_tx = scan->records[i].sequence;
 			journal->recovery.records++;
 		}

@@ -96,6 +96,8 @@ static void scan_later_line(struct log_ring *ring, struct scan *scan, unsigned c
 	scan_note(scan, header);
 	scan->later_sequence = max_u64(scan->later_sequence, sequence);
 	scan->later_count++;
+	if (copy == 0 && le16_get(header->type) == FORMAT_RECORD_TX)
+		scan->later_tx++;
 }
 
 /* Bytes of the window that can be read; those that cannot are zeros. */

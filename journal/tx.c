@@ -9,16 +9,22 @@
 #define BLOCK_LINES (BLOCK_BYTES / LINE_BYTES)
 /* The root block and table blocks are joined on behalf of the caller. */
 #define TX_OWN_BLOCKS 3u
+#define TX_BYTES_MIN (16u << 10)
+
+static unsigned tx_blocks_in(uint64_t record_bytes)
+{
+	uint64_t blocks = (record_bytes - 2 * LINE_BYTES) / (sizeof(struct format_record_item) + BLOCK_BYTES);
+
+	return (unsigned)min_u64(blocks, TX_BLOCKS_MAX);
+}
 
 int tx_init(struct journal *journal)
 {
 	struct tx *tx = &journal->tx;
-	uint64_t worst = sizeof(struct format_record_item) + BLOCK_BYTES;
 
 	tx->journal = journal;
-	tx->limit = (unsigned)((journal->log.record_limit - 2 * LINE_BYTES) / worst);
-	if (tx->limit > TX_BLOCKS_MAX)
-		tx->limit = TX_BLOCKS_MAX;
+	journal->tx_bytes = journal->log.record_limit;
+	tx->limit = tx_blocks_in(journal->tx_bytes);
 	tx->blocks = calloc(tx->limit, sizeof(*tx->blocks));
 	tx->images = aligned_alloc(LINE_BYTES, (size_t)tx->limit * BLOCK_BYTES);
 	return tx->blocks && tx->images ? 0 : -ENOMEM;
@@ -48,22 +54,32 @@ unsigned tx_room(const struct tx *tx)
 
 /* --- begin -------------------------------------------------------------------------------------------------------- */
 
-static bool log_has_tx_room(struct log_ring *ring)
+static bool tx_has_room(struct journal *journal)
 {
-	return log_has_room(ring, ring->record_limit + ring->slack_bytes);
+	return log_has_room(&journal->log, journal->tx_bytes + journal->log.slack_bytes);
+}
+
+/* A ring with many bad places has no room for the longest record, not even when it is empty; shorter ones still serve. */
+static void tx_fit_record(struct journal *journal)
+{
+	journal->tx_bytes = journal->log.record_limit;
+	while (log_is_empty(&journal->log) && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
+		journal->tx_bytes = round_down_u64(journal->tx_bytes / 2, LINE_BYTES);
+	journal->tx.limit = tx_blocks_in(journal->tx_bytes);
 }
 
 static int tx_make_space(struct journal *journal)
 {
 	int error;
 
-	if (log_has_tx_room(&journal->log) && journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit)
+	if (tx_has_room(journal) && journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit)
 		return 0;
 	error = checkpoint_run(journal, journal->log.epoch);
 	if (journal->sync_error)
 		return -EIO;
+	tx_fit_record(journal);
 	/* What could not be written home stays in the cache; while the ring has room nothing is lost by going on. */
-	if (log_has_tx_room(&journal->log))
+	if (tx_has_room(journal))
 		return 0;
 	if (error == -ENOSPC) /* of the host: may pass */
 		return error;
