@@ -226,14 +226,17 @@ int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count
 
 	if (!range_is_sane(alloc, start, count))
 		return -EUCLEAN;
+	error = free_merge(alloc, tx, &run);
+	if (error == 0)
+		error = root_add(tx, ROOT_FREE_BLOCKS, (int64_t)count);
+	if (error < 0)
+		return error;
 	pthread_mutex_lock(&alloc->mutex);
 	error = alloc_hook(alloc, tx);
 	if (error == 0)
 		error = busy_add(&alloc->busy, start, start + count);
 	pthread_mutex_unlock(&alloc->mutex);
-	if (error == 0)
-		error = free_merge(alloc, tx, &run);
-	return error < 0 ? error : root_add(tx, ROOT_FREE_BLOCKS, (int64_t)count);
+	return error;
 }
 
 /* --- questions --- */
