@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #include "media/lines.h"
 
@@ -17,6 +18,7 @@ struct guard {
 	const struct guard_region *volatile region;
 	const unsigned char *volatile cursor;
 	struct guard_fault fault;
+	sigset_t mask; /* before the signal */
 };
 
 /* initial-exec: the handler must not meet a lazily allocated TLS block. */
@@ -24,6 +26,8 @@ static _Thread_local struct guard guard __attribute__((tls_model("initial-exec")
 
 static struct sigaction guard_previous;
 static int guard_install_error;
+
+#define KERNEL_SIGSET_BYTES 8u /* all there is of a sigset_t in a signal frame */
 
 /* Not ours: as if we had never been there. */
 static void guard_pass_on(int signal_number, siginfo_t *info, void *context)
@@ -64,6 +68,7 @@ static void guard_handle(int signal_number, siginfo_t *info, void *context)
 		return;
 	}
 	guard.active = 0;
+	memcpy(&guard.mask, &((ucontext_t *)context)->uc_sigmask, KERNEL_SIGSET_BYTES);
 	guard.fault = (struct guard_fault){
 		.code = info->si_code,
 		.address = (uintptr_t)info->si_addr - (uintptr_t)guard.region->base,
@@ -74,7 +79,6 @@ static void guard_handle(int signal_number, siginfo_t *info, void *context)
 
 static void guard_install_once(void)
 {
-	/* SA_NODEFER: the jump out leaves SIGBUS unblocked without a system call to restore the mask. */
 	struct sigaction action = {
 		.sa_sigaction = guard_handle,
 		.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK,
@@ -224,6 +228,11 @@ static size_t guard_run(const struct guard_region *region, guard_copy_fn *run,
 		guard.active = 0;
 		return copy->length;
 	}
+	/*
+	 * The jump does not restore the mask (saving it would cost a system call for each copy), and SA_NODEFER keeps only SIGBUS out of it:
+	 * ThreadSanitizer's own handler around ours blocks everything.
+	 */
+	pthread_sigmask(SIG_SETMASK, &guard.mask, NULL);
 	*fault = guard.fault;
 	return (size_t)(guard.cursor - watched);
 }

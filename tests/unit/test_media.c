@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -434,7 +435,9 @@ static int run_previous_handler_child(void)
 		media_write(m, 0, (const char *)trap, 10, NULL);
 	if (previous_called != 2)
 		return 3;
-	return media_read(m, 0, buffer, sizeof(buffer), NULL) == 0 ? 0 : 4;
+	if (media_read(m, 0, buffer, sizeof(buffer), NULL) < 0)
+		return 4;
+	return media_close(m) == 0 ? 0 : 5;
 }
 
 START_TEST(a_sigbus_elsewhere_goes_to_the_previous_handler)
@@ -460,9 +463,11 @@ END_TEST
 
 #define FULL_BYTES (256u << 20)
 
+/* In a mount namespace of this process, so that a test that dies leaves nothing mounted. */
 static bool mount_small_tmpfs(void)
 {
-	return mount("none", directory, "tmpfs", 0, "size=64m") == 0;
+	return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("none", directory, "tmpfs", 0, "size=64m") == 0;
 }
 
 static bool can_mount_tmpfs(void)
@@ -643,8 +648,8 @@ static void add_tests(TCase *tc)
 
 int main(int argc, char **argv)
 {
-	Suite *suite = suite_create("media");
-	TCase *tc = tcase_create("media");
+	Suite *suite;
+	TCase *tc;
 	SRunner *runner;
 	int failed;
 	bool full;
@@ -653,6 +658,8 @@ int main(int argc, char **argv)
 		snprintf(image, sizeof(image), "%s", argv[2]);
 		return run_previous_handler_child();
 	}
+	suite = suite_create("media");
+	tc = tcase_create("media");
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	add_tests(tc);
