@@ -59,9 +59,9 @@ static void mounted(void *arg)
 		log_warning("mendctl will not find %s by its mount point, only by %s: %s", server->options.mountpoint,
 			    server->options.source, strerror(-error));
 	control_set_transport(server->control, session_transport(&server->front));
+	daemon_ready();
 	log_info("%s is mounted on %s (%s)", server->options.source, server->options.mountpoint,
 		 session_transport(&server->front));
-	daemon_ready();
 }
 
 static int serve(struct server *server, struct why *why)
