@@ -14,7 +14,11 @@
 #define SUPER_SLOTS 8
 #define SUPER_LABEL_BYTES 64
 #define SUPER_MIN_BYTES (16ull << 20)
-#define JOURNAL_RING_MIN (512ull << 10) /* bytes of the ring in one journal copy, its 4 KiB head not counted */
+/*
+ * Bytes of the ring in one journal copy, its 4 KiB head not counted. The longest record is a quarter of it: with less, the steps of long
+ * operations (100 blocks) would not fit one. With more, it would not fit between two superblock slots.
+ */
+#define JOURNAL_RING_MIN (1792ull << 10)
 #define JOURNAL_RING_MAX (32ull << 20)
 
 static inline devoff_t super_slot_offset(unsigned slot)

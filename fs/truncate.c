@@ -146,7 +146,7 @@ static int reclaim_records(const struct btree *tree, struct tx *tx, inum_t ino, 
 	int error;
 
 	*finished = false;
-	for (i = 0; i < RECLAIM_RECORDS && tx_room(tx) >= RECLAIM_ROOM_BLOCKS; i++) {
+	for (i = 0; i < RECLAIM_RECORDS && (i == 0 || tx_room(tx) >= RECLAIM_ROOM_BLOCKS); i++) {
 		error = btree_lookup_ge(tree, &key, &record);
 		if (error == -ENOENT || (!error && record.key.word[0] != ino)) {
 			*finished = true;
@@ -169,7 +169,8 @@ static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
 
 	if (error)
 		return error;
-	*finished = next >= FILE_BLOCKS_END && tx_room(tx) >= RECLAIM_ROOM_BLOCKS;
+	/* A link that had nothing to unmap goes on whatever room there is: else a small journal would never see the end. */
+	*finished = next >= FILE_BLOCKS_END && (!unmapped || tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
 	if (*finished)
 		error = reclaim_records(&fs->xattrs, tx, inode->ino, finished);
 	if (!error && *finished)

@@ -39,14 +39,14 @@ static void fsfix_layout(struct super *super, devoff_t chunk[2])
 	for (unsigned copy = 0; copy < 2; copy++) {
 		devoff_t base = copy * half;
 
-		super->areas[AREA_FIXED].copy[copy] = base + 0x120000;
-		super->areas[AREA_POISON_LOG].copy[copy] = base + 0x140000;
-		super->areas[AREA_JOURNAL].copy[copy] = base + (large ? 20u << 20 : 0x10000);
+		super->areas[AREA_FIXED].copy[copy] = base + 0x1d0000;
+		super->areas[AREA_POISON_LOG].copy[copy] = base + 0x1e0000;
+		super->areas[AREA_JOURNAL].copy[copy] = base + (large ? 20u << 20 : BLOCK_BYTES);
 		chunk[copy] = base + (large ? 16u << 20 : HUGE_BYTES + 0x10000);
 	}
 	super->areas[AREA_FIXED].length_bytes = 0x10000;
 	super->areas[AREA_POISON_LOG].length_bytes = POISON_LOG_BYTES;
-	super->areas[AREA_JOURNAL].length_bytes = large ? 8u << 20 : 1u << 20;
+	super->areas[AREA_JOURNAL].length_bytes = large ? 8u << 20 : JOURNAL_RING_MIN + BLOCK_BYTES;
 }
 
 static void fsfix_init_super(struct super *super, uint64_t size_bytes, devoff_t chunk[2])

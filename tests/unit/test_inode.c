@@ -13,7 +13,6 @@
 #include "tests/support/fsfix.h"
 
 static struct fsfix fix;
-static const struct fs_who who = {.uid = 1000, .gid = 1000};
 
 static void setup(void)
 {

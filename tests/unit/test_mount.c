@@ -180,15 +180,16 @@ START_TEST(known_poison_of_a_metadata_block_is_answered_from_its_copy_without_a_
 {
 	char path[300], line[64];
 	struct media_counts counts;
+	devoff_t root;
 	FILE *file;
 
 	expect_equal(fsfix_mount(&fix), 0);
 	make_files(100);
+	root = fs_super(fix.fs)->areas[AREA_FIXED].copy[0];
 	expect_equal(fsfix_unmount(&fix), 0);
-	/* The root block's primary, by the fixture's layout. */
 	snprintf(path, sizeof(path), "%s.poison", fix.path);
 	file = fopen(path, "w");
-	snprintf(line, sizeof(line), "%u 512", 0x120000);
+	snprintf(line, sizeof(line), "%llu 512", (unsigned long long)root);
 	fprintf(file, "# mendfs poison for none\n%s\n", line);
 	fclose(file);
 	expect_equal(fsfix_mount(&fix), 0);
