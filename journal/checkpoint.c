@@ -171,7 +171,8 @@ int checkpoint_run(struct journal *journal, uint32_t epoch)
 {
 	int error;
 
-	if (epoch == journal->log.epoch && log_is_empty(&journal->log) && !journal->dirty_blocks)
+	if (epoch == journal->log.epoch && log_is_empty(&journal->log) && !journal->dirty_blocks &&
+	    !journal->log.stuck)
 		return 0;
 	error = checkpoint_steps(journal, epoch);
 	if (error) {

@@ -187,21 +187,31 @@ static bool log_find_between(const struct log_ring *ring, uint64_t from, uint64_
 	return false;
 }
 
-static bool log_find_good(const struct log_ring *ring, uint64_t length, unsigned need, uint64_t *place)
+/* The free part of the ring: from the cursor on, and from the start where it goes around. */
+struct log_free {
+	uint64_t from[2], to[2];
+};
+
+static struct log_free log_free_part(const struct log_ring *ring)
 {
 	uint64_t tail = log_is_empty(ring) ? ring->cursor : ring->tail_offset;
 
 	if (ring->cursor < tail)
-		return log_find_between(ring, ring->cursor, tail, length, need, place);
-	return log_find_between(ring, ring->cursor, ring->ring_bytes, length, need, place) ||
-	       log_find_between(ring, 0, tail, length, need, place);
+		return (struct log_free){ { ring->cursor, 0 }, { tail, 0 } };
+	return (struct log_free){ { ring->cursor, 0 }, { ring->ring_bytes, tail } };
 }
 
-/* Room for the record and for the jump that may have to follow it, good in both copies if there is such a place. */
-static bool log_find_place(const struct log_ring *ring, uint64_t length, uint64_t *place)
+/*
+ * Room for the record and for the jump that may have to follow it, good in both copies if there is such a place; not in the first
+ * `skip` bytes after the cursor.
+ */
+static bool log_find_place(const struct log_ring *ring, uint64_t length, uint64_t skip, uint64_t *place)
 {
+	struct log_free part = log_free_part(ring);
+
 	for (unsigned need = ring->copies; need; need--)
-		if (log_find_good(ring, length + LINE_BYTES, need, place))
+		if (log_find_between(ring, part.from[0] + skip, part.to[0], length + LINE_BYTES, need, place) ||
+		    log_find_between(ring, part.from[1], part.to[1], length + LINE_BYTES, need, place))
 			return true;
 	return false;
 }
@@ -210,7 +220,33 @@ bool log_has_room(struct log_ring *ring, uint64_t length_bytes)
 {
 	uint64_t place;
 
-	return log_find_place(ring, length_bytes, &place);
+	return log_find_place(ring, length_bytes, 0, &place);
+}
+
+/* Can the line be stored in at least one copy? What is poisoned there and was not known is afterwards. */
+static bool log_probe(struct log_ring *ring, uint64_t place)
+{
+	static const uint8_t zeros[LINE_BYTES] __attribute__((aligned(64)));
+	bool stored = false;
+
+	for (unsigned k = 0; k < ring->copies; k++)
+		stored |= !media_write(ring->media, ring->ring[k] + place, zeros, LINE_BYTES, NULL);
+	return stored;
+}
+
+/* Where an empty log goes on: on from the cursor, in ever longer strides over what turns out to be bad. Live records are not touched. */
+static void log_choose_start(struct log_ring *ring)
+{
+	struct log_free part = log_free_part(ring);
+	uint64_t place, stride = BLOCK_BYTES;
+
+	for (unsigned i = 0; i < 2; i++)
+		for (uint64_t from = part.from[i]; log_find_between(ring, from, part.to[i], 2 * LINE_BYTES, 1, &place);
+		     from = place + stride, stride *= 2)
+			if (log_probe(ring, place)) {
+				ring->cursor = place;
+				return;
+			}
 }
 
 static void log_count_used(struct log_ring *ring)
@@ -226,9 +262,8 @@ int log_move_tail(struct log_ring *ring, uint32_t epoch)
 				.epoch = ring->epoch, .cursor = ring->cursor };
 	int error;
 
+	log_choose_start(ring);
 	ring->tail_sequence = ring->next_sequence;
-	if (!log_find_place(ring, LINE_BYTES, &ring->cursor))
-		ring->cursor = 0;
 	ring->tail_offset = ring->cursor;
 	ring->epoch = epoch;
 	ring->update++;
@@ -238,6 +273,8 @@ int log_move_tail(struct log_ring *ring, uint32_t epoch)
 		ring->tail_offset = old.tail_offset;
 		ring->epoch = old.epoch;
 		ring->cursor = old.cursor;
+	} else {
+		ring->stuck = false;
 	}
 	log_count_used(ring);
 	return error;
@@ -309,19 +346,20 @@ static int log_put_jump(struct log_ring *ring, uint64_t place)
 
 int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t *sequence)
 {
-	uint64_t place;
+	uint64_t place, skip = 0;
 	int error = -EIO;
 
-	for (unsigned i = 0; i < LOG_ATTEMPTS && error == -EIO; i++) {
-		if (!log_find_place(ring, length_bytes, &place))
-			return -EIO;
+	for (unsigned i = 0; i < LOG_ATTEMPTS && error == -EIO; i++, skip = BLOCK_BYTES << i) {
+		if (!log_find_place(ring, length_bytes, skip, &place))
+			break;
 		if (place != ring->cursor) {
 			error = log_put_jump(ring, place);
 			if (error)
-				return error;
+				break;
 		}
 		error = log_put(ring, type, length_bytes, items, ring->cursor, ring->cursor + length_bytes);
 	}
+	ring->stuck = error == -EIO;
 	if (error)
 		return error;
 	*sequence = ring->next_sequence - 1;

@@ -30,6 +30,7 @@ struct log_ring {
 	uint64_t tail_offset, tail_sequence;
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
+	bool stuck;	 /* no place after the cursor takes a record: the tail must move first */
 	bool paged;	 /* stores are durable after media_sync() only */
 	uint64_t synced; /* what new records state as durable_up_to */
 	_Atomic uint64_t last_tx; /* sequence of the last TX record */

@@ -56,14 +56,14 @@ unsigned tx_room(const struct tx *tx)
 
 static bool tx_has_room(struct journal *journal)
 {
-	return log_has_room(&journal->log, journal->tx_bytes + journal->log.slack_bytes);
+	return !journal->log.stuck && log_has_room(&journal->log, journal->tx_bytes + journal->log.slack_bytes);
 }
 
 /* A ring with many bad places has no room for the longest record, not even when it is empty; shorter ones still serve. */
 static void tx_fit_record(struct journal *journal)
 {
 	journal->tx_bytes = journal->log.record_limit;
-	while (log_is_empty(&journal->log) && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
+	while (log_is_empty(&journal->log) && !journal->log.stuck && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
 		journal->tx_bytes = round_down_u64(journal->tx_bytes / 2, LINE_BYTES);
 	journal->tx.limit = tx_blocks_in(journal->tx_bytes);
 }
