@@ -1,11 +1,15 @@
 #include "tests/support/journalfix.h"
 
+#include <errno.h>
+#include <pthread.h>
+
 static struct journalfix fix;
 
 static void teardown(void)
 {
 	fix_destroy(&fix);
 	unsetenv("MENDFS_BOOT_ID");
+	unsetenv("PMEM2_FORCE_GRANULARITY");
 }
 
 START_TEST(a_new_journal_opens_clean_and_counts_its_first_chunk)
@@ -47,6 +51,297 @@ START_TEST(what_was_committed_is_there_after_a_kill)
 }
 END_TEST
 
+
+/* --- write-back ------------------------------------------------------------------------------------------------------ */
+
+static struct media_fault faults[64];
+static unsigned fault_count;
+
+static void note_fault(void *arg, const struct media_fault *fault)
+{
+	if (fault_count < 64)
+		faults[fault_count++] = *fault;
+}
+
+/* Poison that nobody knows of tells when a place is first written. */
+START_TEST(write_back_is_primaries_then_replicas_then_heads)
+{
+	devoff_t place[6];
+	maddr_t a, b;
+
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1); /* no sync reads or writes what is armed */
+	fix_create_open(&fix, 2);
+	a = fix_new_block(&fix, 1);
+	b = fix_new_block(&fix, 1);
+	for (unsigned k = 0; k < 2; k++) {
+		place[2 * k] = fix_place(&fix, a, k);
+		place[2 * k + 1] = fix_place(&fix, b, k);
+		place[4 + k] = fix.super.areas[AREA_JOURNAL].copy[k];
+	}
+	for (unsigned i = 0; i < 6; i++)
+		ck_assert_int_eq(media_poison_arm(fix.media, place[i], 4096, true), 0);
+	fault_count = 0;
+	media_set_fault_handler(fix.media, note_fault, NULL);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	media_set_fault_handler(fix.media, NULL, NULL);
+	ck_assert_uint_eq(fault_count, 6);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert(faults[i].offset < fix.first[0] + FIX_MIB && faults[i].offset > fix.first[0]);
+		ck_assert(faults[2 + i].offset < fix.first[1] + FIX_MIB && faults[2 + i].offset > fix.first[1]);
+		ck_assert_uint_eq(faults[4 + i].offset, place[4 + i]);
+	}
+	ck_assert_int_eq(fix_close(&fix), 0);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, a, 0), 1);
+	ck_assert_uint_eq(fix_word(&fix, b, 0), 1);
+	ck_assert_uint_eq(fix.reports, 0);
+}
+END_TEST
+
+START_TEST(both_copies_are_equal_byte_for_byte_after_write_back)
+{
+	uint8_t copy[2][4096];
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	fix_change(&fix, address, 0, 2);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	for (unsigned k = 0; k < 2; k++)
+		fix_read_file(&fix, fix_place(&fix, address, k), copy[k], 4096);
+	ck_assert_mem_eq(copy[0], copy[1], 4096);
+	for (unsigned k = 0; k < 2; k++)
+		fix_read_file(&fix, fix_place(&fix, MADDR_ROOT, k), copy[k], 4096);
+	ck_assert_mem_eq(copy[0], copy[1], 4096);
+}
+END_TEST
+
+START_TEST(a_checkpoint_empties_the_log)
+{
+	struct journal_counts counts;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	for (unsigned i = 0; !journal_wants_checkpoint(fix.journal); i++)
+		fix_change(&fix, address, i % 500, i);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	ck_assert(!journal_wants_checkpoint(fix.journal));
+	journal_counts(fix.journal, &counts);
+	ck_assert_uint_eq(counts.ring_used, 0);
+	fix_crash(&fix);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(journal_recovery(fix.journal)->records, 0);
+}
+END_TEST
+
+/* --- sync --------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(sync_without_new_records_writes_no_mark)
+{
+	struct journal_counts before, after;
+
+	fix_create_open(&fix, 2);
+	fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_sync(fix.journal), 0);
+	journal_counts(fix.journal, &before);
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_int_eq(journal_sync(fix.journal), 0);
+	journal_counts(fix.journal, &after);
+	ck_assert_uint_eq(after.records, before.records);
+}
+END_TEST
+
+#define SYNCERS 8
+static maddr_t sync_address[SYNCERS];
+static _Atomic unsigned sync_failures;
+
+static void *commit_and_sync(void *arg)
+{
+	unsigned number = (unsigned)(uintptr_t)arg;
+	uint64_t sequence;
+	struct tx *tx;
+
+	for (unsigned i = 1; i <= 40; i++) {
+		if (tx_begin(fix.journal, TX_NORMAL, &tx)) {
+			sync_failures++;
+			return NULL;
+		}
+		fix_set_word(tx, sync_address[number], 0, i);
+		if (tx_commit(tx, &sequence) || journal_sync(fix.journal) || !tx_is_durable(fix.journal, sequence))
+			sync_failures++;
+	}
+	return NULL;
+}
+
+START_TEST(concurrent_syncs_share_rounds_and_each_covers_its_caller)
+{
+	struct media_counts before, after;
+	pthread_t thread[SYNCERS];
+
+	setenv("MENDFS_BOOT_ID", "a", 1);
+	fix_create_open(&fix, 2);
+	for (unsigned i = 0; i < SYNCERS; i++)
+		sync_address[i] = fix_new_block(&fix, 0);
+	media_counts(fix.media, &before);
+	for (uintptr_t i = 0; i < SYNCERS; i++)
+		pthread_create(&thread[i], NULL, commit_and_sync, (void *)i);
+	for (unsigned i = 0; i < SYNCERS; i++)
+		pthread_join(thread[i], NULL);
+	media_counts(fix.media, &after);
+	ck_assert_uint_eq(sync_failures, 0);
+	ck_assert_uint_le(after.syncs - before.syncs, 2 * SYNCERS * 40);
+	fix_crash(&fix);
+	setenv("MENDFS_BOOT_ID", "b", 1); /* all was synced, so all is there after a crash of the host */
+	ck_assert_int_eq(fix_open(&fix), 0);
+	for (unsigned i = 0; i < SYNCERS; i++)
+		ck_assert_uint_eq(fix_word(&fix, sync_address[i], 0), 40);
+}
+END_TEST
+
+/* --- repair --------------------------------------------------------------------------------------------------------------- */
+
+static void check_copies_equal(maddr_t address)
+{
+	uint8_t copy[2][4096];
+	const char *field = "";
+
+	for (unsigned k = 0; k < 2; k++) {
+		ck_assert_int_eq(media_read(fix.media, fix_place(&fix, address, k), copy[k], 4096, NULL), 0);
+		ck_assert_int_eq(format_block_verify(copy[k], fix.super.meta_uuid, address, &field), 0);
+	}
+	ck_assert_mem_eq(copy[0], copy[1], 4096);
+}
+
+START_TEST(repair_rewrites_a_poisoned_copy_and_says_which)
+{
+	unsigned repaired;
+	maddr_t address;
+
+	for (unsigned k = 0; k < 2; k++) {
+		fix_create_open(&fix, 2);
+		address = fix_new_block(&fix, 1);
+		ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+		buf_drop_clean(fix.journal);
+		ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, k) + 64, 64, false), 0);
+		ck_assert_int_eq(media_bad_add(fix.media, fix_place(&fix, address, k), 512), 0);
+		ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), 0);
+		ck_assert_uint_eq(repaired, 1u << k);
+		ck_assert(!media_bad_any(fix.media));
+		check_copies_equal(address);
+		ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), 0);
+		ck_assert_uint_eq(repaired, 0);
+		fix_destroy(&fix);
+	}
+}
+END_TEST
+
+START_TEST(repair_of_a_block_newer_than_home_writes_both_copies)
+{
+	unsigned repaired;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	fix_change(&fix, address, 0, 2);
+	ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, 0), 4096, true), 0);
+	ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, 1), 4096, true), 0);
+	ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), 0);
+	ck_assert_uint_eq(repaired, 3);
+	check_copies_equal(address);
+	buf_drop_clean(fix.journal);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+}
+END_TEST
+
+START_TEST(repair_of_what_is_gone_or_not_in_use_says_so)
+{
+	unsigned repaired = 7;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	buf_drop_clean(fix.journal);
+	ck_assert_int_eq(journal_repair(fix.journal, maddr_of_chunk(0, 200), &repaired), 0);
+	ck_assert_uint_eq(repaired, 0);
+	for (unsigned k = 0; k < 2; k++)
+		ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, k), 1, true), 0);
+	ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), -EIO);
+}
+END_TEST
+
+START_TEST(root_table_and_chunk_header_are_repaired_too)
+{
+	maddr_t address[] = { MADDR_ROOT, MADDR_TABLE, maddr_of_chunk(0, 0) };
+	unsigned repaired;
+
+	fix_create_open(&fix, 2);
+	fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address[i], i % 2), 64, true), 0);
+		buf_drop_clean(fix.journal);
+		ck_assert_int_eq(journal_repair(fix.journal, address[i], &repaired), 0);
+		ck_assert_uint_eq(repaired, 1u << i % 2);
+		check_copies_equal(address[i]);
+	}
+}
+END_TEST
+
+START_TEST(a_block_with_one_copy_left_survives_a_torn_write_back)
+{
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	ck_assert_int_eq(media_bad_add(fix.media, fix_place(&fix, address, 0), 4096), 0);
+	fix_change(&fix, address, 0, 2); /* the log has all of it now */
+	fix_crash(&fix);
+	fix_spoil(&fix, fix_place(&fix, address, 0) + 1024, 64);
+	fix_spoil(&fix, fix_place(&fix, address, 1) + 2048, 64);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+	ck_assert_uint_eq(fix_word(&fix, address, 300), 1);
+}
+END_TEST
+
+START_TEST(a_single_copy_filesystem_works_and_recovers)
+{
+	maddr_t address;
+
+	fix_create_open(&fix, 1);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	fix_change(&fix, address, 0, 2);
+	fix_crash(&fix);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+	ck_assert_int_eq(fix_close(&fix), 0);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+}
+END_TEST
+
+START_TEST(fixed_areas_are_formatted_around_a_bad_copy)
+{
+	struct journalfix *f = &fix;
+
+	fix_create(f, 2);
+	ck_assert_int_eq(fix_media_open(f), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_int_eq(media_bad_add(f->media, f->super.areas[i ? AREA_FIXED : AREA_JOURNAL].copy[i], 4096), 0);
+		ck_assert_int_eq(media_bad_add(f->media, f->first[1], 4096), 0);
+	}
+	ck_assert_int_eq(journal_format(f->media, &f->super, f->first), 0);
+	ck_assert_int_eq(media_close(f->media), 0);
+	ck_assert_int_eq(fix_open(f), 0);
+	fix_new_block(f, 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("journal");
@@ -57,6 +352,18 @@ int main(void)
 	tcase_add_test(tests, a_new_journal_opens_clean_and_counts_its_first_chunk);
 	tcase_add_test(tests, what_was_committed_is_there_after_close);
 	tcase_add_test(tests, what_was_committed_is_there_after_a_kill);
+	tcase_add_test(tests, write_back_is_primaries_then_replicas_then_heads);
+	tcase_add_test(tests, both_copies_are_equal_byte_for_byte_after_write_back);
+	tcase_add_test(tests, a_checkpoint_empties_the_log);
+	tcase_add_test(tests, sync_without_new_records_writes_no_mark);
+	tcase_add_test(tests, concurrent_syncs_share_rounds_and_each_covers_its_caller);
+	tcase_add_test(tests, repair_rewrites_a_poisoned_copy_and_says_which);
+	tcase_add_test(tests, repair_of_a_block_newer_than_home_writes_both_copies);
+	tcase_add_test(tests, repair_of_what_is_gone_or_not_in_use_says_so);
+	tcase_add_test(tests, root_table_and_chunk_header_are_repaired_too);
+	tcase_add_test(tests, a_block_with_one_copy_left_survives_a_torn_write_back);
+	tcase_add_test(tests, a_single_copy_filesystem_works_and_recovers);
+	tcase_add_test(tests, fixed_areas_are_formatted_around_a_bad_copy);
 	suite_add_tcase(suite, tests);
 	return fix_run(suite);
 }
