@@ -252,14 +252,12 @@ static void notify_enter_unqueued(struct notify *notify, devoff_t start, devoff_
 	}
 }
 
-static int notify_adopt_range(struct notify *notify, bool lost, devoff_t start, devoff_t end, enum failure_source source)
+/* Report what of a known range the ledger does not have. */
+static int notify_adopt_missing(struct notify *notify, bool lost, devoff_t start, devoff_t end, enum failure_source source)
 {
 	devoff_t gap, gap_end;
 	int rc;
 
-	pthread_mutex_lock(&notify->lock);
-	notify_override_cleared(notify, start, end, source);
-	pthread_mutex_unlock(&notify->lock);
 	for (; start < end; start = gap_end) {
 		rc = ledger_first_missing(notify, lost, start, end, &gap, &gap_end);
 		if (rc)
@@ -278,7 +276,12 @@ static int notify_adopt_clipped(struct notify *notify, devoff_t offset, uint64_t
 
 	if (rc == 0)
 		rc = media_bad_add(notify->media, start, end - start);
-	return rc ? rc : notify_adopt_range(notify, false, start, end, source);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&notify->lock);
+	notify_override_cleared(notify, start, end, source);
+	pthread_mutex_unlock(&notify->lock);
+	return notify_adopt_missing(notify, false, start, end, source);
 }
 
 int notify_adopt(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
@@ -295,7 +298,7 @@ int notify_adopt_unannounced(struct notify *notify, enum failure_source source)
 	int rc = 0;
 
 	while (rc == 0 && at < size && media_bad_find(notify->media, at, size - at, &bad, &length)) {
-		rc = notify_adopt_range(notify, true, bad, bad + length, source);
+		rc = notify_adopt_missing(notify, true, bad, bad + length, source);
 		at = bad + length;
 	}
 	return rc;
