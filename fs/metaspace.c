@@ -10,7 +10,7 @@
 #include "util/log.h"
 
 /* Empty chunks stay while less than this would be left: a burst of creates after a burst of deletes is common. */
-#define METADATA_KEEP_BLOCKS (4 * METADATA_LOW_BLOCKS)
+#define METADATA_KEEP_BLOCKS (2 * METADATA_LOW_BLOCKS)
 #define GROW_ATTEMPTS 8
 
 static int chunk_own(struct fs *fs, struct tx *tx, uint64_t chunk, const struct chunk_entry *entry, bool own)

@@ -382,5 +382,4 @@ void fs_statfs(struct fs *fs, struct fs_statfs *out)
 	out->available_blocks = free_blocks - min_u64(free_blocks, reserve);
 	/* Inodes are made as they are needed, several to a metadata block. */
 	out->free_inodes = out->available_blocks * 4;
-	out->inodes += out->free_inodes;
 }

@@ -186,6 +186,16 @@ START_TEST(an_update_before_the_touch_does_not_undo_an_explicit_time)
 }
 END_TEST
 
+/* Padding is not compared. */
+static bool records_equal(const struct inode_record *a, const struct inode_record *b)
+{
+	struct format_inode packed[2];
+
+	format_inode_pack(&packed[0], a);
+	format_inode_pack(&packed[1], b);
+	return memcmp(&packed[0], &packed[1], sizeof(packed[0])) == 0;
+}
+
 START_TEST(an_aborted_transaction_restores_the_record_in_memory)
 {
 	inum_t ino = file("f");
@@ -203,7 +213,7 @@ START_TEST(an_aborted_transaction_restores_the_record_in_memory)
 	expect_equal(inode_update(inode, tx, &record), 0);
 	tx_abort(tx);
 	after = attr_of(ino);
-	expect(memcmp(&before, &after, sizeof(before)) == 0);
+	expect(records_equal(&before.record, &after.record));
 	inode_put(inode);
 	after = attr_of(ino);
 	expect_equal(after.record.size_bytes, 0);
