@@ -169,6 +169,7 @@ struct claiming {
 	struct why *why;
 	struct stat st;
 	int64_t began_ms;
+	int64_t quiet_since_ms; /* since when the lock is taken and nobody answers for it; 0: somebody did */
 	bool said;
 };
 
@@ -209,6 +210,7 @@ static int claim_wait_for(struct claiming *claiming, pid_t pid)
 {
 	int64_t waited = claim_now_ms() - claiming->began_ms;
 
+	claiming->quiet_since_ms = 0;
 	if (waited >= CLAIM_WAIT_MS)
 		return why_set(claiming->why, -EBUSY,
 			       "%s is still in use by process %d, which has been finishing for 30 s",
@@ -224,10 +226,15 @@ static int claim_wait_for(struct claiming *claiming, pid_t pid)
 /* The lock is taken: 0 to try again, or the refusal. */
 static int claim_ask_holder(struct claiming *claiming)
 {
+	int64_t asked_ms = claim_now_ms();
 	struct claim_holder holder;
 	pid_t pid;
 
 	claim_query(&claiming->st, &holder);
+	/* umount(8) returns before the daemon has noticed: what serves no mount any more is about to finish. */
+	if (holder.state == CLAIM_SERVING && holder.mountpoint[0] &&
+	    !claim_mount_is_there(holder.pid, holder.mountpoint))
+		holder.state = CLAIM_FINISHING;
 	if (holder.state == CLAIM_SERVING)
 		return claim_refuse_holder(claiming, &holder);
 	if (holder.state == CLAIM_FINISHING)
@@ -236,7 +243,9 @@ static int claim_ask_holder(struct claiming *claiming)
 	if (pid && claim_process_is_ending(pid))
 		return claim_wait_for(claiming, pid);
 	/* Between its lock and its socket, or between its socket's end and its lock's. */
-	if (claim_now_ms() - claiming->began_ms < CLAIM_REFUSE_MS)
+	if (!claiming->quiet_since_ms)
+		claiming->quiet_since_ms = asked_ms;
+	if (claim_now_ms() - claiming->quiet_since_ms < CLAIM_REFUSE_MS)
 		return 0;
 	return claim_refuse_unknown(claiming, &holder, pid);
 }

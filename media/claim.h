@@ -38,7 +38,7 @@ struct claim;
  * Call it after the last fork(), or go on only in the child: the thread that answers stays behind, the lock is shared, and a parent must
  * leave by _exit() without dropping it. Take it. fd is an open descriptor of the inode and stays the caller's. -EBUSY in under 1 s when it is being served, with a line that names
  * the daemon's pid and mount point (and, for a dead mount point, the fusermount3 -u line that clears it); waits up to 30 s for a finishing
- * or silent holder that is finishing, with a log line after 1 s.
+ * or silent holder that is finishing (also one whose mount is gone but which has not noticed yet), with a log line after 1 s.
  */
 int claim_take(int fd, const char *path, struct why *why, struct claim **out);
 void claim_drop(struct claim *claim);

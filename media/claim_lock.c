@@ -1,6 +1,8 @@
 #include "media/claim_lock.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -68,4 +70,54 @@ void claim_process_name(pid_t pid, char *name, size_t size)
 {
 	name[0] = 0;
 	claim_process_status(pid, "Name", name, size);
+}
+
+/* mountinfo writes blanks, tabs, newlines and backslashes as three octal digits. */
+static void mountinfo_unescape(char *text)
+{
+	char *out = text;
+
+	while (*text) {
+		unsigned value;
+
+		if (text[0] == '\\' && sscanf(text + 1, "%3o", &value) == 1) {
+			*out++ = (char)value;
+			text += 4;
+		} else {
+			*out++ = *text++;
+		}
+	}
+	*out = 0;
+}
+
+static bool mountinfo_has(FILE *stream, const char *dir)
+{
+	char line[2 * PATH_MAX], target[2 * PATH_MAX];
+
+	while (fgets(line, sizeof(line), stream)) {
+		if (sscanf(line, "%*d %*d %*s %*s %8191s", target) != 1)
+			continue;
+		mountinfo_unescape(target);
+		if (strcmp(target, dir) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool claim_mount_is_there(pid_t pid, const char *dir)
+{
+	/* No stat() of a mount point: its daemon might hang, and we with it. Resolving asks the daemon nothing. */
+	char *resolved = realpath(dir, NULL);
+	bool there = true;
+	char file[64];
+	FILE *stream;
+
+	snprintf(file, sizeof(file), "/proc/%d/mountinfo", (int)pid);
+	stream = fopen(file, "re");
+	if (stream) {
+		there = mountinfo_has(stream, resolved ? resolved : dir);
+		fclose(stream);
+	}
+	free(resolved);
+	return there;
 }

@@ -1,4 +1,4 @@
-/* Who holds a flock, from the kernel's own list; for holders that answer on no socket. */
+/* What the kernel itself tells about a holder: who took the flock, is it ending, is it still mounted. */
 #ifndef MEDIA_CLAIM_LOCK_H
 #define MEDIA_CLAIM_LOCK_H
 
@@ -13,5 +13,8 @@ pid_t claim_lock_holder(const struct stat *st);
 bool claim_process_is_ending(pid_t pid);
 /* Its command name, "" when unknown. */
 void claim_process_name(pid_t pid, char *name, size_t size);
+
+/* Does the process see a mount on `dir`? true also when that cannot be found out. */
+bool claim_mount_is_there(pid_t pid, const char *dir);
 
 #endif

@@ -127,31 +127,67 @@ static bool query_parse(const char *line, struct claim_holder *holder)
 	return true;
 }
 
-/* Returns true when somebody to be believed listens there. */
-static bool query_attempt(const struct stat *st, unsigned attempt, int64_t deadline,
-			  struct claim_holder *out)
-{
-	char line[GREETING_BYTES];
-	struct ucred peer;
-	int fd = query_connect(st, attempt, &peer);
+/* All who may be believed are asked side by side: one that keeps silent takes no time from the others. */
+struct query {
+	struct pollfd waits[CLAIM_ATTEMPTS]; /* fd -1: nobody there, or heard already */
+	struct ucred peers[CLAIM_ATTEMPTS];
+	int64_t deadline;
+};
 
-	if (fd < 0)
-		return false;
-	out->state = CLAIM_SILENT;
-	out->pid = peer.pid;
-	out->uid = peer.uid;
-	if (query_read_line(fd, deadline, line, sizeof(line)))
-		query_parse(line, out);
-	close(fd);
-	return true;
+static void query_begin(struct query *query, const struct stat *st, struct claim_holder *out)
+{
+	for (unsigned i = 0; i < CLAIM_ATTEMPTS; i++) {
+		int fd = query_connect(st, i, &query->peers[i]);
+
+		query->waits[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+		if (fd < 0 || out->state == CLAIM_SILENT)
+			continue;
+		*out = (struct claim_holder){.state = CLAIM_SILENT,
+					     .pid = query->peers[i].pid,
+					     .uid = query->peers[i].uid};
+	}
+}
+
+static bool query_hear(struct query *query, unsigned i, struct claim_holder *out)
+{
+	struct claim_holder heard = {.pid = query->peers[i].pid, .uid = query->peers[i].uid};
+	char line[GREETING_BYTES];
+	bool understood = query_read_line(query->waits[i].fd, query->deadline, line, sizeof(line)) &&
+			  query_parse(line, &heard);
+
+	close(query->waits[i].fd);
+	query->waits[i].fd = -1;
+	if (understood)
+		*out = heard;
+	return understood;
+}
+
+/* Until one has answered, all have failed to, or time is up. */
+static void query_wait(struct query *query, struct claim_holder *out)
+{
+	for (;;) {
+		int64_t left = query->deadline - claim_now_ms();
+		bool any = false;
+
+		for (unsigned i = 0; i < CLAIM_ATTEMPTS; i++)
+			any = any || query->waits[i].fd >= 0;
+		if (!any || left <= 0 || poll(query->waits, CLAIM_ATTEMPTS, (int)left) == 0)
+			return;
+		for (unsigned i = 0; i < CLAIM_ATTEMPTS; i++)
+			if (query->waits[i].fd >= 0 && query->waits[i].revents &&
+			    query_hear(query, i, out))
+				return;
+	}
 }
 
 void claim_query(const struct stat *st, struct claim_holder *out)
 {
-	int64_t deadline = claim_now_ms() + QUERY_MS;
+	struct query query = {.deadline = claim_now_ms() + QUERY_MS};
 
 	*out = (struct claim_holder){.state = CLAIM_NONE};
-	for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++)
-		if (query_attempt(st, attempt, deadline, out) && out->state != CLAIM_SILENT)
-			return;
+	query_begin(&query, st, out);
+	query_wait(&query, out);
+	for (unsigned i = 0; i < CLAIM_ATTEMPTS; i++)
+		if (query.waits[i].fd >= 0)
+			close(query.waits[i].fd);
 }

@@ -42,15 +42,6 @@ static size_t mapped_store_line(struct media *media, devoff_t offset, const void
 	return guard_store_line(&media->map, offset, line, &how, fault);
 }
 
-/* BYTE, CACHELINE: durable now is all this thread stored. PAGE: only ordered before later stores, as other threads see it. */
-static void mapped_drain(struct media *media)
-{
-	if (media->fence)
-		media->fence();
-	else
-		line_fence();
-}
-
 static int mapped_sync_pages(struct media *media)
 {
 	struct dirty_sync *sync = &media->dirty.sync;
@@ -69,18 +60,38 @@ static int mapped_sync_pages(struct media *media)
 	return sync->error;
 }
 
+static void mapped_fence(const struct media *media)
+{
+	if (media->fence)
+		media->fence();
+	else
+		line_fence();
+}
+
 static int mapped_sync(struct media *media)
 {
 	int error;
 
-	mapped_drain(media);
-	if (media->granularity != MEDIA_PAGE || media->readonly)
+	/* BYTE, CACHELINE: durable now is all this thread stored to the mapping. */
+	mapped_fence(media);
+	if (media->readonly || media->is_device)
 		return 0;
 	/* One at a time: whoever finds nothing dirty must not return before the msync that took the marks. */
 	pthread_mutex_lock(&media->dirty.sync.lock);
 	error = mapped_sync_pages(media);
 	pthread_mutex_unlock(&media->dirty.sync.lock);
 	return error;
+}
+
+/* PAGE: only ordered before later stores, as other threads see it. */
+static void mapped_drain(struct media *media)
+{
+	bool outside = atomic_load_explicit(&media->dirty.outside_mapping, memory_order_relaxed);
+
+	if (media->granularity != MEDIA_PAGE && outside)
+		mapped_sync(media); /* an error stays for media_sync() */
+	else
+		mapped_fence(media);
 }
 
 const struct media_backend media_backend_mapped = {
