@@ -6,7 +6,7 @@
 #include "util/log.h"
 
 /* Blocks that one step of an unmap may join at worst: splits of the extents, rmap, free and ledger trees, and the root block. */
-#define UNMAP_STEP_BLOCKS 64
+#define UNMAP_STEP_BLOCKS 40
 /* Where the ledger knows something bad, frees go by small pieces: each bad range in them costs records. */
 #define UNMAP_BAD_BLOCKS 64
 

@@ -220,6 +220,11 @@ static void failure_shutdown(void *holder, const char *reason)
 	journal_shutdown(fs->journal);
 }
 
+void fs_shutdown(struct fs *fs, const char *reason)
+{
+	failure_shutdown(fs, reason);
+}
+
 static void failure_done(void *holder, uint64_t cause_id)
 {
 	const struct fs *fs = holder;

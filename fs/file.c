@@ -28,18 +28,22 @@ int file_get(struct fs *fs, inum_t ino, struct inode **out)
 
 uint64_t file_size(struct inode *inode)
 {
-	struct fs_attr attr;
+	uint64_t size;
 
-	inode_attr(inode, &attr);
-	return attr.record.size_bytes;
+	pthread_mutex_lock(&inode->attr_lock);
+	size = inode->record.size_bytes;
+	pthread_mutex_unlock(&inode->attr_lock);
+	return size;
 }
 
 bool file_may_share(struct inode *inode)
 {
-	struct fs_attr attr;
+	bool may_share;
 
-	inode_attr(inode, &attr);
-	return attr.record.flags & INODE_MAY_SHARE;
+	pthread_mutex_lock(&inode->attr_lock);
+	may_share = inode->record.flags & INODE_MAY_SHARE;
+	pthread_mutex_unlock(&inode->attr_lock);
+	return may_share;
 }
 
 void record_touch(struct inode_record *record)

@@ -6,7 +6,7 @@
 
 #define COPY_MAX_BYTES (1ull << 30) /* per call: the kernel's reply length has 32 bits */
 #define BOUNCE_BYTES (256u << 10)
-#define SHARE_ROOM_BLOCKS 160 /* what one step of sharing may join: an unmap step, an insert, both inodes, the intent */
+#define SHARE_ROOM_BLOCKS 64 /* what one more step of sharing may join: an unmap step, an insert, the intent */
 
 struct share {
 	struct inode *from, *to;
@@ -285,9 +285,10 @@ static int clone_link_intent(struct clone *c, struct tx *tx)
 static int clone_link_apply(struct clone *c, struct tx *tx)
 {
 	struct inode_record record;
+	bool shared_all = !c->share.left; /* before this link, which then has room for the rest */
 	int error = share_apply(&c->share, tx, &record);
 
-	if (!error && !c->share.left && tx_room(tx) >= SHARE_ROOM_BLOCKS)
+	if (!error && (shared_all || (!c->share.left && tx_room(tx) >= SHARE_ROOM_BLOCKS)))
 		error = clone_finish_link(c, tx, &record);
 	if (!error)
 		error = inode_update(c->share.to, tx, &record);

@@ -8,7 +8,7 @@
 #include "util/log.h"
 
 #define RECLAIM_RECORDS 64
-#define RECLAIM_ROOM_BLOCKS 64 /* what the last link joins besides the extents */
+#define RECLAIM_ROOM_BLOCKS 24 /* what the last link joins besides the extents */
 
 int chain_failed(struct fs *fs, inum_t ino, const char *what, int error)
 {

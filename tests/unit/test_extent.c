@@ -10,7 +10,7 @@ static inum_t ino;
 
 static void setup(void)
 {
-	expect_equal(fsfix_create_mounted(&fix, 64u << 20), 0);
+	expect_equal(fsfix_create_mounted(&fix, FSFIX_USUAL_BYTES), 0);
 	ino = files_new(&fix, "file");
 }
 

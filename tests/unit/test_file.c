@@ -309,7 +309,7 @@ static void heals(bool latent, bool shared)
 	files_expect(&fix, ino, 1, 4 * BLOCK_BYTES, 6 * BLOCK_BYTES);
 	if (shared) {
 		/* Latent: our write went to a fresh block without touching the old one, which nobody knows to be bad yet. */
-		expect_equal(files_read_error(&fix, other, 3 * BLOCK_BYTES, 10, &done), -EIO);
+		expect_equal(files_read_error(&fix, other, 3 * BLOCK_BYTES, BLOCK_BYTES, &done), -EIO);
 		expect_equal(fs_notify_wait(fix.fs, 5000), 0);
 	}
 	expect_damages(shared ? 1 : 0);
