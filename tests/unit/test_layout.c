@@ -134,15 +134,15 @@ START_TEST(sizes_of_areas_follow_the_device)
 
 	iset_init(&none);
 	plan_sound(16 * MIB, 2, &none, &layout);
-	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, 512 * 1024 + 4096);
+	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, JOURNAL_RING_MIN + BLOCK_BYTES);
 	ck_assert_uint_eq(layout.chunk_shift, 16);
 	plan_sound(64 * MIB, 2, &none, &layout);
-	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, MIB + 4096);
 	ck_assert_uint_eq(layout.chunk_shift, 17);
 	plan_sound(GIB, 2, &none, &layout);
+	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, 16 * MIB + BLOCK_BYTES);
 	ck_assert_uint_eq(layout.chunk_shift, 21);
 	plan_sound(1024 * TIB, 2, &none, &layout);
-	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, 32 * MIB + 4096);
+	ck_assert_uint_eq(layout.areas[AREA_JOURNAL].length_bytes, JOURNAL_RING_MAX + BLOCK_BYTES);
 	ck_assert_uint_eq(layout.areas[AREA_FIXED].length_bytes, 64 * MIB);
 }
 END_TEST

@@ -576,7 +576,7 @@ static struct super super_make(void)
 		.mkfs_time_ns = 1700000000000000000ull,
 		.mkfs_version = "0.1.0",
 		.areas = {
-			[AREA_JOURNAL] = {{0x10000, 0x2010000}, (1 << 20) + 4096},
+			[AREA_JOURNAL] = {{0x10000, 0x2010000}, JOURNAL_RING_MIN + BLOCK_BYTES},
 			[AREA_POISON_LOG] = {{0x400000 + 4096, 0x2400000}, 65536},
 			[AREA_FIXED] = {{0x600000 + 4096, 0x2600000}, 65536},
 		},
