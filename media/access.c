@@ -34,8 +34,8 @@ static bool access_step(struct media *media, struct access *access, devoff_t end
 }
 
 /*
- * The known set is asked again after each fault: it has usually just grown, also by what other threads met. Loads fill what lies before
- * the first bad byte, stores refuse beforehand.
+ * The known set is asked again after each fault: it has usually just grown, also by what other
+ * threads met. Loads fill what lies before the first bad byte, stores refuse beforehand.
  */
 static int access_run(struct media *media, struct access *access, devoff_t *bad)
 {
@@ -50,7 +50,8 @@ static int access_run(struct media *media, struct access *access, devoff_t *bad)
 				return -EIO;
 			end = *bad;
 		}
-		if (media->is_device && poison_find(&media->poison, access_at(access), end, &first)) {
+		if (media->is_device &&
+		    poison_find(&media->poison, access_at(access), end, &first)) {
 			if (access->kind != ACCESS_LOAD || first == access_at(access))
 				return fault_injected(media, first, bad);
 			end = first;
@@ -72,7 +73,7 @@ static bool access_in_range(const struct media *media, devoff_t offset, uint64_t
 int media_read(struct media *media, devoff_t offset, void *buffer, size_t length, devoff_t *bad)
 {
 	struct access access = {
-		.kind = ACCESS_LOAD, .offset = offset, .to = buffer, .length = length};
+	    .kind = ACCESS_LOAD, .offset = offset, .to = buffer, .length = length};
 	devoff_t ignored;
 
 	if (!access_in_range(media, offset, length))
@@ -105,7 +106,7 @@ int media_write(struct media *media, devoff_t offset, const void *buffer, size_t
 		devoff_t *bad)
 {
 	struct access access = {
-		.kind = ACCESS_STORE, .offset = offset, .from = buffer, .length = length};
+	    .kind = ACCESS_STORE, .offset = offset, .from = buffer, .length = length};
 
 	return access_write(media, &access, bad);
 }
@@ -120,7 +121,7 @@ int media_zero(struct media *media, devoff_t offset, uint64_t length, devoff_t *
 int media_write_line(struct media *media, devoff_t offset, const void *line, devoff_t *bad)
 {
 	struct access access = {
-		.kind = ACCESS_LINE, .offset = offset, .from = line, .length = LINE_BYTES};
+	    .kind = ACCESS_LINE, .offset = offset, .from = line, .length = LINE_BYTES};
 
 	if (offset % LINE_BYTES)
 		return -EINVAL;

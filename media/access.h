@@ -9,7 +9,7 @@ enum access_kind { ACCESS_LOAD, ACCESS_STORE, ACCESS_ZERO, ACCESS_LINE };
 struct access {
 	enum access_kind kind;
 	devoff_t offset;
-	unsigned char *to;	   /* loads */
+	unsigned char *to;         /* loads */
 	const unsigned char *from; /* stores of bytes */
 	uint64_t length;
 	uint64_t done;

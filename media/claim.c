@@ -20,8 +20,8 @@
 #include "media/claim_socket.h"
 #include "util/log.h"
 
-#define CLAIM_REFUSE_MS 500	 /* how long a holder that does not answer is given */
-#define CLAIM_WAIT_MS 30000	 /* how long a finishing one */
+#define CLAIM_REFUSE_MS 500 /* how long a holder that does not answer is given */
+#define CLAIM_WAIT_MS 30000 /* how long a finishing one */
 #define CLAIM_SAY_MS 1000
 #define CLAIM_RETRY_MS 20
 #define CLAIM_BACKLOG 64
@@ -51,7 +51,7 @@ void claim_greeting(struct claim *claim, char *line, size_t size)
 	pthread_mutex_unlock(&claim->lock);
 	snprintf(line, size, "%s",
 		 json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN |
-								JSON_C_TO_STRING_NOSLASHESCAPE));
+							    JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(object);
 }
 
@@ -152,7 +152,8 @@ static int claim_create(int fd, const struct stat *st, struct claim **out)
 	claim->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	claim->socket_fd = claim_bind(st);
 	if (claim->socket_fd < 0)
-		log_warning("no socket to answer other users of the medium on; the lock still holds");
+		log_warning(
+		    "no socket to answer other users of the medium on; the lock still holds");
 	error = claim->stop_fd < 0 ? -errno : claim_start_answering(claim);
 	if (error < 0) {
 		claim_drop(claim);
@@ -169,7 +170,8 @@ struct claiming {
 	struct why *why;
 	struct stat st;
 	int64_t began_ms;
-	int64_t quiet_since_ms; /* since when the lock is taken and nobody answers for it; 0: somebody did */
+	int64_t quiet_since_ms; /* since when the lock is taken and nobody answers for it; 0:
+				   somebody did */
 	bool said;
 };
 
@@ -182,10 +184,11 @@ static int claim_refuse_holder(const struct claiming *claiming, const struct cla
 			       "%s is mounted on %s by process %d; unmount it first: "
 			       "fusermount3 -u %s",
 			       claiming->path, where, (int)holder->pid, where);
-	return why_set(claiming->why, -EBUSY,
-		       "%s is in use by process %d, which has not mounted it (mkfs, fsck, or a mount "
-		       "that is just beginning); wait for it",
-		       claiming->path, (int)holder->pid);
+	return why_set(
+	    claiming->why, -EBUSY,
+	    "%s is in use by process %d, which has not mounted it (mkfs, fsck, or a mount "
+	    "that is just beginning); wait for it",
+	    claiming->path, (int)holder->pid);
 }
 
 static int claim_refuse_unknown(const struct claiming *claiming, const struct claim_holder *holder,
@@ -195,15 +198,17 @@ static int claim_refuse_unknown(const struct claiming *claiming, const struct cl
 	char name[64];
 
 	if (!pid)
-		return why_set(claiming->why, -EBUSY,
-			       "%s is locked by a process that cannot be seen from here; find it with: "
-			       "fuser -v %s",
-			       claiming->path, claiming->path);
+		return why_set(
+		    claiming->why, -EBUSY,
+		    "%s is locked by a process that cannot be seen from here; find it with: "
+		    "fuser -v %s",
+		    claiming->path, claiming->path);
 	claim_process_name(pid, name, sizeof(name));
-	return why_set(claiming->why, -EBUSY,
-		       "%s is locked by process %d%s%s%s, which does not say what for; end it or wait "
-		       "for it",
-		       claiming->path, (int)pid, name[0] ? " (" : "", name, name[0] ? ")" : "");
+	return why_set(
+	    claiming->why, -EBUSY,
+	    "%s is locked by process %d%s%s%s, which does not say what for; end it or wait "
+	    "for it",
+	    claiming->path, (int)pid, name[0] ? " (" : "", name, name[0] ? ")" : "");
 }
 
 static int claim_wait_for(struct claiming *claiming, pid_t pid)
@@ -212,9 +217,10 @@ static int claim_wait_for(struct claiming *claiming, pid_t pid)
 
 	claiming->quiet_since_ms = 0;
 	if (waited >= CLAIM_WAIT_MS)
-		return why_set(claiming->why, -EBUSY,
-			       "%s is still in use by process %d, which has been finishing for 30 s",
-			       claiming->path, (int)pid);
+		return why_set(
+		    claiming->why, -EBUSY,
+		    "%s is still in use by process %d, which has been finishing for 30 s",
+		    claiming->path, (int)pid);
 	if (waited >= CLAIM_SAY_MS && !claiming->said) {
 		log_info("%s: waiting for process %d, which is finishing with it", claiming->path,
 			 (int)pid);
@@ -231,7 +237,8 @@ static int claim_ask_holder(struct claiming *claiming)
 	pid_t pid;
 
 	claim_query(&claiming->st, &holder);
-	/* umount(8) returns before the daemon has noticed: what serves no mount any more is about to finish. */
+	/* umount(8) returns before the daemon has noticed: what serves no mount any more is about
+	 * to finish. */
 	if (holder.state == CLAIM_SERVING && holder.mountpoint[0] &&
 	    !claim_mount_is_there(holder.pid, holder.mountpoint))
 		holder.state = CLAIM_FINISHING;
@@ -251,8 +258,8 @@ static int claim_ask_holder(struct claiming *claiming)
 }
 
 /*
- * A device may have a second node with an inode, hence a lock, of its own; its socket is named after the device. Asked only once the lock is
- * ours.
+ * A device may have a second node with an inode, hence a lock, of its own; its socket is named
+ * after the device. Asked only once the lock is ours.
  */
 static int claim_ask_other_node(struct claiming *claiming)
 {
@@ -327,7 +334,8 @@ void claim_drop(struct claim *claim)
 int claim_socket_fd(struct claim *claim)
 {
 	claim_stop_answering(claim);
-	/* Again, so that SO_PEERCRED names this process, which may be a child of the one that claimed. */
+	/* Again, so that SO_PEERCRED names this process, which may be a child of the one that
+	 * claimed. */
 	if (claim->socket_fd >= 0 && listen(claim->socket_fd, CLAIM_BACKLOG) < 0)
 		log_warning("claim: listen: %s", strerror(errno));
 	return claim->socket_fd;

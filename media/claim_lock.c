@@ -106,7 +106,8 @@ static bool mountinfo_has(FILE *stream, const char *dir)
 
 bool claim_mount_is_there(pid_t pid, const char *dir)
 {
-	/* No stat() of a mount point: its daemon might hang, and we with it. Resolving asks the daemon nothing. */
+	/* No stat() of a mount point: its daemon might hang, and we with it. Resolving asks the
+	 * daemon nothing. */
 	char *resolved = realpath(dir, NULL);
 	bool there = true;
 	char file[64];

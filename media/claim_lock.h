@@ -1,4 +1,5 @@
-/* What the kernel itself tells about a holder: who took the flock, is it ending, is it still mounted. */
+/* What the kernel itself tells about a holder: who took the flock, is it ending, is it still
+ * mounted. */
 #ifndef MEDIA_CLAIM_LOCK_H
 #define MEDIA_CLAIM_LOCK_H
 
@@ -9,7 +10,8 @@
 
 /* The pid that took the flock on this inode, or 0 where the kernel does not tell us. */
 pid_t claim_lock_holder(const struct stat *st);
-/* Gone, a zombie, or on its way there: its lock frees itself as soon as its mappings are torn down. */
+/* Gone, a zombie, or on its way there: its lock frees itself as soon as its mappings are torn down.
+ */
 bool claim_process_is_ending(pid_t pid);
 /* Its command name, "" when unknown. */
 void claim_process_name(pid_t pid, char *name, size_t size);

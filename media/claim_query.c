@@ -46,7 +46,8 @@ int64_t claim_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Connect to a peer that may be believed, or -1. Who listens is known at once, so that a squatter costs no time. */
+/* Connect to a peer that may be believed, or -1. Who listens is known at once, so that a squatter
+ * costs no time. */
 static int query_connect(const struct stat *st, unsigned attempt, struct ucred *peer)
 {
 	struct sockaddr_un address;
@@ -127,7 +128,8 @@ static bool query_parse(const char *line, struct claim_holder *holder)
 	return true;
 }
 
-/* All who may be believed are asked side by side: one that keeps silent takes no time from the others. */
+/* All who may be believed are asked side by side: one that keeps silent takes no time from the
+ * others. */
 struct query {
 	struct pollfd waits[CLAIM_ATTEMPTS]; /* fd -1: nobody there, or heard already */
 	struct ucred peers[CLAIM_ATTEMPTS];
@@ -142,9 +144,8 @@ static void query_begin(struct query *query, const struct stat *st, struct claim
 		query->waits[i] = (struct pollfd){.fd = fd, .events = POLLIN};
 		if (fd < 0 || out->state == CLAIM_SILENT)
 			continue;
-		*out = (struct claim_holder){.state = CLAIM_SILENT,
-					     .pid = query->peers[i].pid,
-					     .uid = query->peers[i].uid};
+		*out = (struct claim_holder){
+		    .state = CLAIM_SILENT, .pid = query->peers[i].pid, .uid = query->peers[i].uid};
 	}
 }
 
@@ -152,8 +153,9 @@ static bool query_hear(struct query *query, unsigned i, struct claim_holder *out
 {
 	struct claim_holder heard = {.pid = query->peers[i].pid, .uid = query->peers[i].uid};
 	char line[GREETING_BYTES];
-	bool understood = query_read_line(query->waits[i].fd, query->deadline, line, sizeof(line)) &&
-			  query_parse(line, &heard);
+	bool understood =
+	    query_read_line(query->waits[i].fd, query->deadline, line, sizeof(line)) &&
+	    query_parse(line, &heard);
 
 	close(query->waits[i].fd);
 	query->waits[i].fd = -1;

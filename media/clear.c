@@ -30,8 +30,8 @@ static int clear_verify(struct media *media, devoff_t start, devoff_t end)
 
 static int clear_error(int error)
 {
-	if (error == -ENXIO || error == -ENOTTY || error == -EOPNOTSUPP || error == PMEM2_E_NOSUPP ||
-	    error == PMEM2_E_SOURCE_TYPE_NOT_SUPPORTED)
+	if (error == -ENXIO || error == -ENOTTY || error == -EOPNOTSUPP ||
+	    error == PMEM2_E_NOSUPP || error == PMEM2_E_SOURCE_TYPE_NOT_SUPPORTED)
 		return -ENOTSUP;
 	return -EIO;
 }
@@ -49,7 +49,8 @@ static int clear_device(struct media *media, devoff_t offset, uint64_t length)
 	return error ? clear_error(error) : clear_verify(media, offset, offset + length);
 }
 
-/* Injected poison of a device never was in the medium: when all known of the range is injected, forgetting it is enough. */
+/* Injected poison of a device never was in the medium: when all known of the range is injected,
+ * forgetting it is enough. */
 static bool clear_is_injected(struct media *media, devoff_t offset, uint64_t length)
 {
 	devoff_t end = offset + length, at = offset, start, stop, first;

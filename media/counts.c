@@ -21,7 +21,7 @@ uint64_t counts_total(const struct counts *counts, enum count_kind kind)
 	uint64_t total = 0;
 
 	for (unsigned i = 0; i < COUNT_SHARDS; i++)
-		total += atomic_load_explicit(&counts->shards[i].values[kind],
-					      memory_order_relaxed);
+		total +=
+		    atomic_load_explicit(&counts->shards[i].values[kind], memory_order_relaxed);
 	return total;
 }

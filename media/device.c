@@ -9,7 +9,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-
 /* The last component of a symbolic link's target, "" when there is none. */
 static void device_link_name(const char *link, char *name, size_t size)
 {
@@ -36,10 +35,11 @@ static bool device_is_system_ram(const char *sysfs, const char *name)
 
 static int device_refuse_system_ram(const char *path, const char *name, struct why *why)
 {
-	return why_set(why, -ENOTSUP,
-		       "%s is in system-ram mode, where the kernel uses its memory; take it back with: "
-		       "daxctl reconfigure-device --mode=devdax %s",
-		       path, name);
+	return why_set(
+	    why, -ENOTSUP,
+	    "%s is in system-ram mode, where the kernel uses its memory; take it back with: "
+	    "daxctl reconfigure-device --mode=devdax %s",
+	    path, name);
 }
 
 static int device_check_character(const char *sysfs, const char *path, const struct stat *st,
@@ -56,10 +56,11 @@ static int device_check_character(const char *sysfs, const char *path, const str
 		 minor(st->st_rdev));
 	device_link_name(link, subsystem, sizeof(subsystem));
 	if (strcmp(subsystem, "dax") != 0)
-		return why_set(why, -ENOTSUP,
-			       "%s is a character device, but no device-dax device; give a /dev/daxX.Y "
-			       "or an image file",
-			       path);
+		return why_set(
+		    why, -ENOTSUP,
+		    "%s is a character device, but no device-dax device; give a /dev/daxX.Y "
+		    "or an image file",
+		    path);
 	return 0;
 }
 
@@ -74,10 +75,11 @@ int device_check(const char *sysfs, const char *path, const struct stat *st, str
 		return device_check_character(sysfs, path, st, why);
 	}
 	if (S_ISBLK(st->st_mode))
-		return why_set(why, -ENOTSUP,
-			       "%s is a block device; persistent memory is used as device-dax (ndctl "
-			       "create-namespace --mode=devdax), or give an image file",
-			       path);
+		return why_set(
+		    why, -ENOTSUP,
+		    "%s is a block device; persistent memory is used as device-dax (ndctl "
+		    "create-namespace --mode=devdax), or give an image file",
+		    path);
 	if (S_ISDIR(st->st_mode))
 		return why_set(why, -ENOTSUP,
 			       "%s is a directory; give an image file or a /dev/daxX.Y", path);

@@ -1,4 +1,5 @@
-/* What a path is: a regular file, a device-dax device, or something that cannot be used, with the reason. */
+/* What a path is: a regular file, a device-dax device, or something that cannot be used, with the
+ * reason. */
 #ifndef MEDIA_DEVICE_H
 #define MEDIA_DEVICE_H
 
@@ -7,10 +8,12 @@
 #include "util/types.h"
 #include "util/why.h"
 
-/* 0 for a regular file or a device-dax device; *is_device tells which. `sysfs` is "/sys" but in tests. */
+/* 0 for a regular file or a device-dax device; *is_device tells which. `sysfs` is "/sys" but in
+ * tests. */
 int device_check(const char *sysfs, const char *path, const struct stat *st, struct why *why,
 		 bool *is_device);
-/* A line for a path that does not exist, which may be a dax device in system-ram mode. Returns the error. */
+/* A line for a path that does not exist, which may be a dax device in system-ram mode. Returns the
+ * error. */
 int device_explain_missing(const char *sysfs, const char *path, int error, struct why *why);
 /* In bytes, from sysfs: stat() of a device-dax device says 0. */
 int device_size(const char *sysfs, const struct stat *st, struct why *why, uint64_t *size);

@@ -34,9 +34,9 @@ void dirty_mark(struct dirty *dirty, devoff_t offset, uint64_t length)
 		uint64_t bit = UINT64_C(1) << (i % WORD_BITS);
 
 		/*
-		 * The plain load keeps the line shared while the bit is set. It cannot miss a concurrent take for good:
-		 * a taker clears before msync, and our stores precede this load (full fence), so either it syncs them or
-		 * we see the bit cleared.
+		 * The plain load keeps the line shared while the bit is set. It cannot miss a
+		 * concurrent take for good: a taker clears before msync, and our stores precede
+		 * this load (full fence), so either it syncs them or we see the bit cleared.
 		 */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))

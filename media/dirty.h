@@ -1,6 +1,7 @@
 /*
- * Which 2 MiB regions of a PAGE mapping were stored to since the last msync. Marking is lock-free and done after the store: a mark
- * set before it could be taken by a sync that runs between the two.
+ * Which 2 MiB regions of a PAGE mapping were stored to since the last msync. Marking is lock-free
+ * and done after the store: a mark set before it could be taken by a sync that runs between the
+ * two.
  */
 #ifndef MEDIA_DIRTY_H
 #define MEDIA_DIRTY_H
@@ -12,13 +13,14 @@
 
 struct dirty_sync {
 	pthread_mutex_t lock; /* one msync at a time */
-	int error;	      /* sticky */
+	int error;            /* sticky */
 };
 
 struct dirty {
 	atomic_uint_fast64_t *words;
 	size_t count_words;
-	atomic_bool outside_mapping; /* bytes were written that an msync of the mapping does not reach */
+	atomic_bool
+	    outside_mapping; /* bytes were written that an msync of the mapping does not reach */
 	struct dirty_sync sync;
 };
 

@@ -10,7 +10,8 @@
 #include "media/device.h"
 #include "util/log.h"
 
-static void fault_tell(struct media *media, enum media_fault_kind kind, devoff_t start, devoff_t end)
+static void fault_tell(struct media *media, enum media_fault_kind kind, devoff_t start,
+		       devoff_t end)
 {
 	struct media_fault fault = {.kind = kind, .offset = start, .length = end - start};
 	media_fault_fn *handler;
@@ -105,7 +106,8 @@ static bool fault_file_is_short(struct media *media, const struct access *access
 	return round_up_u64(*missing, BLOCK_BYTES) <= access_at(access);
 }
 
-static int fault_missing(struct media *media, struct access *access, devoff_t missing, devoff_t *bad)
+static int fault_missing(struct media *media, struct access *access, devoff_t missing,
+			 devoff_t *bad)
 {
 	fault_report(media, MEDIA_FAULT_MISSING, missing, media->size);
 	*bad = access_at(access);
@@ -128,8 +130,9 @@ static int fault_carry_failed(struct media *media, const struct access *access, 
 }
 
 /*
- * Not poison of ours and the file is as long as it was: a store (on tmpfs a load as well) into a hole of a full host, or an
- * I/O error of the host's disk. The descriptor tells the two apart without another signal.
+ * Not poison of ours and the file is as long as it was: a store (on tmpfs a load as well) into a
+ * hole of a full host, or an I/O error of the host's disk. The descriptor tells the two apart
+ * without another signal.
  */
 static int fault_on_file(struct media *media, struct access *access, devoff_t *bad)
 {
@@ -145,7 +148,8 @@ static int fault_on_file(struct media *media, struct access *access, devoff_t *b
 	return error < 0 ? fault_carry_failed(media, access, error, bad) : 0;
 }
 
-/* In a page with a trap. Bytes before the first armed one are delivered; the whole page when none is in the access. */
+/* In a page with a trap. Bytes before the first armed one are delivered; the whole page when none
+ * is in the access. */
 static int fault_in_trap(struct media *media, struct access *access, devoff_t *bad)
 {
 	devoff_t page_end = round_down_u64(access_at(access), BLOCK_BYTES) + BLOCK_BYTES;

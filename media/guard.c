@@ -37,7 +37,8 @@ static void guard_pass_on(int signal_number, siginfo_t *info, void *context)
 	} else if (guard_previous.sa_handler != SIG_DFL && guard_previous.sa_handler != SIG_IGN) {
 		guard_previous.sa_handler(signal_number);
 	} else if (guard_previous.sa_handler == SIG_DFL || info->si_code > 0) {
-		/* The faulting instruction runs again and meets the default action; what was sent is sent again. */
+		/* The faulting instruction runs again and meets the default action; what was sent
+		 * is sent again. */
 		signal(SIGBUS, SIG_DFL);
 		if (info->si_code <= 0 || info->si_code == BUS_MCEERR_AO)
 			raise(SIGBUS);
@@ -70,9 +71,9 @@ static void guard_handle(int signal_number, siginfo_t *info, void *context)
 	guard.active = 0;
 	memcpy(&guard.mask, &((ucontext_t *)context)->uc_sigmask, KERNEL_SIGSET_BYTES);
 	guard.fault = (struct guard_fault){
-		.code = info->si_code,
-		.address = (uintptr_t)info->si_addr - (uintptr_t)guard.region->base,
-		.lsb = info->si_code == BUS_ADRERR ? 0 : (unsigned)info->si_addr_lsb,
+	    .code = info->si_code,
+	    .address = (uintptr_t)info->si_addr - (uintptr_t)guard.region->base,
+	    .lsb = info->si_code == BUS_ADRERR ? 0 : (unsigned)info->si_addr_lsb,
 	};
 	siglongjmp(guard.jump, 1);
 }
@@ -80,8 +81,8 @@ static void guard_handle(int signal_number, siginfo_t *info, void *context)
 static void guard_install_once(void)
 {
 	struct sigaction action = {
-		.sa_sigaction = guard_handle,
-		.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK,
+	    .sa_sigaction = guard_handle,
+	    .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK,
 	};
 
 	sigemptyset(&action.sa_mask);
@@ -131,8 +132,8 @@ LINE_NOT_SANITIZED static void guard_copy_out(const struct guard_copy *copy)
 }
 
 /*
- * Part of a line. It is loaded first, so that poison in it shows here and not in a cache fill behind our back; only our bytes are
- * stored, because its other bytes may be another thread's.
+ * Part of a line. It is loaded first, so that poison in it shows here and not in a cache fill
+ * behind our back; only our bytes are stored, because its other bytes may be another thread's.
  */
 LINE_INLINE void guard_store_part(unsigned char *to, const unsigned char *from, size_t length,
 				  const struct guard_how *how)
@@ -158,7 +159,8 @@ LINE_INLINE void guard_store_lines(unsigned char *to, const unsigned char *from,
 			line_copy_nontemporal(to, from);
 			line_barrier();
 		}
-		/* Streamed lines are weakly ordered: nobody may see a lock released, or a later flag, before them. */
+		/* Streamed lines are weakly ordered: nobody may see a lock released, or a later
+		 * flag, before them. */
 		line_fence();
 		return;
 	}
@@ -229,8 +231,9 @@ static size_t guard_run(const struct guard_region *region, guard_copy_fn *run,
 		return copy->length;
 	}
 	/*
-	 * The jump does not restore the mask (saving it would cost a system call for each copy), and SA_NODEFER keeps only SIGBUS out of it:
-	 * ThreadSanitizer's own handler around ours blocks everything.
+	 * The jump does not restore the mask (saving it would cost a system call for each copy),
+	 * and SA_NODEFER keeps only SIGBUS out of it: ThreadSanitizer's own handler around ours
+	 * blocks everything.
 	 */
 	pthread_sigmask(SIG_SETMASK, &guard.mask, NULL);
 	*fault = guard.fault;
@@ -249,7 +252,7 @@ size_t guard_store(const struct guard_region *region, uint64_t offset, const voi
 		   size_t length, const struct guard_how *how, struct guard_fault *fault)
 {
 	struct guard_copy copy = {
-		.to = region->base + offset, .from = from, .length = length, .how = how};
+	    .to = region->base + offset, .from = from, .length = length, .how = how};
 
 	return guard_run(region, guard_copy_in, &copy, copy.to, fault);
 }
@@ -266,7 +269,7 @@ size_t guard_store_line(const struct guard_region *region, uint64_t offset, cons
 			const struct guard_how *how, struct guard_fault *fault)
 {
 	struct guard_copy copy = {
-		.to = region->base + offset, .from = line, .length = LINE_BYTES, .how = how};
+	    .to = region->base + offset, .from = line, .length = LINE_BYTES, .how = how};
 
 	return guard_run(region, guard_copy_line, &copy, copy.to, fault);
 }

@@ -1,6 +1,7 @@
 /*
- * Copies in and out of a mapping under a per-thread SIGBUS guard. They run forward in 64-byte lines behind a cursor, so that the line that
- * failed is the one at the cursor: si_addr is rounded to the mapping's page size (up to 2 MiB) and only classifies.
+ * Copies in and out of a mapping under a per-thread SIGBUS guard. They run forward in 64-byte lines
+ * behind a cursor, so that the line that failed is the one at the cursor: si_addr is rounded to the
+ * mapping's page size (up to 2 MiB) and only classifies.
  */
 #ifndef MEDIA_GUARD_H
 #define MEDIA_GUARD_H
@@ -13,18 +14,20 @@ struct guard_region {
 };
 
 struct guard_fault {
-	int code;	   /* BUS_MCEERR_AR, BUS_MCEERR_AO, BUS_ADRERR */
-	uint64_t address;  /* si_addr, relative to the region */
-	unsigned lsb;	   /* si_addr_lsb, where the code has one */
+	int code;         /* BUS_MCEERR_AR, BUS_MCEERR_AO, BUS_ADRERR */
+	uint64_t address; /* si_addr, relative to the region */
+	unsigned lsb;     /* si_addr_lsb, where the code has one */
 };
 
 /* How whole lines are stored. */
 struct guard_how {
 	bool nontemporal;
-	void (*flush)(const void *ptr, size_t length_bytes); /* for what was stored through the cache, or NULL */
+	void (*flush)(const void *ptr,
+		      size_t length_bytes); /* for what was stored through the cache, or NULL */
 };
 
-/* Install the handler, once for the process; what was there before gets every SIGBUS that is not ours. */
+/* Install the handler, once for the process; what was there before gets every SIGBUS that is not
+ * ours. */
 int guard_install(void);
 
 /* Each returns the bytes done: less than asked for after a SIGBUS, which *fault then describes. */

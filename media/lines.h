@@ -1,4 +1,5 @@
-/* Moves of single 64-byte lines and parts of them, for guard.c: never a call into libc, which sanitizers intercept. */
+/* Moves of single 64-byte lines and parts of them, for guard.c: never a call into libc, which
+ * sanitizers intercept. */
 #ifndef MEDIA_LINES_H
 #define MEDIA_LINES_H
 

@@ -6,15 +6,16 @@
 #include "media/lines.h"
 #include "media/media_types.h"
 
-/* Below this a reader soon after gains more from the cache than the store gains from going around it. */
+/* Below this a reader soon after gains more from the cache than the store gains from going around
+ * it. */
 #define MAPPED_STREAM_BYTES (256u << 10)
 
 /* On CACHELINE media whole lines always go around the cache: that saves a flush of each. */
 static struct guard_how mapped_how(const struct media *media, uint64_t length)
 {
 	return (struct guard_how){
-		.nontemporal = media->granularity == MEDIA_CACHELINE || length >= MAPPED_STREAM_BYTES,
-		.flush = media->granularity == MEDIA_CACHELINE ? media->flush : NULL,
+	    .nontemporal = media->granularity == MEDIA_CACHELINE || length >= MAPPED_STREAM_BYTES,
+	    .flush = media->granularity == MEDIA_CACHELINE ? media->flush : NULL,
 	};
 }
 
@@ -76,7 +77,8 @@ static int mapped_sync(struct media *media)
 	mapped_fence(media);
 	if (media->readonly || media->is_device)
 		return 0;
-	/* One at a time: whoever finds nothing dirty must not return before the msync that took the marks. */
+	/* One at a time: whoever finds nothing dirty must not return before the msync that took the
+	 * marks. */
 	pthread_mutex_lock(&media->dirty.sync.lock);
 	error = mapped_sync_pages(media);
 	pthread_mutex_unlock(&media->dirty.sync.lock);
@@ -95,9 +97,9 @@ static void mapped_drain(struct media *media)
 }
 
 const struct media_backend media_backend_mapped = {
-	.store = mapped_store,
-	.zero = mapped_zero,
-	.store_line = mapped_store_line,
-	.drain = mapped_drain,
-	.sync = mapped_sync,
+    .store = mapped_store,
+    .zero = mapped_zero,
+    .store_line = mapped_store_line,
+    .drain = mapped_drain,
+    .sync = mapped_sync,
 };

@@ -82,7 +82,8 @@ static int open_identify(struct opening *opening, struct media *media)
 	return device_check(SYSFS, opening->path, &opening->st, opening->why, &media->is_device);
 }
 
-/* While we waited for a holder to finish, it may have resized or, having failed to make it, removed what we opened. */
+/* While we waited for a holder to finish, it may have resized or, having failed to make it, removed
+ * what we opened. */
 static int open_claim(struct opening *opening, struct media *media)
 {
 	struct stat now;
@@ -132,8 +133,8 @@ static int open_measure(struct opening *opening, struct media *media)
 	media->size = round_down_u64(size, BLOCK_BYTES);
 	if (media->size == 0)
 		return why_set(opening->why, -EINVAL,
-			       "%s has %llu bytes, which is less than one block of %u", opening->path,
-			       (unsigned long long)size, BLOCK_BYTES);
+			       "%s has %llu bytes, which is less than one block of %u",
+			       opening->path, (unsigned long long)size, BLOCK_BYTES);
 	/* The top 8 bits of an offset are the device number. */
 	if (media->size >> 56)
 		return why_set(opening->why, -EFBIG, "%s is larger than 64 PiB", opening->path);
@@ -182,9 +183,9 @@ static int open_map_source(struct opening *opening, struct media *media)
 static void open_adopt_map(struct media *media)
 {
 	static const enum media_granularity granularities[] = {
-		[PMEM2_GRANULARITY_BYTE] = MEDIA_BYTE,
-		[PMEM2_GRANULARITY_CACHE_LINE] = MEDIA_CACHELINE,
-		[PMEM2_GRANULARITY_PAGE] = MEDIA_PAGE,
+	    [PMEM2_GRANULARITY_BYTE] = MEDIA_BYTE,
+	    [PMEM2_GRANULARITY_CACHE_LINE] = MEDIA_CACHELINE,
+	    [PMEM2_GRANULARITY_PAGE] = MEDIA_PAGE,
 	};
 	struct pmem2_map *map = media->pmem_map;
 
@@ -192,7 +193,8 @@ static void open_adopt_map(struct media *media)
 	media->map.length = media->size;
 	media->granularity = granularities[pmem2_map_get_store_granularity(map)];
 	if (media->granularity == MEDIA_PAGE)
-		return; /* libpmem2's flush and drain would msync there, and abort when that fails */
+		return; /* libpmem2's flush and drain would msync there, and abort when that fails
+			 */
 	media->flush = pmem2_get_flush_fn(map);
 	media->fence = pmem2_get_drain_fn(map);
 }
@@ -331,7 +333,7 @@ enum media_granularity media_granularity(const struct media *media)
 const char *media_granularity_name(enum media_granularity granularity)
 {
 	static const char *const names[] = {
-		[MEDIA_BYTE] = "byte", [MEDIA_CACHELINE] = "cacheline", [MEDIA_PAGE] = "page"};
+	    [MEDIA_BYTE] = "byte", [MEDIA_CACHELINE] = "cacheline", [MEDIA_PAGE] = "page"};
 
 	return names[granularity];
 }
@@ -366,13 +368,13 @@ void media_counts(const struct media *media, struct media_counts *out)
 	const struct counts *counts = &media->counts;
 
 	*out = (struct media_counts){
-		.reads = counts_total(counts, COUNT_READS),
-		.read_bytes = counts_total(counts, COUNT_READ_BYTES),
-		.writes = counts_total(counts, COUNT_WRITES),
-		.write_bytes = counts_total(counts, COUNT_WRITE_BYTES),
-		.drains = counts_total(counts, COUNT_DRAINS),
-		.syncs = counts_total(counts, COUNT_SYNCS),
-		.sigbus = counts_total(counts, COUNT_SIGBUS),
+	    .reads = counts_total(counts, COUNT_READS),
+	    .read_bytes = counts_total(counts, COUNT_READ_BYTES),
+	    .writes = counts_total(counts, COUNT_WRITES),
+	    .write_bytes = counts_total(counts, COUNT_WRITE_BYTES),
+	    .drains = counts_total(counts, COUNT_DRAINS),
+	    .syncs = counts_total(counts, COUNT_SYNCS),
+	    .sigbus = counts_total(counts, COUNT_SIGBUS),
 	};
 }
 

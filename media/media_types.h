@@ -1,4 +1,5 @@
-/* struct media and what it is made of; for the files of this folder and for recording backends of tests. */
+/* struct media and what it is made of; for the files of this folder and for recording backends of
+ * tests. */
 #ifndef MEDIA_MEDIA_TYPES_H
 #define MEDIA_MEDIA_TYPES_H
 
@@ -17,8 +18,9 @@ struct pmem2_map;
 struct pmem2_source;
 
 /*
- * How stores reach the medium: the seam for a backend that records them. Each returns how many bytes are stored; fewer
- * than asked for means a SIGBUS, described in *fault. Ranges are checked already.
+ * How stores reach the medium: the seam for a backend that records them. Each returns how many
+ * bytes are stored; fewer than asked for means a SIGBUS, described in *fault. Ranges are checked
+ * already.
  */
 struct media_backend {
 	size_t (*store)(struct media *media, devoff_t offset, const void *from, size_t length,
@@ -45,7 +47,8 @@ struct media {
 	char *real_path;
 	struct pmem2_source *pmem_source;
 	struct pmem2_map *pmem_map;
-	void (*flush)(const void *ptr, size_t length_bytes); /* NULL at PAGE: msync would hide in it */
+	void (*flush)(const void *ptr,
+		      size_t length_bytes); /* NULL at PAGE: msync would hide in it */
 	void (*fence)(void);
 	const struct media_backend *backend;
 	void *backend_state;

@@ -62,7 +62,8 @@ enum poison_answer poison_ask(struct poison *poison, uint64_t at, uint64_t end, 
 	enum poison_answer answer = POISON_NOT_TRAPPED;
 	const struct iset_range *range;
 
-	/* Taken even when nothing is armed: whoever lifted this trap a moment ago must have finished. */
+	/* Taken even when nothing is armed: whoever lifted this trap a moment ago must have
+	 * finished. */
 	pthread_rwlock_rdlock(&poison->lock);
 	range = iset_find(&poison->set, at, end);
 	if (range) {
@@ -93,7 +94,8 @@ static int trap_set(struct media *media, uint64_t start, uint64_t end)
 	if (mmap(media->map.base + start, end - start, trap_protection(media),
 		 MAP_SHARED | MAP_FIXED, poison->empty_fd, 0) == MAP_FAILED)
 		return -errno;
-	/* Stores to the page that was there are dirty in the file, where an msync of the mapping no longer finds them. */
+	/* Stores to the page that was there are dirty in the file, where an msync of the mapping no
+	 * longer finds them. */
 	atomic_store(&media->dirty.outside_mapping, true);
 	return 0;
 }
@@ -116,7 +118,8 @@ static int trap_lift(struct media *media, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Lift what [start, end) trapped, but for an outer page in which something else of `left` is armed. */
+/* Lift what [start, end) trapped, but for an outer page in which something else of `left` is armed.
+ */
 static int trap_lift_range(struct media *media, const struct iset *left, uint64_t start,
 			   uint64_t end)
 {
@@ -162,7 +165,8 @@ static int trap_device(struct media *media, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Under the write lock: copies that fault meanwhile wait in poison_ask() and then see both changed. */
+/* Under the write lock: copies that fault meanwhile wait in poison_ask() and then see both changed.
+ */
 static void poison_swap(struct poison *poison, struct iset *set)
 {
 	struct iset old = poison->set;
@@ -296,7 +300,8 @@ static int poison_adopt(struct media *media, const struct iset *loaded)
 	return error;
 }
 
-/* What a load without a uuid took over turns out to be another filesystem's: lift it; its file stays as it is. */
+/* What a load without a uuid took over turns out to be another filesystem's: lift it; its file
+ * stays as it is. */
 static int poison_disown(struct media *media, const struct iset *loaded)
 {
 	struct iset set;

@@ -1,6 +1,7 @@
 /*
- * Emulated poison. On a plain file each 4 KiB page with an armed byte is replaced by one beyond the end of an empty memfd, so that a touch
- * is a real SIGBUS; what is armed decides, byte by byte, whether poison was consumed. Content stays in the file, under the trap.
+ * Emulated poison. On a plain file each 4 KiB page with an armed byte is replaced by one beyond the
+ * end of an empty memfd, so that a touch is a real SIGBUS; what is armed decides, byte by byte,
+ * whether poison was consumed. Content stays in the file, under the trap.
  */
 #ifndef MEDIA_POISON_H
 #define MEDIA_POISON_H
@@ -19,10 +20,10 @@ struct poison_tie {
 };
 
 struct poison {
-	atomic_size_t count;	     /* ranges, readable without a lock */
+	atomic_size_t count;         /* ranges, readable without a lock */
 	pthread_mutex_t change_lock; /* one change at a time: file, trap pages and set */
-	pthread_rwlock_t lock;	     /* the set and the trap pages; inside change_lock */
-	struct iset set;	     /* tags: enum poison_tag */
+	pthread_rwlock_t lock;       /* the set and the trap pages; inside change_lock */
+	struct iset set;             /* tags: enum poison_tag */
 	struct poison_tie tie;
 	char *file; /* IMAGE.poison, or NULL on a device */
 	int empty_fd;

@@ -28,8 +28,8 @@ struct parse {
 
 static int parse_damaged(const struct parse *parse, const char *what)
 {
-	return why_set(parse->why, -EUCLEAN, "%s: line %u %s; mend or remove that file", parse->file,
-		       parse->line, what);
+	return why_set(parse->why, -EUCLEAN, "%s: line %u %s; mend or remove that file",
+		       parse->file, parse->line, what);
 }
 
 static int parse_title(const struct parse *parse, const char *line, struct poison_tie *tie)
@@ -44,7 +44,8 @@ static int parse_title(const struct parse *parse, const char *line, struct poiso
 	return 0;
 }
 
-/* Decimal digits only: strtoull() alone would take signs, blanks and more. Moves *text past the number and blanks. */
+/* Decimal digits only: strtoull() alone would take signs, blanks and more. Moves *text past the
+ * number and blanks. */
 static bool parse_number(const char **text, uint64_t *value)
 {
 	char *end;
@@ -217,7 +218,8 @@ static int print_all(FILE *stream, const struct iset *set, const struct poison_t
 	return fsync(fileno(stream)) < 0 ? -errno : 0;
 }
 
-/* A daemon of root may write this for a user's image: whoever owns the image reads it at the next mount. */
+/* A daemon of root may write this for a user's image: whoever owns the image reads it at the next
+ * mount. */
 static void copy_owner(int from_fd, int to_fd)
 {
 	struct stat st;

@@ -18,7 +18,8 @@ void log_set_level(enum log_level level)
 
 void log_to_syslog(const char *ident)
 {
-	/* openlog() keeps the pointer, and what the caller passed may be argv, which it may overwrite. */
+	/* openlog() keeps the pointer, and what the caller passed may be argv, which it may
+	 * overwrite. */
 	static char kept[64];
 
 	snprintf(kept, sizeof(kept), "%s", ident);

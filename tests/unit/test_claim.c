@@ -58,7 +58,7 @@ static int open_claimed(const char *path, struct media **media)
 struct holder {
 	pid_t pid;
 	int ready; /* one byte arrives */
-	int go;	   /* closing it lets the holder go on */
+	int go;    /* closing it lets the holder go on */
 };
 
 typedef void holder_fn(int ready, int go);
@@ -389,7 +389,8 @@ END_TEST
 /* A process of another uid that answers as if it held the image. */
 static void pretend(int ready, int go)
 {
-	static const char line[] = "{\"version\":1,\"pid\":1,\"mountpoint\":\"/lie\",\"state\":\"serving\"}\n";
+	static const char line[] =
+	    "{\"version\":1,\"pid\":1,\"mountpoint\":\"/lie\",\"state\":\"serving\"}\n";
 	struct stat st;
 	int fd, peer;
 
