@@ -30,7 +30,7 @@ int buf_create(struct tx *tx, enum format_block_role role, unsigned tree, struct
 /* Give the block back to its chunk and drop the reference. */
 int buf_destroy(struct tx *tx, struct buf *buf);
 
-/* Drop every clean buffer that nobody holds (tests, `drop caches`). */
+/* Drop every clean buffer that nobody holds (tests, `drop caches`). With or without the metadata lock. */
 void buf_drop_clean(struct journal *journal);
 
 #endif

@@ -120,11 +120,13 @@ static unsigned settle_written(struct journal *journal)
 
 	for (cb = TAILQ_FIRST(&journal->dirty); cb; cb = next) {
 		next = TAILQ_NEXT(cb, dirty_link);
+		cb->refs++; /* once clean, buf_drop_clean() may take it at any time */
 		if (cb->written)
 			block_settle(journal, cb);
 		else
 			failed++;
 		cb->written = 0;
+		cache_put(cb);
 	}
 	return failed;
 }

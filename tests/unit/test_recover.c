@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "format/journal_format.h"
+#include "util/crc.h"
 
 static struct journalfix fix;
 
@@ -652,6 +653,111 @@ START_TEST(the_ring_wraps_and_a_kill_at_any_time_loses_nothing)
 }
 END_TEST
 
+/* --- hostile bytes -------------------------------------------------------------------------------------------------------------- */
+
+/* Open if it can be opened, read every block there may be, go away. */
+static void use_whatever_opens(void)
+{
+	struct buf *buf;
+	uint64_t value;
+	struct tx *tx;
+
+	if (fix_open(&fix)) {
+		ck_assert_uint_gt(strlen(fix.why.text), 0);
+		return;
+	}
+	for (unsigned i = 0; i < 40; i++)
+		fix_get_word(&fix, maddr_of_chunk(i / 20, i % 20), 0, &value);
+	if (!tx_begin(fix.journal, TX_NORMAL, &tx)) {
+		if (!buf_create(tx, FORMAT_ROLE_NODE, FORMAT_TREE_INODES, &buf))
+			buf_put(buf);
+		tx_commit(tx, NULL);
+	}
+	fix_close(&fix);
+}
+
+static void make_victim(char *saved, size_t size)
+{
+	maddr_t address[10];
+	struct tx *tx;
+
+	fix_create_open(&fix, 2);
+	for (unsigned i = 0; i < 10; i++)
+		address[i] = fix_new_block(&fix, i);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	for (unsigned i = 0; i < 10; i++)
+		fix_change(&fix, address[i], i, 5);
+	tx = fix_begin(&fix);
+	fix_destroy_block(tx, address[3]);
+	ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	fix_new_block(&fix, 9);
+	fix_crash(&fix);
+	snprintf(saved, size, "%s.saved", fix.path);
+	fix_copy_file(fix.path, saved);
+}
+
+static devoff_t random_place(void)
+{
+	devoff_t place[] = { fix.super.areas[AREA_JOURNAL].copy[rand() % 2], fix_ring(&fix, rand() % 2),
+			     fix_place(&fix, MADDR_ROOT, rand() % 2), fix_place(&fix, MADDR_TABLE, rand() % 2),
+			     fix_place(&fix, maddr_of_chunk(0, 1 + (unsigned)rand() % 10), rand() % 2) };
+	unsigned which = (unsigned)rand() % 5;
+
+	return place[which] + (which == 1 ? (unsigned)rand() % 16384 : which == 0 ? (unsigned)rand() % 64 : (unsigned)rand() % 4095);
+}
+
+START_TEST(flipped_bytes_anywhere_never_crash)
+{
+	const char *seed = getenv("MENDFS_TEST_SEED");
+	char saved[160];
+
+	srand(seed ? (unsigned)atoi(seed) : 7);
+	make_victim(saved, sizeof(saved));
+	for (unsigned round = 0; round < 150; round++) {
+		fix_copy_file(saved, fix.path);
+		for (unsigned n = 1 + (unsigned)rand() % 12; n; n--)
+			fix_spoil(&fix, random_place(), 1);
+		use_whatever_opens();
+	}
+	unlink(saved);
+}
+END_TEST
+
+/* A record that is whole by its checksum, with one of its fields changed. */
+static void forge_record(uint64_t sequence)
+{
+	static const uint8_t zero[4];
+	uint8_t bytes[8192];
+	uint32_t length, crc;
+	uint64_t offset = find_record(sequence, &length);
+	struct le32 sum;
+
+	fix_read_file(&fix, fix_ring(&fix, 0) + offset, bytes, length);
+	for (unsigned n = 1 + (unsigned)rand() % 3; n; n--)
+		bytes[24 + (unsigned)rand() % 128] = (uint8_t)(rand() % 3 ? rand() : 0xff);
+	crc = crc32c(crc32c(crc32c(0, bytes, 4), zero, 4), bytes + 8, length - 8);
+	sum = le32_make(crc);
+	memcpy(bytes + 4, &sum, 4);
+	for (unsigned k = 0; k < 2; k++)
+		fix_write_file(&fix, fix_ring(&fix, k) + offset, bytes, length);
+}
+
+START_TEST(forged_records_never_crash)
+{
+	const char *seed = getenv("MENDFS_TEST_SEED");
+	char saved[160];
+
+	srand(seed ? (unsigned)atoi(seed) : 8);
+	make_victim(saved, sizeof(saved));
+	for (unsigned round = 0; round < 150; round++) {
+		fix_copy_file(saved, fix.path);
+		forge_record(12 + (unsigned)rand() % 10);
+		use_whatever_opens();
+	}
+	unlink(saved);
+}
+END_TEST
+
 /* --- against a model ------------------------------------------------------------------------------------------------------------- */
 
 #define MODEL_BLOCKS 60
@@ -768,6 +874,8 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, a_read_only_open_replays_into_memory_and_writes_nothing);
 	tcase_add_test(tests, known_bad_places_of_the_ring_are_jumped_over);
 	tcase_add_test(tests, the_ring_wraps_and_a_kill_at_any_time_loses_nothing);
+	tcase_add_test(tests, flipped_bytes_anywhere_never_crash);
+	tcase_add_test(tests, forged_records_never_crash);
 	tcase_add_test(tests, random_transactions_and_kills_agree_with_a_model);
 }
 
