@@ -20,8 +20,8 @@ int chain_failed(struct fs *fs, inum_t ino, const char *what, int error)
 
 struct unmap_chain {
 	struct inode *inode;
-	struct intent_record intent; /* args: inode, next file block, end */
-	uint64_t id;
+	struct intent_record intent; /* args: inode, next file block, end (of a truncate: none, up to the end of the map) */
+	uint64_t end, id;
 	bool begun, finished;
 	const uint64_t *size; /* of the file, set by the first link; NULL: as it is */
 };
@@ -41,8 +41,8 @@ static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
 {
 	struct inode *inode = chain->inode;
 	struct inode_record record = inode->record;
-	uint64_t next, unmapped, end = chain->intent.args[2];
-	int error = extent_unmap(inode->fs, tx, inode, chain->intent.args[1], end, &next, &unmapped);
+	uint64_t next, unmapped;
+	int error = extent_unmap(inode->fs, tx, inode, chain->intent.args[1], chain->end, &next, &unmapped);
 
 	if (error)
 		return error;
@@ -53,7 +53,7 @@ static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
 		record_touch(&record);
 	if (!chain->begun && chain->size)
 		record.size_bytes = *chain->size;
-	chain->finished = next >= end;
+	chain->finished = next >= chain->end;
 	chain->intent.args[1] = next;
 	error = inode_update(inode, tx, &record);
 	return error ? error : unmap_link_intent(chain, tx);
@@ -90,8 +90,10 @@ static int unmap_chain_run(struct unmap_chain *chain)
 int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end, const uint64_t *size)
 {
 	struct unmap_chain chain = {
-		.inode = inode, .intent = {.op = op, .args = {inode->ino, file_block, end}}, .size = size};
+		.inode = inode, .intent = {.op = op, .args = {inode->ino, file_block}}, .end = end, .size = size};
 
+	if (op == INTENT_PUNCH)
+		chain.intent.args[2] = end;
 	return unmap_chain_run(&chain);
 }
 
@@ -250,11 +252,11 @@ static int intent_drop(struct fs *fs, uint64_t id)
 
 int file_unmap_resume(struct inode *inode, uint64_t id, const struct intent_record *intent)
 {
-	struct unmap_chain chain = {.inode = inode, .intent = *intent, .id = id, .begun = true};
+	struct unmap_chain chain = {.inode = inode, .intent = *intent, .end = FILE_BLOCKS_END, .id = id, .begun = true};
 
-	if (intent->op == INTENT_TRUNCATE)
-		chain.intent.args[2] = FILE_BLOCKS_END;
-	return chain.intent.args[2] > FILE_BLOCKS_END ? -EUCLEAN : unmap_chain_run(&chain);
+	if (intent->op == INTENT_PUNCH)
+		chain.end = intent->args[2];
+	return chain.end > FILE_BLOCKS_END ? -EUCLEAN : unmap_chain_run(&chain);
 }
 
 static int truncate_finish(struct fs *fs, uint64_t id, const struct intent_record *intent)

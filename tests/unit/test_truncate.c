@@ -3,10 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fs/data.h"
@@ -207,39 +208,33 @@ static void run_chain(enum chain chain, inum_t target)
 	}
 }
 
-static void wait_ns(uint64_t ns)
+/* Kills this process when the chain has freed so many blocks. */
+static void *kill_after_blocks(void *arg)
 {
-	struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+	uint64_t until = *(uint64_t *)arg + counter(ROOT_FREE_BLOCKS);
 
-	nanosleep(&t, NULL);
+	while (counter(ROOT_FREE_BLOCKS) < until)
+		sched_yield();
+	kill(getpid(), SIGKILL);
+	return NULL;
 }
 
-/* A child serves the filesystem and is killed while it runs the chain; *begun: the transactions that it had committed by then. */
-static void kill_in_chain(enum chain chain, inum_t target, uint64_t delay_ns)
+/* A child serves the filesystem and is killed in the middle of the chain. */
+static void kill_in_chain(enum chain chain, inum_t target, uint64_t after_blocks)
 {
-	int ready[2];
-	char byte;
+	pthread_t killer;
 	pid_t child;
 
 	expect_equal(fsfix_unmount(&fix), 0);
-	expect_equal(pipe(ready), 0);
 	fflush(NULL);
 	child = fork();
 	if (!child) {
-		if (fsfix_mount(&fix) || write(ready[1], "r", 1) != 1)
+		if (fsfix_mount(&fix) || pthread_create(&killer, NULL, kill_after_blocks, &after_blocks))
 			_exit(1);
 		run_chain(chain, target);
-		if (write(ready[1], "d", 1) != 1)
-			_exit(1);
-		for (;;)
-			pause();
+		kill(getpid(), SIGKILL);
 	}
-	close(ready[1]);
-	expect_equal(read(ready[0], &byte, 1), 1);
-	wait_ns(delay_ns);
-	kill(child, SIGKILL);
 	expect_equal(waitpid(child, NULL, 0), child);
-	close(ready[0]);
 	expect_equal(fsfix_mount(&fix), 0);
 }
 
@@ -292,7 +287,7 @@ START_TEST(a_chain_cut_by_a_kill_is_finished_by_the_next_mount)
 			target = files_new(&fix, "source");
 			files_write(&fix, target, 1, 0, 300000);
 		}
-		kill_in_chain(chain, target, random_below(&random, 40000000));
+		kill_in_chain(chain, target, random_below(&random, MANY_EXTENTS / 2));
 		expect_chain_whole(chain, target);
 		if (round < 2)
 			fsfix_destroy(&fix);
