@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -549,6 +550,69 @@ START_TEST(a_sparse_image_on_a_full_host_refuses_and_recovers)
 }
 END_TEST
 
+static int forged_code;
+
+/* Runs under the guard, where libpmem2's flush would: a machine check as the kernel would deliver
+ * it. */
+static void flush_with_machine_check(const void *ptr, size_t length)
+{
+	siginfo_t info = {.si_signo = SIGBUS, .si_code = forged_code};
+
+	if (!forged_code)
+		return;
+	forged_code = 0;
+	info.si_addr = media->map.base; /* as coarse as a 2 MiB mapping makes it */
+	info.si_addr_lsb = 21;
+	syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGBUS, &info);
+}
+
+static void forge_machine_checks(void)
+{
+	media->granularity = MEDIA_CACHELINE;
+	media->flush = flush_with_machine_check;
+}
+
+START_TEST(a_machine_check_is_placed_by_the_cursor_not_by_its_address)
+{
+	unsigned char buffer[100] = {0};
+	struct media_counts counts;
+	devoff_t bad = 0;
+
+	forge_machine_checks();
+	forged_code = BUS_MCEERR_AR;
+	ck_assert_int_eq(media_write(media, 50000, buffer, 30, &bad), -EIO);
+	ck_assert_uint_eq(bad, 50000);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_int_eq(seen.last.kind, MEDIA_FAULT_POISON);
+	ck_assert_uint_eq(seen.last.offset, 49664);
+	ck_assert_uint_eq(seen.last.length, 512);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 1);
+	ck_assert_int_eq(media_read(media, 49664, buffer, 1, &bad), -EIO);
+	ck_assert_int_eq(media_read(media, 49600, buffer, 64, &bad), 0);
+}
+END_TEST
+
+START_TEST(a_coarse_notice_during_a_copy_makes_its_range_suspect)
+{
+	unsigned char buffer[100] = {0};
+	struct media_counts counts;
+	devoff_t bad = 0;
+
+	forge_machine_checks();
+	forged_code = BUS_MCEERR_AO;
+	ck_assert_int_eq(media_write(media, (3 << 20) + 10, buffer, 30, &bad), 0);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_int_eq(seen.last.kind, MEDIA_FAULT_SUSPECT);
+	ck_assert_uint_eq(seen.last.offset, 0);
+	ck_assert_uint_eq(seen.last.length, 2 << 20);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 0);
+	ck_assert_int_eq(media_read(media, 5000, buffer, 1, &bad), -EIO);
+	ck_assert_int_eq(media_read(media, 2 << 20, buffer, 1, &bad), 0);
+}
+END_TEST
+
 static size_t recorded_bytes;
 
 static size_t recording_store(struct media *m, devoff_t offset, const void *from, size_t length,
@@ -652,6 +716,8 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, a_tebibyte_of_nothing_opens_at_once);
 	tcase_add_test(tc, a_dax_device_is_known_by_sysfs_and_system_ram_is_refused);
 	tcase_add_test(tc, a_sigbus_elsewhere_goes_to_the_previous_handler);
+	tcase_add_test(tc, a_machine_check_is_placed_by_the_cursor_not_by_its_address);
+	tcase_add_test(tc, a_coarse_notice_during_a_copy_makes_its_range_suspect);
 	tcase_add_test(tc, a_backend_in_between_sees_every_store);
 	tcase_add_test(tc, threads_write_read_and_sync_side_by_side);
 	tcase_add_test(tc, neighbours_in_one_line_do_not_lose_each_others_bytes);
