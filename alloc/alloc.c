@@ -61,12 +61,21 @@ static void alloc_follow(void *arg, bool committed, uint64_t sequence)
 	pthread_mutex_unlock(&alloc->mutex);
 }
 
+static bool sequence_is_durable(void *arg, uint64_t sequence)
+{
+	return tx_is_durable(arg, sequence);
+}
+
 static int alloc_hook(struct alloc *alloc, struct tx *tx)
 {
-	int error = alloc->hooked ? 0 : tx_add_hook(tx, alloc_follow, alloc);
+	int error;
 
-	if (error == 0)
-		alloc->hooked = true;
+	if (alloc->hooked)
+		return 0;
+	/* Here too, else a long series of frees alone lets the set grow. */
+	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
+	error = tx_add_hook(tx, alloc_follow, alloc);
+	alloc->hooked = error == 0;
 	return error;
 }
 
@@ -115,11 +124,6 @@ static int taken_add(struct alloc *alloc, struct tx *tx, const struct run *run)
 	alloc->taken[alloc->taken_count++] = *run;
 	alloc->taken_reserved_blocks += reserved_within(alloc, run->start, run_end(run));
 	return 0;
-}
-
-static bool sequence_is_durable(void *arg, uint64_t sequence)
-{
-	return tx_is_durable(arg, sequence);
 }
 
 /* --- take --- */
@@ -247,7 +251,7 @@ bool alloc_has_busy(struct alloc *alloc)
 
 	pthread_mutex_lock(&alloc->mutex);
 	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	busy = alloc->busy.ranges.count > 0;
+	busy = !busy_is_empty(&alloc->busy);
 	pthread_mutex_unlock(&alloc->mutex);
 	return busy;
 }

@@ -1,116 +1,81 @@
 #include "alloc/busy.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 void busy_init(struct busy *busy)
 {
 	*busy = (struct busy){0};
-	iset_init(&busy->ranges);
+	iset_init(&busy->open);
+	iset_init(&busy->collecting.ranges);
+	iset_init(&busy->closing.ranges);
 }
 
 void busy_fini(struct busy *busy)
 {
-	iset_fini(&busy->ranges);
-	free(busy->batches);
+	iset_fini(&busy->open);
+	iset_fini(&busy->collecting.ranges);
+	iset_fini(&busy->closing.ranges);
 }
 
-/* Room for the batch that is open, so that its commit cannot fail. */
-static int batches_reserve(struct busy *busy)
+/* Keeps the memory, which is needed again at once. */
+static void ranges_clear(struct iset *ranges)
 {
-	size_t capacity = busy->capacity > 0 ? busy->capacity * 2 : 16;
-	struct busy_batch *batches;
-
-	if (busy->count < busy->capacity)
-		return 0;
-	batches = reallocarray(busy->batches, capacity, sizeof(*batches));
-	if (!batches)
-		return -ENOMEM;
-	busy->batches = batches;
-	busy->capacity = capacity;
-	return 0;
-}
-
-/* Is anything of the range in a batch that was closed? */
-static bool range_is_busy(const struct busy *busy, uint64_t start, uint64_t end)
-{
-	const struct iset_range *range = iset_find(&busy->ranges, start, end);
-
-	while (range && range->tag == busy->tag && range->end < end) {
-		start = range->end;
-		range = iset_find(&busy->ranges, start, end);
-	}
-	return range && range->tag != busy->tag;
+	ranges->count = 0;
 }
 
 int busy_add(struct busy *busy, uint64_t start, uint64_t end)
 {
-	bool shadows = range_is_busy(busy, start, end);
-	int error = batches_reserve(busy);
+	struct iset *collecting = &busy->collecting.ranges;
+	int error = iset_add(&busy->open, start, end, 0);
 
-	if (error == 0)
-		error = iset_add(&busy->ranges, start, end, busy->tag);
-	if (error < 0)
-		return error;
-	busy->open = true;
-	busy->shadowing = busy->shadowing || shadows;
-	return 0;
-}
-
-static void batch_close(struct busy *busy)
-{
-	busy->open = busy->shadowing = false;
-	busy->tag++;
+	/* So that the commit needs no memory. */
+	return error < 0 ? error
+			 : iset_reserve(collecting, collecting->count + busy->open.count + 2);
 }
 
 void busy_commit(struct busy *busy, uint64_t sequence)
 {
-	if (!busy->open)
-		return;
-	busy->batches[busy->count++] = (struct busy_batch){sequence, busy->tag};
-	batch_close(busy);
-}
+	for (size_t i = 0; i < busy->open.count; i++) {
+		const struct iset_range *range = &busy->open.ranges[i];
 
-/* Keep the ranges whose tag is newer than `tag` only, or other than it. They stay sorted and
- * merged. */
-static void ranges_drop(struct iset *ranges, uint32_t tag, bool older_too)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < ranges->count; i++) {
-		/* Tags wrap: their distance tells which is newer. */
-		int32_t age = (int32_t)(ranges->ranges[i].tag - tag);
-
-		if (older_too ? age > 0 : age != 0)
-			ranges->ranges[kept++] = ranges->ranges[i];
+		(void)iset_add(&busy->collecting.ranges, range->start, range->end, 0);
+		busy->collecting.sequence = sequence;
 	}
-	ranges->count = kept;
+	ranges_clear(&busy->open);
 }
 
 void busy_abort(struct busy *busy)
 {
-	if (!busy->open)
-		return;
-	if (busy->shadowing && busy->count > 0) {
-		/* Which part was busy before is not known any more: all of it ends with the newest
-		 * batch. */
-		busy_commit(busy, busy->batches[busy->count - 1].sequence);
-		return;
-	}
-	ranges_drop(&busy->ranges, busy->tag, false);
-	batch_close(busy);
+	ranges_clear(&busy->open);
+}
+
+static void generations_swap(struct busy *busy)
+{
+	struct busy_generation next = busy->closing;
+
+	busy->closing = busy->collecting;
+	busy->collecting = next;
 }
 
 void busy_expire(struct busy *busy, bool (*is_durable)(void *arg, uint64_t sequence), void *arg)
 {
-	size_t ended = 0;
+	if (busy->closing.ranges.count > 0 && is_durable(arg, busy->closing.sequence))
+		ranges_clear(&busy->closing.ranges);
+	if (busy->collecting.ranges.count > 0 && is_durable(arg, busy->collecting.sequence))
+		ranges_clear(&busy->collecting.ranges);
+	/* Room was made in the collecting one for what is open. */
+	if (busy->closing.ranges.count == 0 && busy->open.count == 0)
+		generations_swap(busy);
+}
 
-	while (ended < busy->count && is_durable(arg, busy->batches[ended].sequence))
-		ended++;
-	if (ended == 0)
-		return;
-	ranges_drop(&busy->ranges, busy->batches[ended - 1].tag, true);
-	busy->count -= ended;
-	memmove(busy->batches, busy->batches + ended, busy->count * sizeof(*busy->batches));
+const struct iset_range *busy_find(const struct busy *busy, uint64_t start, uint64_t end)
+{
+	const struct iset_range *committed =
+	    range_first(iset_find(&busy->collecting.ranges, start, end),
+			iset_find(&busy->closing.ranges, start, end));
+
+	return range_first(iset_find(&busy->open, start, end), committed);
+}
+
+bool busy_is_empty(const struct busy *busy)
+{
+	return busy->open.count + busy->collecting.ranges.count + busy->closing.ranges.count == 0;
 }

@@ -1,35 +1,46 @@
 /*
- * Ranges that were freed by transactions that are not durable yet. What one transaction frees is a
- * batch; batches end in the order in which they were committed. Not locked: the owner locks. Units
- * are the caller's.
+ * Ranges that were freed by transactions that are not durable yet. Those of the open transaction
+ * stand alone until its fate is known; what is committed is collected in generations, and a
+ * generation ends as a whole, when its last transaction is durable: so what is freed piece by piece
+ * merges, and ending costs nothing. Not locked: the owner locks. Units are the caller's.
  */
 #ifndef ALLOC_BUSY_H
 #define ALLOC_BUSY_H
 
 #include "util/iset.h"
 
-struct busy_batch {
-	uint64_t sequence;
-	uint32_t tag;
+struct busy_generation {
+	struct iset ranges;
+	uint64_t sequence; /* of the last transaction in it */
 };
 
 struct busy {
-	struct iset ranges;         /* tagged with their batch */
-	struct busy_batch *batches; /* committed, oldest first */
-	size_t count, capacity;
-	uint32_t tag; /* of the open batch, or the next */
-	bool open;
-	bool shadowing; /* the open batch hides ranges of an older one */
+	struct iset open;
+	struct busy_generation collecting; /* takes what is committed now */
+	struct busy_generation closing;    /* waits to be durable */
 };
 
 void busy_init(struct busy *busy);
 void busy_fini(struct busy *busy);
-/* Add to the open batch, or open one. 0, -ENOMEM. */
+/* For the open transaction. 0, -ENOMEM. */
 int busy_add(struct busy *busy, uint64_t start, uint64_t end);
-/* Close the open batch, if there is one; neither can fail. */
+/* The open transaction ends; neither can fail. */
 void busy_commit(struct busy *busy, uint64_t sequence);
 void busy_abort(struct busy *busy);
-/* Forget the oldest batches whose sequence is durable. */
+/* Forget what is durable by now. */
 void busy_expire(struct busy *busy, bool (*is_durable)(void *arg, uint64_t sequence), void *arg);
+/* The range of the set that overlaps [start, end) and begins first, or NULL. Valid until the set
+ * changes. */
+const struct iset_range *busy_find(const struct busy *busy, uint64_t start, uint64_t end);
+bool busy_is_empty(const struct busy *busy);
+
+/* Whichever of two ranges, either of which may be NULL, begins first. */
+static inline const struct iset_range *range_first(const struct iset_range *a,
+						   const struct iset_range *b)
+{
+	if (!a || !b)
+		return a ? a : b;
+	return a->start <= b->start ? a : b;
+}
 
 #endif

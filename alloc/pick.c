@@ -22,10 +22,9 @@ struct pick {
 static bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece)
 {
 	while (*at < end) {
-		const struct iset_range *busy = iset_find(&alloc->busy.ranges, *at, end);
 		const struct iset_range *reserved = iset_find(&alloc->reserved, *at, end);
 		const struct iset_range *first =
-		    !busy || (reserved && reserved->start < busy->start) ? reserved : busy;
+		    range_first(busy_find(&alloc->busy, *at, end), reserved);
 
 		if (!first || first->start > *at) {
 			piece->start = *at;
