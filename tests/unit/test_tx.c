@@ -1,6 +1,8 @@
 #include "tests/support/journalfix.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <sys/mount.h>
 
 static struct journalfix fix;
 
@@ -315,6 +317,77 @@ START_TEST(a_commit_that_cannot_be_logged_is_a_clean_error_and_a_checkpoint_goes
 }
 END_TEST
 
+/* A tmpfs of this size that nobody else sees; false where that is not permitted. */
+static bool mount_small(char *dir, const char *options)
+{
+	strcpy(dir, "/tmp/mendfs-small-XXXXXX");
+	if (!mkdtemp(dir))
+		return false;
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("none", dir, "tmpfs", 0, options)) {
+		printf("skipped: mounting a small tmpfs: %s\n", strerror(errno));
+		rmdir(dir);
+		return false;
+	}
+	return true;
+}
+
+static void fill_file(const char *path, size_t length)
+{
+	int fd = open(path, O_CREAT | O_WRONLY, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(posix_fallocate(fd, 0, (off_t)length), 0);
+	close(fd);
+}
+
+/* Returns the commit's error and in *value what was committed last. */
+static int change_until_refused(maddr_t address, uint64_t *value)
+{
+	struct tx *tx;
+	int error = 0;
+
+	for (unsigned i = 0; i < 20000 && !error; i++) {
+		error = tx_begin(fix.journal, TX_NORMAL, &tx);
+		if (error)
+			return error;
+		fix_set_word(tx, address, 0, *value + 1);
+		error = tx_commit(tx, NULL);
+		if (!error)
+			(*value)++;
+	}
+	return error;
+}
+
+START_TEST(a_full_host_filesystem_is_a_clean_error_that_passes)
+{
+	char dir[64], filler[80];
+	uint64_t value = 0;
+	maddr_t address;
+
+	fix_destroy(&fix);
+	if (!mount_small(dir, "size=2m"))
+		return;
+	snprintf(filler, sizeof(filler), "%s/filler", dir);
+	fill_file(filler, FIX_MIB);
+	setenv("TMPDIR", dir, 1);
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 0);
+	ck_assert_int_eq(change_until_refused(address, &value), -ENOSPC);
+	ck_assert_uint_gt(value, 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), value);
+	ck_assert(!journal_is_readonly(fix.journal));
+	ck_assert_int_eq(unlink(filler), 0);
+	fix_change(&fix, address, 0, ++value);
+	ck_assert_int_eq(fix_close(&fix), 0);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), value);
+	fix_destroy(&fix);
+	unsetenv("TMPDIR");
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+}
+END_TEST
+
 START_TEST(after_a_shutdown_nothing_commits_and_reads_go_on)
 {
 	maddr_t address = fix_new_block(&fix, 1);
@@ -381,6 +454,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, a_commit_on_a_plain_file_syncs_nothing_and_is_durable_after_sync);
 	tcase_add_test(tests, a_poisoned_copy_of_the_log_does_not_fail_a_commit);
 	tcase_add_test(tests, a_commit_that_cannot_be_logged_is_a_clean_error_and_a_checkpoint_goes_around);
+	tcase_add_test(tests, a_full_host_filesystem_is_a_clean_error_that_passes);
 	tcase_add_test(tests, after_a_shutdown_nothing_commits_and_reads_go_on);
 	tcase_add_test(tests, a_counter_does_not_go_below_zero);
 	tcase_add_test(tests, tree_roots_are_part_of_the_transaction);
