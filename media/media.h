@@ -76,7 +76,7 @@ void media_drain(struct media *media);
  * the error of msync, which is sticky: the kernel has marked the pages clean, nothing may be acknowledged as durable any more.
  */
 int media_sync(struct media *media);
-/* Counts that do not drift. */
+/* Counts that do not drift. sigbus: units of poison consumed; a full host or a shrunk file is none, nor is a good byte beside an armed one. */
 struct media_counts {
 	uint64_t reads, read_bytes, writes, write_bytes, drains, syncs, sigbus;
 };
