@@ -4,6 +4,7 @@
 #include "rmap/rmap.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "tests/support/expect.h"
 #include "tests/support/journalfix.h"
@@ -244,6 +245,108 @@ START_TEST(trees_do_not_leak_metadata_blocks)
 }
 END_TEST
 
+/* --- writers side by side --- */
+
+#define WRITERS 4
+struct writer {
+	pthread_t thread;
+	struct random random;
+	uint64_t id;
+	unsigned count;
+	struct rmap_record held[32];
+};
+
+/* The blocks are this writer's from here on: nobody else may have been told the same. */
+static void writer_claim(const struct writer *writer, const struct rmap_record *record,
+			 uint64_t from, uint64_t to)
+{
+	for (uint64_t i = 0; i < record->count; i++) {
+		uint64_t before = from;
+
+		expect(__atomic_compare_exchange_n(&f.owner[record->start + i], &before, to, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	}
+}
+
+static void writer_add(struct writer *writer)
+{
+	struct alloc_request request = {.want_blocks = 1 + random_below(&writer->random, 20)};
+	struct rmap_record *record = &writer->held[writer->count];
+	struct tx *tx;
+
+	if (alloc_reserve(f.alloc, &request, &record->start, &record->count) < 0)
+		return;
+	record->owner = writer->id;
+	record->offset = record->start;
+	writer_claim(writer, record, 0, writer->id);
+	if (random_below(&writer->random, 4) == 0) {
+		writer_claim(writer, record, writer->id, 0);
+		alloc_unreserve(f.alloc, record->start, record->count);
+		return;
+	}
+	tx = fix_begin(&f.fix);
+	expect_equal(alloc_take_exact(f.alloc, tx, record->start, record->count), 0);
+	expect_equal(rmap_insert(&f.rmap, tx, record), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	writer->count++;
+}
+
+static void writer_drop(struct writer *writer)
+{
+	struct rmap_record *record = &writer->held[random_below(&writer->random, writer->count)];
+	struct tx *tx;
+	bool owned;
+
+	journal_read_begin(f.fix.journal);
+	expect_equal(rmap_is_owned(&f.rmap, record->start, record->count, &owned), 0);
+	journal_read_end(f.fix.journal);
+	expect(owned);
+	writer_claim(writer, record, writer->id, 0);
+	tx = fix_begin(&f.fix);
+	expect_equal(rmap_remove(&f.rmap, tx, record), 0);
+	expect_equal(alloc_give(f.alloc, tx, record->start, record->count), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	*record = writer->held[--writer->count];
+}
+
+static void *writer_run(void *arg)
+{
+	struct writer *writer = arg;
+
+	for (unsigned step = 0; step < 1500; step++) {
+		if (writer->count == 0 ||
+		    (writer->count < ARRAY_SIZE(writer->held) && random_below(&writer->random, 2)))
+			writer_add(writer);
+		else
+			writer_drop(writer);
+		if (step % 100 == 0)
+			expect_equal(journal_sync(f.fix.journal), 0);
+	}
+	return NULL;
+}
+
+START_TEST(writers_side_by_side_never_get_the_same_block)
+{
+	static struct writer writers[WRITERS];
+
+	trees_create("trees writers");
+	for (unsigned i = 0; i < WRITERS; i++) {
+		writers[i].id = i + 1;
+		writers[i].count = 0;
+		writers[i].random.state = random_next(&f.random);
+		expect_equal(pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
+	}
+	for (unsigned i = 0; i < WRITERS; i++)
+		pthread_join(writers[i].thread, NULL);
+	compare_all();
+	trees_crash();
+	trees_open();
+	compare_all();
+	trees_close();
+	fix_destroy(&f.fix);
+}
+END_TEST
+
 /* --- nodes that lie --- */
 
 struct nodes {
@@ -389,6 +492,7 @@ int main(void)
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, trees_are_what_was_committed_after_each_crash);
 	tcase_add_test(tests, trees_do_not_leak_metadata_blocks);
+	tcase_add_test(tests, writers_side_by_side_never_get_the_same_block);
 	tcase_add_test(tests, nodes_that_lie_under_a_good_checksum_do_no_harm);
 	suite_add_tcase(suite, tests);
 	return fix_run(suite);
