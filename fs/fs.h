@@ -114,7 +114,9 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
 
 struct fs_statfs {
-	uint64_t total_blocks, free_blocks, available_blocks, inodes, free_inodes;
+	uint64_t total_blocks, free_blocks;
+	uint64_t available_blocks;    /* to data: free but for the reserve of metadata and deletes */
+	uint64_t inodes, free_inodes; /* in use; an estimate of how many more there may be */
 };
 void fs_statfs(struct fs *fs, struct fs_statfs *out);
 

@@ -238,11 +238,3 @@ void metaspace_shrink(struct fs *fs)
 	if (error != -ENOENT)
 		log_warning("giving metadata space back: %s", strerror(-error));
 }
-
-uint64_t metaspace_reserve_blocks(struct fs *fs)
-{
-	uint64_t free_meta = chunk_free_blocks(fs->journal);
-	uint64_t copies = fs->super.copies;
-
-	return free_meta >= METADATA_LOW_BLOCKS ? 0 : copies * chunk_blocks(CHUNK_SHIFT_MIN);
-}

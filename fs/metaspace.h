@@ -9,7 +9,4 @@
 
 /* Give an empty chunk back, and those that an earlier mount had begun to. Takes locks; the caller holds none. */
 void metaspace_shrink(struct fs *fs);
-/* Free blocks that statfs may not promise to data: what metadata still needs to describe the rest. */
-uint64_t metaspace_reserve_blocks(struct fs *fs);
-
 #endif

@@ -6,7 +6,6 @@
 
 #include "fs/background.h"
 #include "fs/intent.h"
-#include "fs/metaspace.h"
 #include "fs/orphan.h"
 #include "fs/table.h"
 #include "journal/root.h"
@@ -370,11 +369,11 @@ bool fs_is_readonly(struct fs *fs)
 
 void fs_statfs(struct fs *fs, struct fs_statfs *out)
 {
-	uint64_t free_blocks, reserve;
+	uint64_t free_blocks, reserve; /* what requests for data will not get */
 
 	journal_read_begin(fs->journal);
 	free_blocks = alloc_free_blocks(fs->alloc);
-	reserve = metaspace_reserve_blocks(fs);
+	reserve = alloc_reserve_blocks(fs->alloc);
 	out->inodes = root_get(fs->journal, ROOT_INODES);
 	journal_read_end(fs->journal);
 	out->total_blocks = fs->super.size_bytes / BLOCK_BYTES;
