@@ -5,8 +5,26 @@
 
 static struct journalfix fix;
 
+/* The linker sends media_clear() and media_sync() of this program here: a medium that cannot clear, a host whose disk fails. */
+int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
+int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
+int __real_media_sync(struct media *media);
+int __wrap_media_sync(struct media *media);
+static bool cannot_clear, cannot_sync;
+
+int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length)
+{
+	return cannot_clear ? -ENOTSUP : __real_media_clear(media, offset, length);
+}
+
+int __wrap_media_sync(struct media *media)
+{
+	return cannot_sync ? -EIO : __real_media_sync(media);
+}
+
 static void teardown(void)
 {
+	cannot_clear = cannot_sync = false;
 	fix_destroy(&fix);
 	unsetenv("MENDFS_BOOT_ID");
 	unsetenv("PMEM2_FORCE_GRANULARITY");
@@ -51,6 +69,18 @@ START_TEST(what_was_committed_is_there_after_a_kill)
 }
 END_TEST
 
+
+static void check_copies_equal(maddr_t address)
+{
+	uint8_t copy[2][4096];
+	const char *field = "";
+
+	for (unsigned k = 0; k < 2; k++) {
+		ck_assert_int_eq(media_read(fix.media, fix_place(&fix, address, k), copy[k], 4096, NULL), 0);
+		ck_assert_int_eq(format_block_verify(copy[k], fix.super.meta_uuid, address, &field), 0);
+	}
+	ck_assert_mem_eq(copy[0], copy[1], 4096);
+}
 
 /* --- write-back ------------------------------------------------------------------------------------------------------ */
 
@@ -135,6 +165,114 @@ START_TEST(a_checkpoint_empties_the_log)
 }
 END_TEST
 
+START_TEST(a_block_whose_primary_cannot_be_written_goes_on_with_its_replica)
+{
+	unsigned repaired;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	cannot_clear = true;
+	ck_assert_int_eq(media_bad_add(fix.media, fix_place(&fix, address, 0), 4096), 0);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	ck_assert_uint_eq(fix.reports, 1);
+	ck_assert_uint_eq(fix.report[0].copy, 0);
+	ck_assert_str_eq(fix.report[0].reason, "could not be written");
+	buf_drop_clean(fix.journal);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 1);
+	ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), -ENOTSUP);
+	fix_change(&fix, address, 0, 2);
+	ck_assert_int_eq(fix_close(&fix), 0);
+	cannot_clear = false;
+	ck_assert_int_eq(fix_open(&fix), 0); /* the place reads again, with nothing of ours in it */
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+	ck_assert_uint_eq(fix.reports, 1);
+	ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), 0);
+	ck_assert_uint_eq(repaired, 1);
+	check_copies_equal(address);
+}
+END_TEST
+
+START_TEST(the_lone_replica_is_in_the_log_before_it_is_overwritten)
+{
+	uint8_t heads[2][64];
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	for (unsigned k = 0; k < 2; k++)
+		fix_read_file(&fix, fix.super.areas[AREA_JOURNAL].copy[k], heads[k], 64);
+	fix_change(&fix, address, 0, 2); /* one line only: both copies are good */
+	cannot_clear = true;
+	ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, 0), 4096, true), 0);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	fix_crash(&fix);
+	for (unsigned k = 0; k < 2; k++)
+		fix_write_file(&fix, fix.super.areas[AREA_JOURNAL].copy[k], heads[k], 64);
+	fix_spoil(&fix, fix_place(&fix, address, 0) + 2048, 64);
+	fix_spoil(&fix, fix_place(&fix, address, 1) + 2048, 64); /* torn */
+	cannot_clear = false;
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(journal_recovery(fix.journal)->lost, 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+	ck_assert_uint_eq(fix_word(&fix, address, 300), 1);
+}
+END_TEST
+
+START_TEST(a_block_of_which_no_copy_can_be_written_stays_in_memory_and_log)
+{
+	struct journal_counts counts;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	cannot_clear = true;
+	for (unsigned k = 0; k < 2; k++)
+		ck_assert_int_eq(media_bad_add(fix.media, fix_place(&fix, address, k), 4096), 0);
+	fix_change(&fix, address, 0, 2);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), -EIO);
+	buf_drop_clean(fix.journal);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 2);
+	journal_counts(fix.journal, &counts);
+	ck_assert_uint_gt(counts.ring_used, 0);
+	fix_change(&fix, address, 0, 3); /* while the ring has room */
+	ck_assert_int_eq(fix_close(&fix), -EIO);
+	cannot_clear = false;
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 3);
+	ck_assert_uint_eq(fix_word(&fix, address, 300), 1);
+}
+END_TEST
+
+START_TEST(a_full_ring_that_cannot_be_emptied_shuts_down_and_loses_nothing)
+{
+	maddr_t address;
+	uint64_t value = 0;
+	struct tx *tx;
+	int error;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 0);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	cannot_clear = true;
+	for (unsigned k = 0; k < 2; k++)
+		ck_assert_int_eq(media_bad_add(fix.media, fix_place(&fix, address, k), 4096), 0);
+	while (!(error = tx_begin(fix.journal, TX_NORMAL, &tx))) {
+		fix_set_word(tx, address, 0, ++value);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	}
+	ck_assert_int_eq(error, -EIO);
+	ck_assert(journal_is_readonly(fix.journal));
+	ck_assert_uint_gt(value, 1000);
+	fix_close(&fix);
+	cannot_clear = false;
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), value);
+}
+END_TEST
+
 /* --- sync --------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(sync_without_new_records_writes_no_mark)
@@ -149,6 +287,26 @@ START_TEST(sync_without_new_records_writes_no_mark)
 		ck_assert_int_eq(journal_sync(fix.journal), 0);
 	journal_counts(fix.journal, &after);
 	ck_assert_uint_eq(after.records, before.records);
+}
+END_TEST
+
+START_TEST(after_a_failed_sync_nothing_is_acknowledged_any_more)
+{
+	maddr_t address;
+	struct tx *tx;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	cannot_sync = true;
+	ck_assert_int_eq(journal_sync(fix.journal), -EIO);
+	cannot_sync = false;
+	ck_assert_int_eq(journal_sync(fix.journal), -EIO);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), -EIO);
+	ck_assert_int_eq(tx_begin(fix.journal, TX_NORMAL, &tx), -EIO);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 1);
+	ck_assert_int_eq(fix_close(&fix), -EIO);
+	ck_assert_int_eq(fix_open(&fix), 0);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 1);
 }
 END_TEST
 
@@ -200,18 +358,6 @@ START_TEST(concurrent_syncs_share_rounds_and_each_covers_its_caller)
 END_TEST
 
 /* --- repair --------------------------------------------------------------------------------------------------------------- */
-
-static void check_copies_equal(maddr_t address)
-{
-	uint8_t copy[2][4096];
-	const char *field = "";
-
-	for (unsigned k = 0; k < 2; k++) {
-		ck_assert_int_eq(media_read(fix.media, fix_place(&fix, address, k), copy[k], 4096, NULL), 0);
-		ck_assert_int_eq(format_block_verify(copy[k], fix.super.meta_uuid, address, &field), 0);
-	}
-	ck_assert_mem_eq(copy[0], copy[1], 4096);
-}
 
 START_TEST(repair_rewrites_a_poisoned_copy_and_says_which)
 {
@@ -355,6 +501,11 @@ int main(void)
 	tcase_add_test(tests, write_back_is_primaries_then_replicas_then_heads);
 	tcase_add_test(tests, both_copies_are_equal_byte_for_byte_after_write_back);
 	tcase_add_test(tests, a_checkpoint_empties_the_log);
+	tcase_add_test(tests, a_block_whose_primary_cannot_be_written_goes_on_with_its_replica);
+	tcase_add_test(tests, the_lone_replica_is_in_the_log_before_it_is_overwritten);
+	tcase_add_test(tests, a_block_of_which_no_copy_can_be_written_stays_in_memory_and_log);
+	tcase_add_test(tests, a_full_ring_that_cannot_be_emptied_shuts_down_and_loses_nothing);
+	tcase_add_test(tests, after_a_failed_sync_nothing_is_acknowledged_any_more);
 	tcase_add_test(tests, sync_without_new_records_writes_no_mark);
 	tcase_add_test(tests, concurrent_syncs_share_rounds_and_each_covers_its_caller);
 	tcase_add_test(tests, repair_rewrites_a_poisoned_copy_and_says_which);

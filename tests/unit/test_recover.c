@@ -509,6 +509,23 @@ START_TEST(replay_is_the_same_when_it_was_interrupted_at_any_copy_step)
 }
 END_TEST
 
+/* The proof that the test before would see it: were replicas written before the primaries are whole, both could be torn. */
+START_TEST(with_both_copies_torn_at_once_replay_does_fail)
+{
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 10);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	fix_change(&fix, address, 0, 100);
+	fix_crash(&fix);
+	for (unsigned k = 0; k < 2; k++)
+		fix_spoil(&fix, fix_place(&fix, address, k) + 2048, 64);
+	reopen();
+	ck_assert_uint_eq(journal_recovery(fix.journal)->lost, 1);
+}
+END_TEST
+
 /* Home may be ahead of what a crash of the host left of the log, unless the log said durable before. */
 START_TEST(home_never_gets_what_a_host_crash_could_take_from_the_log)
 {
@@ -867,6 +884,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, a_block_freed_and_created_again_has_its_new_content_only);
 	tcase_add_test(tests, a_block_that_was_data_before_starts_from_zeros);
 	tcase_add_test(tests, replay_is_the_same_when_it_was_interrupted_at_any_copy_step);
+	tcase_add_test(tests, with_both_copies_torn_at_once_replay_does_fail);
 	tcase_add_test(tests, home_never_gets_what_a_host_crash_could_take_from_the_log);
 	tcase_add_test(tests, one_whole_head_is_enough_and_the_newer_one_wins);
 	tcase_add_test(tests, without_a_whole_head_opening_is_refused_with_a_reason);
