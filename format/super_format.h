@@ -9,7 +9,7 @@
 #include "format/block_format.h"
 #include "util/why.h"
 
-#define FORMAT_SUPER_MAGIC 0x31304653444e454dull /* "MENDFS01" */
+#define FORMAT_SUPER_MAGIC 0x31305346444e454dull /* "MENDFS01" */
 #define FORMAT_VERSION 1
 #define SUPER_SLOTS 8
 #define SUPER_LABEL_BYTES 64
