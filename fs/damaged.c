@@ -94,16 +94,22 @@ static int damaged_lost_map(void *arg, const struct btree_key *key, const void *
 	return hit_add(arg, key->word[0], key->word[1], key->word[1] + record.length_bytes, record.cause_id);
 }
 
+/* The ledger's walks take the metadata lock by themselves. */
+static int damaged_collect_bad(struct damage_query *q)
+{
+	int error = ledger_walk_badblocks(q->fs->notify, damaged_badblock, q);
+
+	return error ? error : ledger_walk_lost(q->fs->notify, damaged_lost, q);
+}
+
 /* Under the metadata lock. */
-static int damaged_collect(struct damage_query *q)
+static int damaged_collect_owners(struct damage_query *q)
 {
 	struct btree_key from = {{0}}, to = {{UINT64_MAX, UINT64_MAX, 0}};
 	blkno_t start;
 	size_t i;
-	int error = ledger_walk_badblocks(q->fs->notify, damaged_badblock, q);
+	int error = 0;
 
-	if (!error)
-		error = ledger_walk_lost(q->fs->notify, damaged_lost, q);
 	for (i = 0; i < q->count_bad && !error; i++) {
 		start = q->bad[i].offset >> BLOCK_SHIFT;
 		q->cause_id = q->bad[i].cause_id;
@@ -213,11 +219,13 @@ static int damaged_answer_all(struct damage_query *q, fs_damage_fn *visit, void 
 int fs_damaged(struct fs *fs, fs_damage_fn *visit, void *arg)
 {
 	struct damage_query q = {.fs = fs};
-	int error;
+	int error = damaged_collect_bad(&q);
 
-	journal_read_begin(fs->journal);
-	error = damaged_collect(&q);
-	journal_read_end(fs->journal);
+	if (!error) {
+		journal_read_begin(fs->journal);
+		error = damaged_collect_owners(&q);
+		journal_read_end(fs->journal);
+	}
 	if (!error)
 		error = damaged_answer_all(&q, visit, arg);
 	free(q.bad);

@@ -117,11 +117,8 @@ int fs_badblocks(struct fs *fs, fs_badblock_fn *visit, void *arg)
 {
 	struct badblock_list list = {0};
 	size_t i;
-	int error;
+	int error = ledger_walk_badblocks(fs->notify, badblock_add, &list);
 
-	journal_read_begin(fs->journal);
-	error = ledger_walk_badblocks(fs->notify, badblock_add, &list);
-	journal_read_end(fs->journal);
 	for (i = 0; i < list.count && !error; i++)
 		error = visit(arg, &list.records[i]);
 	free(list.records);
