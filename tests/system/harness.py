@@ -120,14 +120,17 @@ class Mount:
                 raise AssertionError(f"the daemon did not end after umount: {self.read_log()}")
         status = self.daemon.returncode if self.daemon else 0
         self.daemon = None
+        text = "" if self.log.closed else self.read_log()
+        self.log.close()
         if status:
-            raise AssertionError(f"mendfs ended with {status}: {self.read_log()}")
+            raise AssertionError(f"mendfs ended with {status}: {text}")
 
     def kill(self):
         """kill -9, and clear the dead mount point."""
         self.daemon.kill()
         self.daemon.wait()
         self.daemon = None
+        self.log.close()
         run("umount", "-l", self.directory, check=False)
 
     def remount(self):

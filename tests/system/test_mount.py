@@ -226,14 +226,16 @@ exec setpriv --reuid "$2" --regid "$2" --clear-groups env HOME=/ sh -c "$3"
             self.addCleanup(run, "userdel", USER, check=False)
         self.uid = run("id", "-u", USER).stdout.strip()
         os.chmod(self.folder, 0o755)
-        self.home = os.path.join(self.folder, "home")
-        os.mkdir(self.home)
-        run(program("mkfs.mendfs"), "-q", "-s", "64M", os.path.join(self.home, "image"))
-        os.mkdir(os.path.join(self.home, "mnt"))
-        run("chown", "-R", self.uid, self.home)
         # The programs may lie where the user cannot go.
         self.bin = os.path.join(self.folder, "bin")
         shutil.copytree(harness.BIN, self.bin)
+        self.home = os.path.join(self.folder, "home")
+        os.mkdir(self.home)
+        os.mkdir(os.path.join(self.home, "mnt"))
+        run("chown", "-R", self.uid, self.home)
+        # The root directory belongs to whoever made the filesystem.
+        run("setpriv", "--reuid", self.uid, "--regid", self.uid, "--clear-groups", os.path.join(self.bin, "mkfs.mendfs"), "-q", "-s", "64M",
+            os.path.join(self.home, "image"))
 
     def as_user(self, script, check=True):
         return run("unshare", "--mount", "sh", "-c", self.SCRIPT, "sh", self.folder, self.uid, f"cd {self.home}; {script}", check=check)
