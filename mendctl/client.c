@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -82,10 +83,21 @@ const char *client_mountpoint(const struct client *client)
 	return client->mountpoint;
 }
 
+void client_limit(struct client *client, unsigned seconds)
+{
+	struct timeval value = {.tv_sec = seconds};
+
+	setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value));
+}
+
 static int read_object(struct client *client, struct json_object **out)
 {
-	ssize_t length = getline(&client->line, &client->line_size, client->stream);
+	ssize_t length;
 
+	errno = 0;
+	length = getline(&client->line, &client->line_size, client->stream);
+	if (length <= 0 && errno == EAGAIN)
+		return -ETIMEDOUT;
 	if (length <= 0 || client->line[length - 1] != '\n')
 		return -ECONNRESET;
 	*out = json_parse_object(client->line, (size_t)length - 1);
@@ -225,7 +237,8 @@ int client_next(struct client *client, struct json_object **out, struct why *why
 	int found;
 
 	if (error)
-		return why_set(why, error, "the daemon (pid %d) ended the connection; see its log", (int)client->pid);
+		return why_set(why, error, "the daemon (pid %d) %s; see its log", (int)client->pid,
+			       error == -ETIMEDOUT ? "does not answer" : "ended the connection");
 	found = json_get_bool(object, "done", &done);
 	if (!found) {
 		*out = object;

@@ -13,6 +13,8 @@ int client_open_mount(dev_t dev, struct why *why, struct client **out);
 /* By the inode of an image or device. -ENOENT: nobody answers; -EBUSY: the holder is no daemon, or is not serving. */
 int client_open_inode(const struct stat *st, struct why *why, struct client **out);
 void client_close(struct client *client);
+/* Wait no longer than this for each line from now on. */
+void client_limit(struct client *client, unsigned seconds);
 const char *client_mountpoint(const struct client *client);
 
 int client_request(struct client *client, const char *command, const struct command_args *args, struct why *why);

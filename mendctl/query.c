@@ -12,6 +12,8 @@
 #include "mendctl/subcommand.h"
 #include "mendctl/unmounted.h"
 
+#define ANSWER_SECONDS 5
+
 static int ask_daemon(struct target *target, const char *command, const struct command_args *args, struct output *output,
 		      struct json_object **extra, struct why *why)
 {
@@ -167,8 +169,12 @@ static int ask_and_end(struct target *target, const char *command, struct output
 {
 	struct command_args args = COMMAND_ARGS_INIT;
 	struct json_object *extra = NULL;
-	int error = query_ask(target, command, &args, output, &extra, why);
+	int error;
 
+	/* One daemon that hangs must not keep the others from being listed. */
+	if (target->client)
+		client_limit(target->client, ANSWER_SECONDS);
+	error = query_ask(target, command, &args, output, &extra, why);
 	json_object_put(extra);
 	target_fini(target);
 	return error;

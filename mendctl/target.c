@@ -66,7 +66,7 @@ int target_connect(const struct mount_entry *mount, struct why *why, struct targ
 	int error = client_open_mount(mount->dev, &reason, &out->client);
 
 	/* Mounted in another network namespace, or the second name was taken: the image's own socket may answer. */
-	if (error == -ENOENT) {
+	if (error == -ENOENT && mount->source[0] == '/') {
 		struct stat st;
 
 		if (!stat(mount->source, &st))
