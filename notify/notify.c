@@ -363,6 +363,8 @@ static int notify_load(struct notify *notify)
 		notify->is_shut_down = true;
 		setup->ops->shutdown(setup->holder, "metadata_lost");
 	}
+	/* One round is due in any case: whoever waits, waits for what notify_repair_known() does too. */
+	notify->submitted++;
 	poison_log_trim(setup->log, tail);
 	rc = poison_log_walk(setup->log, log_visit, notify);
 	for (size_t i = 0; i < setup->count_known && rc == 0; i++) {
