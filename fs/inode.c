@@ -284,6 +284,17 @@ bool inode_is_cached(struct fs *fs, inum_t ino)
 	return cached;
 }
 
+bool inode_is_reclaimed(const struct inode *inode)
+{
+	struct inode_table *table = inode->fs->table;
+	bool reclaimed;
+
+	pthread_mutex_lock(&table->lock);
+	reclaimed = table->reclaiming == inode->ino;
+	pthread_mutex_unlock(&table->lock);
+	return reclaimed;
+}
+
 void inode_ref(struct inode *inode)
 {
 	pthread_mutex_lock(&inode->fs->table->lock);

@@ -293,6 +293,8 @@ int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct 
 		error = names_get(&op, ino, &inode);
 	if (!error && S_ISDIR(inode->record.mode))
 		error = -EPERM;
+	if (!error && inode_is_reclaimed(inode))
+		error = -ENOENT; /* its blocks are going already */
 	if (!error)
 		error = names_change_links(&op, inode, 1);
 	if (!error)

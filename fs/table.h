@@ -31,6 +31,8 @@ void inode_table_destroy(struct inode_table *table);
 int inode_get_locked(struct fs *fs, inum_t ino, struct inode **out);
 /* Is it in memory, whoever holds it? */
 bool inode_is_cached(struct fs *fs, inum_t ino);
+/* Is it being freed right now? */
+bool inode_is_reclaimed(const struct inode *inode);
 void inode_add_lookup(struct inode *inode);
 /* Another reference of an inode that the caller holds. */
 void inode_ref(struct inode *inode);

@@ -220,6 +220,63 @@ START_TEST(poison_of_another_filesystem_is_dropped_again)
 }
 END_TEST
 
+static void rewrite_super(void (*change)(struct super *super))
+{
+	struct media_options options = {0};
+	struct format_super raw;
+	struct why why = {0};
+	struct media *media;
+	struct super super;
+
+	expect_equal(media_open(fix.path, &options, &why, &media), 0);
+	expect_equal(fs_read_super(media, &super, &why), 0);
+	change(&super);
+	super.update++;
+	format_super_pack(&raw, &super);
+	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
+		expect_equal(media_write(media, super_slot_offset(slot), &raw, sizeof(raw), NULL), 0);
+	expect_equal(media_close(media), 0);
+}
+
+static void add_incompat(struct super *super)
+{
+	super->incompat |= 1ull << 40;
+}
+
+static void add_ro_compat(struct super *super)
+{
+	super->ro_compat |= 1ull << 41;
+}
+
+START_TEST(an_unknown_incompat_feature_refuses_by_name)
+{
+	char text[1024];
+
+	rewrite_super(add_incompat);
+	expect(mount_error(text, sizeof(text)) < 0);
+	expect(strstr(text, "40") != NULL);
+}
+END_TEST
+
+START_TEST(an_unknown_ro_compat_feature_mounts_read_only)
+{
+	uint32_t before;
+	inum_t ino;
+
+	expect_equal(fsfix_mount(&fix), 0);
+	make_files(20);
+	expect_equal(fsfix_crash(&fix), 0);
+	rewrite_super(add_ro_compat);
+	before = hash_of(fix.path);
+	expect_equal(fsfix_mount(&fix), 0);
+	expect(fs_is_readonly(fix.fs));
+	expect_files(20);
+	expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, "no", &ino), -EROFS);
+	expect_equal(fsfix_unmount(&fix), 0);
+	expect(hash_of(fix.path) == before);
+}
+END_TEST
+
 START_TEST(metadata_space_grows_and_is_given_back)
 {
 	uint64_t grown, after = UINT64_MAX;
@@ -282,6 +339,8 @@ int main(void)
 	tcase_add_test(t, a_zeroed_a_truncated_and_a_missing_image_are_refused_with_a_line);
 	tcase_add_test(t, known_poison_of_a_metadata_block_is_answered_from_its_copy_without_a_touch);
 	tcase_add_test(t, poison_of_another_filesystem_is_dropped_again);
+	tcase_add_test(t, an_unknown_incompat_feature_refuses_by_name);
+	tcase_add_test(t, an_unknown_ro_compat_feature_mounts_read_only);
 	tcase_add_test(t, metadata_space_grows_and_is_given_back);
 	tcase_add_test(t, statfs_counts);
 	suite_add_tcase(suite, t);
