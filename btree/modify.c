@@ -127,8 +127,7 @@ static int step_insert(struct tx *tx, struct btree_path *path, unsigned d,
 	unsigned index = path->step[d].index;
 
 	node_insert(node, index, key, value, length);
-	/* Below this step a split may have moved the maximum; in a leaf the record can only have
-	 * raised it. */
+	/* A split below may have moved the maximum; in a leaf the record can only raise it. */
 	if (node->level > 0)
 		return aggregate_settle(tx, path, d);
 	return aggregate_raise(tx, path, d, node_record_aggregate(node, path->tree->ops, index));
@@ -282,25 +281,19 @@ static int step_destroy(struct tx *tx, struct btree_path *path)
 	return buf_destroy(tx, buf);
 }
 
-/* Do the nodes at parent's slots `left` and left + 1 go into one? *buf is the one that is not in
- * the path; NULL: no. */
-static void sibling_find(struct btree_path *path, unsigned index, struct buf **out)
+/* The node at this slot of the parent, if it and the last step's node go into one; else NULL. */
+static struct buf *sibling_find(struct btree_path *path, unsigned index)
 {
-	const struct btree_step *step = path_last(path), *parent = step - 1;
-	struct node_child child;
-	struct buf *buf;
+	const struct btree_step *step = path_last(path);
+	struct btree_step sibling;
 
-	*out = NULL;
-	node_child(step_node(parent), index, &child);
-	/* A sibling that cannot be read only means that there is no merge: deleting next to what is
-	 * lost must work. */
-	if (btree_node_get(path->tree, child.address, step_node(step)->level, &buf) < 0)
-		return;
-	if (node_used_bytes(step_node(step)) + node_used_bytes((struct format_node *)buf->data) <=
-	    MERGE_BYTES)
-		*out = buf;
-	else
-		buf_put(buf);
+	/* One that cannot be read is no reason to fail: deleting next to what is lost must work. */
+	if (path_open_child(path, step - 1, index, &sibling) < 0)
+		return NULL;
+	if (node_used_bytes(step_node(step)) + node_used_bytes(step_node(&sibling)) <= MERGE_BYTES)
+		return sibling.buf;
+	buf_put(sibling.buf);
+	return NULL;
 }
 
 /* Move all of `right` into `left`, whose slot in the parent then speaks for both; leave the
@@ -337,11 +330,11 @@ static int path_merge(struct tx *tx, struct btree_path *path)
 	if (node_used_bytes(step_node(step)) > MERGE_BYTES / 2)
 		return 0;
 	if (index > 0) {
-		sibling_find(path, index - 1, &other);
+		other = sibling_find(path, index - 1);
 		other_is_left = other != NULL;
 	}
 	if (!other && index + 1 < node_count(step_node(parent)))
-		sibling_find(path, index + 1, &other);
+		other = sibling_find(path, index + 1);
 	if (!other)
 		return 0;
 	error = other_is_left ? siblings_merge(tx, path, index - 1, other, own)
@@ -371,7 +364,7 @@ static int root_collapse(struct tx *tx, struct btree_path *path)
 
 		node_child((struct format_node *)root->data, 0, &child);
 		/* One that cannot be read keeps its old root above it. */
-		if (btree_node_get(tree, child.address, level, &next) < 0)
+		if (btree_node_get(tree, root, child.address, level, &next) < 0)
 			return 0;
 		error = root_tree_set(tx, tree->ops->tree, child.address, level);
 		path->step[0].buf = next;

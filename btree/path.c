@@ -5,13 +5,17 @@
 #include "journal/root.h"
 #include "util/log.h"
 
-/* What buf->verified says of a node. A bad one is remembered, so that it is reported once. */
-enum node_state { NODE_UNREAD = 0, NODE_WHOLE = 1, NODE_BAD = 2 };
+/* What buf->verified says of a node. What is wrong is remembered, so that it is reported once. */
+enum node_state {
+	NODE_WHOLE = 1,
+	NODE_BAD = 2,
+	NODE_CHILD_REPORTED = 4, /* one of its children is not what it says */
+};
 
-static enum node_state node_examine(const struct btree *tree, struct buf *buf)
+static uint32_t node_examine(const struct btree *tree, struct buf *buf)
 {
 	const char *field;
-	enum node_state state = NODE_WHOLE;
+	uint32_t state = NODE_WHOLE;
 
 	if (node_verify((const struct format_node *)buf->data, tree->ops, &field) < 0) {
 		log_error("%s tree: node %#llx is damaged: %s", format_tree_name(tree->ops->tree),
@@ -19,33 +23,48 @@ static enum node_state node_examine(const struct btree *tree, struct buf *buf)
 		state = NODE_BAD;
 	}
 	/* Two readers may do this at once; both find the same. */
-	__atomic_store_n(&buf->verified, (uint32_t)state, __ATOMIC_RELAXED);
+	__atomic_store_n(&buf->verified, state, __ATOMIC_RELAXED);
 	return state;
 }
 
-int btree_node_get(const struct btree *tree, maddr_t address, unsigned level, struct buf **out)
+static void child_report(const struct btree *tree, struct buf *parent, maddr_t child,
+			 const char *what)
 {
-	enum node_state state;
+	uint32_t before =
+	    parent ? __atomic_fetch_or(&parent->verified, NODE_CHILD_REPORTED, __ATOMIC_RELAXED)
+		   : 0;
+
+	if (before & NODE_CHILD_REPORTED)
+		return;
+	log_error("%s tree: node %#llx is not the child that node %#llx says: wrong %s",
+		  format_tree_name(tree->ops->tree), (unsigned long long)child,
+		  parent ? (unsigned long long)parent->address : 0, what);
+}
+
+int btree_node_get(const struct btree *tree, struct buf *parent, maddr_t address, unsigned level,
+		   struct buf **out)
+{
+	uint32_t state;
 	struct buf *buf;
 	int error = buf_get(tree->journal, address, FORMAT_ROLE_NODE, tree->ops->tree, &buf);
 
 	if (error < 0)
 		return error;
-	state = (enum node_state)__atomic_load_n(&buf->verified, __ATOMIC_RELAXED);
-	if (state == NODE_UNREAD)
+	state = __atomic_load_n(&buf->verified, __ATOMIC_RELAXED);
+	if (state == 0)
 		state = node_examine(tree, buf);
-	if (state == NODE_WHOLE && ((struct format_node *)buf->data)->level != level) {
-		log_error("%s tree: node %#llx has level %u, not %u",
-			  format_tree_name(tree->ops->tree), (unsigned long long)address,
-			  ((struct format_node *)buf->data)->level, level);
-		state = NODE_BAD;
-	}
-	if (state != NODE_WHOLE) {
-		buf_put(buf);
-		return -EUCLEAN;
+	if (state & NODE_BAD)
+		goto err_put;
+	if (((struct format_node *)buf->data)->level != level) {
+		child_report(tree, parent, address, "level");
+		goto err_put;
 	}
 	*out = buf;
 	return 0;
+
+err_put:
+	buf_put(buf);
+	return -EUCLEAN;
 }
 
 int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, struct buf **out)
@@ -73,7 +92,7 @@ int path_begin(struct btree_path *path, const struct btree *tree)
 		return -ENOENT;
 	if (level >= NODE_LEVELS_MAX)
 		return -EUCLEAN;
-	error = btree_node_get(tree, address, level, &step->buf);
+	error = btree_node_get(tree, NULL, address, level, &step->buf);
 	if (error < 0)
 		return error;
 	step->index = 0;
@@ -83,20 +102,48 @@ int path_begin(struct btree_path *path, const struct btree *tree)
 }
 
 /* Do the child's keys lie where its parent says? Only then is every node reached by one way. */
-static int step_check_bounds(const struct btree_step *parent, const struct btree_step *child)
+static bool child_is_bounded(const struct btree_step *parent, unsigned index,
+			     const struct btree_step *child)
 {
 	const struct format_node *node = step_node(child);
 	struct btree_key lower, first, last;
 
-	node_key(step_node(parent), parent->index, &lower);
+	node_key(step_node(parent), index, &lower);
 	node_key(node, 0, &first);
 	node_key(node, node_count(node) - 1, &last);
-	if (btree_key_compare(&first, &lower) >= 0 &&
-	    (!child->bounded || btree_key_compare(&last, &child->upper) < 0))
+	return btree_key_compare(&first, &lower) >= 0 &&
+	       (!child->bounded || btree_key_compare(&last, &child->upper) < 0);
+}
+
+static void child_set_upper(const struct btree_step *parent, unsigned index,
+			    struct btree_step *child)
+{
+	const struct format_node *node = step_node(parent);
+
+	child->bounded = index + 1 < node_count(node) || parent->bounded;
+	if (index + 1 < node_count(node))
+		node_key(node, index + 1, &child->upper);
+	else if (parent->bounded)
+		child->upper = parent->upper;
+}
+
+int path_open_child(const struct btree_path *path, const struct btree_step *parent, unsigned index,
+		    struct btree_step *out)
+{
+	struct node_child child;
+	int error;
+
+	node_child(step_node(parent), index, &child);
+	error = btree_node_get(path->tree, parent->buf, child.address,
+			       step_node(parent)->level - 1u, &out->buf);
+	if (error < 0)
+		return error;
+	out->index = 0;
+	child_set_upper(parent, index, out);
+	if (child_is_bounded(parent, index, out))
 		return 0;
-	log_error("node %#llx: keys out of the bounds that its parent %#llx gives",
-		  (unsigned long long)child->buf->address,
-		  (unsigned long long)parent->buf->address);
+	child_report(path->tree, parent->buf, child.address, "keys");
+	buf_put(out->buf);
 	return -EUCLEAN;
 }
 
@@ -111,25 +158,12 @@ maddr_t path_child(const struct btree_path *path)
 
 int path_down(struct btree_path *path)
 {
-	struct btree_step *parent = path_last(path), *step = parent + 1;
-	const struct format_node *node = step_node(parent);
-	int error = btree_node_get(path->tree, path_child(path), node->level - 1u, &step->buf);
+	struct btree_step *parent = path_last(path);
+	int error = path_open_child(path, parent, parent->index, parent + 1);
 
-	if (error < 0)
-		return error;
-	step->index = 0;
-	step->bounded = parent->index + 1 < node_count(node) || parent->bounded;
-	if (parent->index + 1 < node_count(node))
-		node_key(node, parent->index + 1, &step->upper);
-	else if (parent->bounded)
-		step->upper = parent->upper;
-	error = step_check_bounds(parent, step);
-	if (error < 0) {
-		buf_put(step->buf);
-		return error;
-	}
-	path->depth++;
-	return 0;
+	if (error == 0)
+		path->depth++;
+	return error;
 }
 
 void path_up(struct btree_path *path)

@@ -41,6 +41,10 @@ static inline bool path_at_leaf(struct btree_path *path)
 int path_begin(struct btree_path *path, const struct btree *tree);
 /* Hold the child at the last step's index too, at index 0. */
 int path_down(struct btree_path *path);
+/* As path_down() for any child of a step of the path, which does not become part of it: *out holds
+ * the node. */
+int path_open_child(const struct btree_path *path, const struct btree_step *parent, unsigned index,
+		    struct btree_step *out);
 /* Let go of the last step. */
 void path_up(struct btree_path *path);
 void path_end(struct btree_path *path);
@@ -51,8 +55,10 @@ int path_seek(struct btree_path *path, const struct btree *tree, const struct bt
 /* What path_down() would hold next; for those who want to tell which node it was that failed. */
 maddr_t path_child(const struct btree_path *path);
 
-/* One node with everything in it verified, at the level that is expected of it. */
-int btree_node_get(const struct btree *tree, maddr_t address, unsigned level, struct buf **out);
+/* One node with everything in it verified, at the level that its parent (NULL: the root block)
+ * expects of it. */
+int btree_node_get(const struct btree *tree, struct buf *parent, maddr_t address, unsigned level,
+		   struct buf **out);
 /* A new, empty node. */
 int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, struct buf **out);
 

@@ -269,6 +269,24 @@ START_TEST(a_reservation_ends_at_commit_and_comes_back_at_abort)
 }
 END_TEST
 
+START_TEST(a_reservation_being_taken_is_not_counted_twice)
+{
+	struct alloc_request request = {.want_blocks = 100}, rest = {.want_blocks = BLOCKS};
+	struct fixture f;
+	uint64_t count;
+	blkno_t start;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(alloc_reserve(f.alloc, &request, &start, &count), 0);
+	begin(&f);
+	ck_assert_int_eq(alloc_take_exact(f.alloc, f.tx, start, count), 0);
+	ck_assert_int_eq(alloc_take(f.alloc, f.tx, &rest, &start, &count), 0);
+	ck_assert_uint_eq(count, BLOCKS - 100 - RESERVE);
+	end(&f, 0);
+	fixture_close(&f);
+}
+END_TEST
+
 START_TEST(give_refuses_what_is_free_or_outside)
 {
 	struct fixture f;
@@ -598,6 +616,7 @@ int main(void)
 	tcase_add_test(sentences, what_one_transaction_frees_it_may_not_use);
 	tcase_add_test(sentences, an_aborted_free_of_busy_space_keeps_it_busy);
 	tcase_add_test(sentences, a_reservation_ends_at_commit_and_comes_back_at_abort);
+	tcase_add_test(sentences, a_reservation_being_taken_is_not_counted_twice);
 	tcase_add_test(sentences, give_refuses_what_is_free_or_outside);
 	tcase_add_test(sentences, runs_beyond_the_device_are_refused);
 	tcase_set_timeout(bitmap, 240);

@@ -554,6 +554,32 @@ START_TEST(children_that_point_anywhere_are_refused)
 }
 END_TEST
 
+START_TEST(a_node_is_not_merged_with_itself)
+{
+	struct fixture f;
+	struct btree_record record;
+	struct node_child child;
+	struct btree_key key;
+	unsigned children;
+	struct tx *tx;
+
+	fixture_open(&f, 1, "btree alias");
+	fill_ascending(&f, 2000, 16);
+	children = node_count(root_node(&f));
+	node_child(root_node(&f), 2, &child);
+	point_child(&f, 1, child.address);
+	point_child(&f, 3, child.address);
+	for (node_key(root_node(&f), 2, &key); btree_lookup(&f.tree, &key, &record) == 0;
+	     key.word[0] += 2) {
+		ck_assert_int_eq(tx_begin(f.journal, TX_NORMAL, &tx), 0);
+		ck_assert_int_eq(btree_remove(&f.tree, tx, &key), 0);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	}
+	ck_assert_uint_eq(node_count(root_node(&f)), children - 1);
+	fixture_close(&f);
+}
+END_TEST
+
 static int count_nodes(void *arg, maddr_t address, unsigned level, int error)
 {
 	unsigned *seen = arg;
@@ -717,6 +743,7 @@ int main(void)
 	tcase_set_timeout(hostile, 120);
 	tcase_add_test(hostile, verify_names_the_field_that_is_wrong);
 	tcase_add_test(hostile, children_that_point_anywhere_are_refused);
+	tcase_add_test(hostile, a_node_is_not_merged_with_itself);
 	tcase_add_test(hostile, a_lost_node_hides_only_what_is_below_it);
 	tcase_add_test(hostile, damaged_nodes_never_crash_or_hang);
 	suite_add_tcase(suite, shape);
