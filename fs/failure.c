@@ -1,4 +1,5 @@
-/* What the filesystem does when memory under it fails: the ops that notify/ calls on its thread, no lock held. */
+/* What the filesystem does when memory under it fails: the ops that notify/ calls on its thread, no
+ * lock held. */
 #include <errno.h>
 #include <string.h>
 
@@ -44,7 +45,8 @@ static bool failure_clip(uint64_t size_bytes, struct event *event)
 }
 
 /* A cold inode is read for it; one that cannot be read is told of all the same, without names. */
-static int failure_file(void *holder, const struct notify_file_failure *failure, struct event *event)
+static int failure_file(void *holder, const struct notify_file_failure *failure,
+			struct event *event)
 {
 	struct fs *fs = holder;
 	struct fs_attr attr;
@@ -64,11 +66,14 @@ static int failure_file(void *holder, const struct notify_file_failure *failure,
 	event->generation = attr.record.generation;
 	error = fs_paths(fs, failure->ino, NULL, &event->paths, &event->count_paths);
 	if (error)
-		log_warning("inode %llu: its paths cannot be found: %s", (unsigned long long)failure->ino, strerror(-error));
+		log_warning("inode %llu: its paths cannot be found: %s",
+			    (unsigned long long)failure->ino, strerror(-error));
 	return 0;
 }
 
-/* --- metadata --------------------------------------------------------------------------------------------------------------- */
+/* --- metadata
+ * ---------------------------------------------------------------------------------------------------------------
+ */
 
 /* Can it be had, from either copy or the cache, and what is it? */
 static bool failure_name_block(struct fs *fs, maddr_t address, const char **name)
@@ -110,8 +115,8 @@ static int failure_rewrite(struct fs *fs, devoff_t offset, const void *block)
 }
 
 /*
- * A block that holds nothing: made usable again. Within a transaction, which changes nothing, so that nobody allocates it and
- * writes it home meanwhile. -EAGAIN: it is in use by now.
+ * A block that holds nothing: made usable again. Within a transaction, which changes nothing, so
+ * that nobody allocates it and writes it home meanwhile. -EAGAIN: it is in use by now.
  */
 static int failure_clear_unused(struct fs *fs, maddr_t address, devoff_t offset)
 {
@@ -121,7 +126,8 @@ static int failure_clear_unused(struct fs *fs, maddr_t address, devoff_t offset)
 
 	if (error)
 		return error;
-	error = chunk_block_is_live(fs->journal, address) ? -EAGAIN : failure_rewrite(fs, offset, zeros);
+	error = chunk_block_is_live(fs->journal, address) ? -EAGAIN
+							  : failure_rewrite(fs, offset, zeros);
 	tx_abort(tx);
 	return error;
 }
@@ -134,7 +140,8 @@ static int failure_unused(struct fs *fs, maddr_t address, devoff_t offset, struc
 	return error == -EAGAIN ? error : 0;
 }
 
-/* Why the copy could not be rewritten decides: the medium cannot clear, or we may not write: the other copy serves. Nothing to serve: lost. */
+/* Why the copy could not be rewritten decides: the medium cannot clear, or we may not write: the
+ * other copy serves. Nothing to serve: lost. */
 static void failure_judge(struct fs *fs, maddr_t address, int error, struct event *event)
 {
 	const char *name = "unknown";
@@ -149,7 +156,8 @@ static void failure_judge(struct fs *fs, maddr_t address, int error, struct even
 	event->tree = name;
 }
 
-static int failure_metadata(void *holder, maddr_t address, unsigned copy, devoff_t offset, struct event *event)
+static int failure_metadata(void *holder, maddr_t address, unsigned copy, devoff_t offset,
+			    struct event *event)
 {
 	struct fs *fs = holder;
 	unsigned repaired;
@@ -182,7 +190,9 @@ static int failure_super(void *holder, unsigned slot, struct event *event)
 	return 0;
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------------------- */
+/* --- the end
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
 static void failure_store_flag(struct fs *fs, uint64_t flag)
 {
@@ -214,7 +224,8 @@ static void failure_shutdown(void *holder, const char *reason)
 		fs->shutdown_reason = reason;
 	pthread_mutex_unlock(&fs->state_lock);
 	if (is_first)
-		log_error("%s: %s: nothing is changed any more, what is intact can be read", media_path(fs->media), reason);
+		log_error("%s: %s: nothing is changed any more, what is intact can be read",
+			  media_path(fs->media), reason);
 	if (is_lost && is_first)
 		failure_store_flag(fs, ROOT_FLAG_METADATA_LOST);
 	journal_shutdown(fs->journal);
@@ -229,7 +240,8 @@ static void failure_done(void *holder, uint64_t cause_id)
 {
 	const struct fs *fs = holder;
 
-	log_debug("%s: every owner of cause %llu has been told", media_path(fs->media), (unsigned long long)cause_id);
+	log_debug("%s: every owner of cause %llu has been told", media_path(fs->media),
+		  (unsigned long long)cause_id);
 }
 
 static int failure_tx_begin(void *holder, struct tx **tx)
@@ -238,10 +250,10 @@ static int failure_tx_begin(void *holder, struct tx **tx)
 }
 
 const struct notify_holder_ops fs_holder_ops = {
-	.file_failure = failure_file,
-	.metadata_failure = failure_metadata,
-	.super_failure = failure_super,
-	.failure_done = failure_done,
-	.shutdown = failure_shutdown,
-	.tx_begin = failure_tx_begin,
+    .file_failure = failure_file,
+    .metadata_failure = failure_metadata,
+    .super_failure = failure_super,
+    .failure_done = failure_done,
+    .shutdown = failure_shutdown,
+    .tx_begin = failure_tx_begin,
 };

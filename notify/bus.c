@@ -57,7 +57,8 @@ static void ring_push(struct event_subscriber *sub, struct event *event)
 	sub->count++;
 }
 
-/* The LOST event takes its place in the order: after what was queued before the loss, before what comes after. */
+/* The LOST event takes its place in the order: after what was queued before the loss, before what
+ * comes after. */
 static struct event *lost_event(struct event_subscriber *sub)
 {
 	struct event lost = {.type = EVENT_LOST, .time_ns = now_ns(), .count = sub->lost};

@@ -4,17 +4,17 @@
 #include <string.h>
 
 static const char *const type_names[] = {
-	[EVENT_RUNNING] = "running",
-	[EVENT_MEDIA_FAILURE] = "media_failure",
-	[EVENT_FILE_DAMAGED] = "file_damaged",
-	[EVENT_METADATA_REPAIRED] = "metadata_repaired",
-	[EVENT_METADATA_LOST] = "metadata_lost",
-	[EVENT_REPAIRED] = "repaired",
-	[EVENT_UNINJECTED] = "uninjected",
-	[EVENT_HOST_FULL] = "host_full",
-	[EVENT_SHUTDOWN] = "shutdown",
-	[EVENT_LOST] = "lost",
-	[EVENT_UNMOUNT] = "unmount",
+    [EVENT_RUNNING] = "running",
+    [EVENT_MEDIA_FAILURE] = "media_failure",
+    [EVENT_FILE_DAMAGED] = "file_damaged",
+    [EVENT_METADATA_REPAIRED] = "metadata_repaired",
+    [EVENT_METADATA_LOST] = "metadata_lost",
+    [EVENT_REPAIRED] = "repaired",
+    [EVENT_UNINJECTED] = "uninjected",
+    [EVENT_HOST_FULL] = "host_full",
+    [EVENT_SHUTDOWN] = "shutdown",
+    [EVENT_LOST] = "lost",
+    [EVENT_UNMOUNT] = "unmount",
 };
 
 const char *event_type_name(enum event_type type)

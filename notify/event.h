@@ -19,8 +19,6 @@ enum event_type {
 	EVENT_UNMOUNT,
 };
 
-#define EVENT_FLAG_SUSPECT 1u /* media_failure: somewhere in the range */
-
 struct event { /* which fields apply: docs/JSON.md; has_* for those whose 0 is a value */
 	enum event_type type;
 	uint64_t time_ns;

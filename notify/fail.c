@@ -16,7 +16,8 @@ static int cause_take(struct notify *notify, struct tx *tx, uint64_t *id)
 	return rc;
 }
 
-/* One transaction: the cause's number, if it has none yet, and as many records as there is room for. */
+/* One transaction: the cause's number, if it has none yet, and as many records as there is room
+ * for. */
 static int fail_record_piece(struct notify *notify, struct span *failure, devoff_t *next)
 {
 	const struct notify_setup *setup = &notify->setup;
@@ -44,37 +45,41 @@ static int fail_record_piece(struct notify *notify, struct span *failure, devoff
 static void fail_overlay(struct notify *notify, struct span *failure)
 {
 	struct badblock_record record = {
-		.offset = failure->start,
-		.length_bytes = failure->end - failure->start,
-		.since_ns = failure->since_ns,
-		.count = 1,
-		.state = failure->state,
-		.source = failure->source,
+	    .offset = failure->start,
+	    .length_bytes = failure->end - failure->start,
+	    .since_ns = failure->since_ns,
+	    .count = 1,
+	    .state = failure->state,
+	    .source = failure->source,
 	};
 
 	if (failure->cause_id == 0) {
 		journal_read_begin(notify->journal);
-		failure->cause_id = max_u64(1, root_get(notify->journal, ROOT_NEXT_CAUSE)) + notify->dram_cause++;
+		failure->cause_id =
+		    max_u64(1, root_get(notify->journal, ROOT_NEXT_CAUSE)) + notify->dram_cause++;
 		journal_read_end(notify->journal);
 	}
 	record.cause_id = failure->cause_id;
 	pthread_mutex_lock(&notify->lock);
 	if (overlay_add(&notify->overlay, &record))
-		log_error("no memory to list the bad range %llu+%llu", (unsigned long long)record.offset,
+		log_error("no memory to list the bad range %llu+%llu",
+			  (unsigned long long)record.offset,
 			  (unsigned long long)record.length_bytes);
 	pthread_mutex_unlock(&notify->lock);
 }
 
-/* A range that the ledger does not have. *cause is complete on return, whether the trees could take it or not. */
-static int fail_record(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag, struct cause *cause)
+/* A range that the ledger does not have. *cause is complete on return, whether the trees could take
+ * it or not. */
+static int fail_record(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag,
+		       struct cause *cause)
 {
 	struct span failure = {
-		.start = start,
-		.end = end,
-		.since_ns = notify_now_ns(),
-		.count = 1,
-		.state = (uint8_t)queue_tag_state(tag),
-		.source = (uint8_t)queue_tag_source(tag),
+	    .start = start,
+	    .end = end,
+	    .since_ns = notify_now_ns(),
+	    .count = 1,
+	    .state = (uint8_t)queue_tag_state(tag),
+	    .source = (uint8_t)queue_tag_source(tag),
 	};
 	int rc = 0;
 
@@ -87,16 +92,20 @@ static int fail_record(struct notify *notify, devoff_t start, devoff_t end, uint
 	}
 	if (rc) {
 		if (rc != -EROFS)
-			log_error("the ledger cannot take the bad range %llu+%llu: error %d", (unsigned long long)failure.start,
+			log_error("the ledger cannot take the bad range %llu+%llu: error %d",
+				  (unsigned long long)failure.start,
 				  (unsigned long long)(end - failure.start), -rc);
 		fail_overlay(notify, &failure);
 	}
-	*cause = (struct cause){.id = failure.cause_id, .start = start, .end = end, .source = failure.source};
+	*cause = (struct cause){
+	    .id = failure.cause_id, .start = start, .end = end, .source = failure.source};
 	return rc;
 }
 
-/* The first part that neither the trees nor the overlay have. Trees that cannot be read have nothing. */
-static int fail_next_new(struct notify *notify, devoff_t start, devoff_t end, devoff_t *gap, devoff_t *gap_end)
+/* The first part that neither the trees nor the overlay have. Trees that cannot be read have
+ * nothing. */
+static int fail_next_new(struct notify *notify, devoff_t start, devoff_t end, devoff_t *gap,
+			 devoff_t *gap_end)
 {
 	int rc;
 
@@ -127,9 +136,18 @@ static int fail_next_new(struct notify *notify, devoff_t start, devoff_t end, de
 	return -ENOENT;
 }
 
+/* A storm must not fill the log: events and the ledger have all of it. */
+static void fail_log(struct notify *notify, const struct cause *cause)
+{
+	if (notify->logged++ < LOGGED_PER_ROUND)
+		log_warning("media failure: %llu+%llu (%s), cause %llu",
+			    (unsigned long long)cause->start,
+			    (unsigned long long)(cause->end - cause->start),
+			    failure_source_name(cause->source), (unsigned long long)cause->id);
+}
+
 int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag)
 {
-	const uint32_t flags = queue_tag_state(tag) == BADBLOCK_SUSPECT ? EVENT_FLAG_SUSPECT : 0;
 	devoff_t gap, gap_end;
 	int result = 0;
 
@@ -139,15 +157,16 @@ int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint3
 
 		if (rc)
 			result = rc;
-		log_warning("media failure: %llu+%llu (%s), cause %llu", (unsigned long long)gap, (unsigned long long)(gap_end - gap),
-			    failure_source_name(cause.source), (unsigned long long)cause.id);
-		notify_tell(notify, &cause, flags);
+		fail_log(notify, &cause);
+		notify_tell(notify, &cause);
 		start = gap_end;
 	}
 	return result;
 }
 
-/* --- good again --------------------------------------------------------------------------------------------------- */
+/* --- good again
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devoff_t *next)
 {
@@ -197,7 +216,8 @@ int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end)
 
 	pthread_mutex_lock(&notify->lock);
 	if (overlay_remove(&notify->overlay, start, end))
-		log_error("no memory to take %llu+%llu off the list", (unsigned long long)start, (unsigned long long)(end - start));
+		log_error("no memory to take %llu+%llu off the list", (unsigned long long)start,
+			  (unsigned long long)(end - start));
 	pthread_mutex_unlock(&notify->lock);
 	while (rc == 0 && at < end && !is_done) {
 		devoff_t next = at;
@@ -207,8 +227,10 @@ int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end)
 			at = next;
 	}
 	if (rc && rc != -EROFS)
-		log_error("the ledger cannot clear %llu+%llu: error %d", (unsigned long long)start, (unsigned long long)(end - start), -rc);
-	/* Good memory may be used even when the ledger cannot be told; the log says CLEARED until it can. */
+		log_error("the ledger cannot clear %llu+%llu: error %d", (unsigned long long)start,
+			  (unsigned long long)(end - start), -rc);
+	/* Good memory may be used even when the ledger cannot be told; the log says CLEARED until
+	 * it can. */
 	pthread_mutex_lock(&notify->lock);
 	notify_unknow(notify, start, end);
 	pthread_mutex_unlock(&notify->lock);

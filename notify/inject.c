@@ -34,14 +34,16 @@ static int uninject_keep_armed(struct notify *notify, struct iset *good)
 
 	for (size_t i = 0; i < count && rc == 0; i++)
 		if (!list[i].latent)
-			rc = iset_remove(good, round_down_u64(list[i].offset, SECTOR_BYTES),
-					 round_up_u64(list[i].offset + list[i].length, SECTOR_BYTES));
+			rc = iset_remove(
+			    good, round_down_u64(list[i].offset, SECTOR_BYTES),
+			    round_up_u64(list[i].offset + list[i].length, SECTOR_BYTES));
 	free(list);
 	return rc;
 }
 
 /* On a device only what was injected is ours to call good; a plain file has no other poison. */
-static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t start, devoff_t end)
+static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t start,
+			      devoff_t end)
 {
 	struct span span;
 	int rc = 0;
@@ -59,9 +61,10 @@ static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t
 }
 
 /*
- * The rest is the thread's, in order with everything else that was reported. Crashes: the poison was lifted first, so until the CLEARED
- * entry is in the log the range is merely called bad although it is good (uninject again); from the entry on, mount ends what is
- * left to do. Good memory may be refused, armed memory is never called good.
+ * The rest is the thread's, in order with everything else that was reported. Crashes: the poison
+ * was lifted first, so until the CLEARED entry is in the log the range is merely called bad
+ * although it is good (uninject again); from the entry on, mount ends what is left to do. Good
+ * memory may be refused, armed memory is never called good.
  */
 static int uninject_enter(struct notify *notify, const struct iset *good)
 {
@@ -69,7 +72,8 @@ static int uninject_enter(struct notify *notify, const struct iset *good)
 
 	pthread_mutex_lock(&notify->lock);
 	for (size_t i = 0; i < good->count && rc == 0; i++)
-		rc = notify_enter(notify, good->ranges[i].start, good->ranges[i].end, BADBLOCK_CLEARED, FAILURE_INJECTED);
+		rc = notify_enter(notify, good->ranges[i].start, good->ranges[i].end,
+				  BADBLOCK_CLEARED, FAILURE_INJECTED);
 	pthread_mutex_unlock(&notify->lock);
 	return rc ? rc : notify_wait(notify, UNINJECT_WAIT_MS);
 }
@@ -91,9 +95,13 @@ static int uninject_ledger(struct notify *notify, devoff_t start, devoff_t end)
 	return rc;
 }
 
-int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length, uint64_t *removed_bytes)
+int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length,
+		    uint64_t *removed_bytes)
 {
-	struct event event = {.type = EVENT_UNINJECTED, .device_offset = offset, .len = length, .source = FAILURE_INJECTED};
+	struct event event = {.type = EVENT_UNINJECTED,
+			      .device_offset = offset,
+			      .len = length,
+			      .source = FAILURE_INJECTED};
 	uint64_t removed;
 	int rc = inject_check(notify, offset, length);
 
@@ -101,7 +109,8 @@ int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length, uin
 		rc = media_poison_disarm(notify->media, offset, length, &removed);
 	if (rc)
 		return rc;
-	rc = uninject_ledger(notify, round_down_u64(offset, SECTOR_BYTES), round_up_u64(offset + length, SECTOR_BYTES));
+	rc = uninject_ledger(notify, round_down_u64(offset, SECTOR_BYTES),
+			     round_up_u64(offset + length, SECTOR_BYTES));
 	if (rc)
 		return rc;
 	event_publish(notify->setup.events, &event);

@@ -12,6 +12,7 @@
 
 #define QUEUE_RANGES_MAX 4096
 #define BAD_COPIES_MAX 256
+#define LOGGED_PER_ROUND 16
 
 /* A copy of a metadata block that is wrong without being poisoned. */
 struct bad_copy {
@@ -47,6 +48,7 @@ struct notify {
 	uint64_t dram_cause;
 	bool is_shut_down; /* and said so */
 	bool tail_is_held; /* something of the log is not in the trees: its entries must stay */
+	unsigned logged; /* failures of this round that made a line in the log */
 	uint64_t trim_to, trim_sequence;
 	pthread_t thread;
 };
@@ -69,6 +71,10 @@ void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblo
 int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source);
 /* Take the range out of the known set, but for what failed again since. The lock is held. */
 void notify_unknow(struct notify *notify, devoff_t start, devoff_t end);
+/* Clip to the device and round to sectors: 0, -ERANGE. */
+int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start, devoff_t *end);
+/* adopt.c: everything that notify_create() takes in before the thread runs. */
+int notify_load(struct notify *notify);
 /* Report what is in the known set, but neither in the ledger nor queued. */
 int notify_adopt_unannounced(struct notify *notify, enum failure_source source);
 /* ledger_fs.c: notify_unknow() when the transaction commits. */
@@ -81,6 +87,8 @@ void *notify_main(void *arg);
 void notify_shutdown(struct notify *notify, const char *reason);
 /* fail.c: one range of the queue that failed: into the ledger, then everybody is told. 0 or the error that kept it out of the trees. */
 int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag);
+/* narrow.c: a coarse report becomes exact: what is good leaves the known set, what is bad is reported or entered. */
+int notify_narrow_range(struct notify *notify, devoff_t start, devoff_t end);
 /* One range of the queue that is good again. */
 int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end);
 
@@ -91,7 +99,7 @@ struct cause {
 	uint8_t source;
 };
 /* tell.c: media_failure, then each owner's action and event. */
-void notify_tell(struct notify *notify, const struct cause *cause, uint32_t flags);
+void notify_tell(struct notify *notify, const struct cause *cause);
 /* Repair what an earlier mount entered in the ledger and did not get to repair. */
 void notify_repair_known(struct notify *notify);
 void notify_repair_copy(struct notify *notify, const struct bad_copy *copy);

@@ -15,7 +15,8 @@ struct space {
 	struct iset content; /* written blocks of files */
 };
 
-void ledger_init(struct ledger *ledger, struct journal *journal, const struct rmap *rmap, struct alloc *alloc)
+void ledger_init(struct ledger *ledger, struct journal *journal, const struct rmap *rmap,
+		 struct alloc *alloc)
 {
 	ledger->media = journal_media(journal);
 	ledger->rmap = rmap;
@@ -40,7 +41,8 @@ static int space_visit(void *arg, const struct rmap_record *record)
 {
 	const uint64_t end = record->start + record->count;
 	struct space *space = arg;
-	int rc = iset_add(&space->owned, record->start, end, record->owner == OWNER(OWNER_QUARANTINE));
+	int rc =
+	    iset_add(&space->owned, record->start, end, record->owner == OWNER(OWNER_QUARANTINE));
 
 	if (rc == 0 && owner_is_inode(record->owner) && !(record->flags & EXTENT_UNWRITTEN))
 		rc = iset_add(&space->content, record->start, end, 0);
@@ -61,19 +63,23 @@ static struct space_run space_run_at(const struct space *space, blkno_t start, b
 		return (struct space_run){start, end, .is_free = true};
 	if (range->start > start)
 		return (struct space_run){start, range->start, .is_free = true};
-	return (struct space_run){start, min_u64(end, range->end), .is_quarantined = range->tag == 1};
+	return (struct space_run){start, min_u64(end, range->end),
+				  .is_quarantined = range->tag == 1};
 }
 
-static int ledger_quarantine(const struct ledger *ledger, struct tx *tx, blkno_t start, uint64_t count)
+static int ledger_quarantine(const struct ledger *ledger, struct tx *tx, blkno_t start,
+			     uint64_t count)
 {
-	const struct rmap_record record = {.start = start, .count = count, .owner = OWNER(OWNER_QUARANTINE)};
+	const struct rmap_record record = {
+	    .start = start, .count = count, .owner = OWNER(OWNER_QUARANTINE)};
 	int rc = rmap_insert(ledger->rmap, tx, &record);
 
 	return rc ? rc : root_add(tx, ROOT_QUARANTINED_BLOCKS, (int64_t)count);
 }
 
 /* Content that a span of lost covers already stays under its older cause. */
-static int ledger_lose(const struct ledger *ledger, struct tx *tx, const struct span *failure, devoff_t start, devoff_t end)
+static int ledger_lose(const struct ledger *ledger, struct tx *tx, const struct span *failure,
+		       devoff_t start, devoff_t end)
 {
 	struct span span = {.cause_id = failure->cause_id, .source = failure->source};
 	int rc;
@@ -89,16 +95,20 @@ static int ledger_lose(const struct ledger *ledger, struct tx *tx, const struct 
 	return 0;
 }
 
-/* One step: a free run, an owned run without content, or one contiguous piece of content. *end: how far it went, in bytes. */
-static int ledger_record_step(const struct ledger *ledger, struct tx *tx, const struct span *failure, const struct space *space,
+/* One step: a free run, an owned run without content, or one contiguous piece of content. *end: how
+ * far it went, in bytes. */
+static int ledger_record_step(const struct ledger *ledger, struct tx *tx,
+			      const struct span *failure, const struct space *space,
 			      struct space_run *run)
 {
-	const struct iset_range *content = run->is_free ? NULL : iset_find(&space->content, run->start, run->end);
+	const struct iset_range *content =
+	    run->is_free ? NULL : iset_find(&space->content, run->start, run->end);
 	struct span piece = *failure;
 	int rc = 0;
 
 	if (content)
-		run->end = content->start > run->start ? content->start : min_u64(run->end, content->end);
+		run->end =
+		    content->start > run->start ? content->start : min_u64(run->end, content->end);
 	piece.start = max_u64(failure->start, run->start << BLOCK_SHIFT);
 	piece.end = min_u64(failure->end, run->end << BLOCK_SHIFT);
 	if (run->is_free) {
@@ -115,7 +125,8 @@ static int ledger_record_step(const struct ledger *ledger, struct tx *tx, const 
 	return span_insert(&ledger->badblocks, tx, &piece);
 }
 
-static int ledger_record_window(const struct ledger *ledger, struct tx *tx, const struct span *failure, blkno_t start, blkno_t end,
+static int ledger_record_window(const struct ledger *ledger, struct tx *tx,
+				const struct span *failure, blkno_t start, blkno_t end,
 				blkno_t *next)
 {
 	struct space space;
@@ -134,7 +145,8 @@ static int ledger_record_window(const struct ledger *ledger, struct tx *tx, cons
 	return rc;
 }
 
-int ledger_record(const struct ledger *ledger, struct tx *tx, const struct span *failure, devoff_t *next)
+int ledger_record(const struct ledger *ledger, struct tx *tx, const struct span *failure,
+		  devoff_t *next)
 {
 	const blkno_t end = (failure->end + BLOCK_BYTES - 1) >> BLOCK_SHIFT;
 	blkno_t at = failure->start >> BLOCK_SHIFT;
@@ -151,7 +163,9 @@ int ledger_record(const struct ledger *ledger, struct tx *tx, const struct span 
 	return rc;
 }
 
-/* --- giving back -------------------------------------------------------------------------------------------------- */
+/* --- giving back
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* The first quarantined piece of a range. */
 struct quarantine_find {
@@ -171,7 +185,8 @@ static int quarantine_visit(void *arg, const struct rmap_record *record)
 }
 
 /* [start, end) of one quarantine record, nothing bad in it: free again. */
-static int ledger_release_run(const struct ledger *ledger, struct tx *tx, const struct rmap_record *from, blkno_t start, blkno_t end)
+static int ledger_release_run(const struct ledger *ledger, struct tx *tx,
+			      const struct rmap_record *from, blkno_t start, blkno_t end)
 {
 	struct rmap_record record = *from;
 	int rc;
@@ -186,14 +201,16 @@ static int ledger_release_run(const struct ledger *ledger, struct tx *tx, const 
 }
 
 /* The first run of blocks within the record without anything bad, from *start on. -ENOENT. */
-static int ledger_clean_run(const struct ledger *ledger, const struct rmap_record *record, blkno_t *start, blkno_t *end)
+static int ledger_clean_run(const struct ledger *ledger, const struct rmap_record *record,
+			    blkno_t *start, blkno_t *end)
 {
 	const blkno_t record_end = record->start + record->count;
 	struct span span;
 	int rc;
 
 	while (*start < record_end) {
-		rc = span_first(&ledger->badblocks, *start << BLOCK_SHIFT, record_end << BLOCK_SHIFT, &span);
+		rc = span_first(&ledger->badblocks, *start << BLOCK_SHIFT,
+				record_end << BLOCK_SHIFT, &span);
 		if (rc && rc != -ENOENT)
 			return rc;
 		*end = rc ? record_end : max_u64(*start, span.start >> BLOCK_SHIFT);
@@ -204,7 +221,8 @@ static int ledger_clean_run(const struct ledger *ledger, const struct rmap_recor
 	return -ENOENT;
 }
 
-static int ledger_release_record(const struct ledger *ledger, struct tx *tx, const struct rmap_record *record, bool *is_full)
+static int ledger_release_record(const struct ledger *ledger, struct tx *tx,
+				 const struct rmap_record *record, bool *is_full)
 {
 	blkno_t start = record->start, end;
 	int rc;
@@ -221,8 +239,10 @@ static int ledger_release_record(const struct ledger *ledger, struct tx *tx, con
 	return 0;
 }
 
-/* Quarantined blocks of [start, end) that have nothing bad any more become free. *next: where to go on. */
-static int ledger_release(const struct ledger *ledger, struct tx *tx, blkno_t start, blkno_t end, blkno_t *next)
+/* Quarantined blocks of [start, end) that have nothing bad any more become free. *next: where to go
+ * on. */
+static int ledger_release(const struct ledger *ledger, struct tx *tx, blkno_t start, blkno_t end,
+			  blkno_t *next)
 {
 	bool is_full = tx_room(tx) < LEDGER_ROOM;
 
@@ -245,7 +265,8 @@ static int ledger_release(const struct ledger *ledger, struct tx *tx, blkno_t st
 	return 0;
 }
 
-int ledger_forget(const struct ledger *ledger, struct tx *tx, devoff_t start, devoff_t end, devoff_t *next)
+int ledger_forget(const struct ledger *ledger, struct tx *tx, devoff_t start, devoff_t end,
+		  devoff_t *next)
 {
 	devoff_t removed, reached;
 	blkno_t block_end, released;
@@ -273,14 +294,16 @@ static int ledger_give_bad(const struct ledger *ledger, struct tx *tx, blkno_t s
 
 	if (rc)
 		return rc;
-	rc = span_set_state(&ledger->badblocks, tx, start << BLOCK_SHIFT, end_bytes, BADBLOCK_QUARANTINED, LEDGER_ROOM / 2, &next);
+	rc = span_set_state(&ledger->badblocks, tx, start << BLOCK_SHIFT, end_bytes,
+			    BADBLOCK_QUARANTINED, LEDGER_ROOM / 2, &next);
 	if (rc)
 		return rc;
 	return next < end_bytes ? -EFBIG : 0;
 }
 
 /* The next bad piece of [start, end), grown to whole blocks; both are `end` when there is none. */
-static int ledger_next_bad(const struct ledger *ledger, blkno_t start, blkno_t end, blkno_t *bad, blkno_t *bad_end)
+static int ledger_next_bad(const struct ledger *ledger, blkno_t start, blkno_t end, blkno_t *bad,
+			   blkno_t *bad_end)
 {
 	struct span span;
 	int rc = span_first(&ledger->badblocks, start << BLOCK_SHIFT, end << BLOCK_SHIFT, &span);
@@ -298,7 +321,8 @@ int ledger_give(const struct ledger *ledger, struct tx *tx, blkno_t start, uint6
 	const blkno_t end = start + count;
 	devoff_t next;
 	blkno_t bad, bad_end;
-	int rc = span_remove(&ledger->lost, tx, start << BLOCK_SHIFT, end << BLOCK_SHIFT, LEDGER_ROOM / 2, &next);
+	int rc = span_remove(&ledger->lost, tx, start << BLOCK_SHIFT, end << BLOCK_SHIFT,
+			     LEDGER_ROOM / 2, &next);
 
 	if (rc)
 		return rc;
@@ -319,13 +343,13 @@ int ledger_give(const struct ledger *ledger, struct tx *tx, blkno_t start, uint6
 int ledger_format(struct journal *journal, struct tx *tx, const struct badblock_record *record)
 {
 	const struct span span = {
-		.start = record->offset,
-		.end = record->offset + record->length_bytes,
-		.cause_id = record->cause_id,
-		.since_ns = record->since_ns,
-		.count = record->count,
-		.state = record->state,
-		.source = record->source,
+	    .start = record->offset,
+	    .end = record->offset + record->length_bytes,
+	    .cause_id = record->cause_id,
+	    .since_ns = record->since_ns,
+	    .count = record->count,
+	    .state = record->state,
+	    .source = record->source,
 	};
 	struct span_tree badblocks;
 

@@ -39,9 +39,10 @@ int ledger_unknow_at_commit(struct notify *notify, struct tx *tx, devoff_t start
 }
 
 /*
- * The CLEARED entry goes to the log before the transaction can commit, so a crash in between does not bring the poison back; it is true even if the
- * transaction aborts, because the content was written and drained before. It is queued too: an older report of the range that has not
- * reached the trees yet is overridden by it.
+ * The CLEARED entry goes to the log before the transaction can commit, so a crash in between does
+ * not bring the poison back; it is true even if the transaction aborts, because the content was
+ * written and drained before. It is queued too: an older report of the range that has not reached
+ * the trees yet is overridden by it.
  */
 static int ledger_say_cleared(struct notify *notify, devoff_t start, devoff_t end)
 {
@@ -84,7 +85,7 @@ static int ledger_end_lost(struct notify *notify, struct tx *tx, devoff_t start,
 			break;
 		lost.start = max_u64(lost.start, start);
 		lost.end = min_u64(lost.end, end);
-		for (gap_end = lost.start; rc == 0; ) {
+		for (gap_end = lost.start; rc == 0;) {
 			rc = span_gap(&ledger->badblocks, gap_end, lost.end, &gap, &gap_end);
 			if (rc == 0)
 				rc = ledger_say_cleared(notify, gap, gap_end);
@@ -107,7 +108,9 @@ int ledger_free_blocks(struct notify *notify, struct tx *tx, blkno_t start, uint
 	return rc ? rc : ledger_give(&notify->ledger, tx, start, count);
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------ */
+/* --- reading
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 struct walk_batch {
 	const struct span_tree *tree;
@@ -131,7 +134,8 @@ static int walk_fill(struct notify *notify, struct walk_batch *batch, devoff_t f
 	return rc == -ENOENT ? 0 : rc;
 }
 
-static bool overlay_take(struct notify *notify, devoff_t from, devoff_t below, struct badblock_record *out)
+static bool overlay_take(struct notify *notify, devoff_t from, devoff_t below,
+			 struct badblock_record *out)
 {
 	const struct badblock_record *record;
 	bool found;
@@ -148,7 +152,8 @@ static bool overlay_take(struct notify *notify, devoff_t from, devoff_t below, s
 typedef int badblock_visit_fn(void *arg, const struct badblock_record *record);
 
 /* What is known in DRAM only, between two records of the tree. */
-static int walk_overlay(struct notify *notify, devoff_t from, devoff_t below, badblock_visit_fn *visit, void *arg)
+static int walk_overlay(struct notify *notify, devoff_t from, devoff_t below,
+			badblock_visit_fn *visit, void *arg)
 {
 	struct badblock_record record;
 	int rc = 0;
@@ -163,13 +168,13 @@ static int walk_overlay(struct notify *notify, devoff_t from, devoff_t below, ba
 static int walk_visit_span(const struct span *span, badblock_visit_fn *visit, void *arg)
 {
 	const struct badblock_record record = {
-		.offset = span->start,
-		.length_bytes = span->end - span->start,
-		.since_ns = span->since_ns,
-		.cause_id = span->cause_id,
-		.count = span->count,
-		.state = span->state,
-		.source = span->source,
+	    .offset = span->start,
+	    .length_bytes = span->end - span->start,
+	    .since_ns = span->since_ns,
+	    .cause_id = span->cause_id,
+	    .count = span->count,
+	    .state = span->state,
+	    .source = span->source,
 	};
 
 	return visit(arg, &record);
@@ -193,7 +198,8 @@ int ledger_walk_badblocks(struct notify *notify, badblock_visit_fn *visit, void 
 	return rc ? rc : walk_overlay(notify, at, UINT64_MAX, visit, arg);
 }
 
-int ledger_walk_lost(struct notify *notify, int (*visit)(void *arg, const struct lost_record *record), void *arg)
+int ledger_walk_lost(struct notify *notify,
+		     int (*visit)(void *arg, const struct lost_record *record), void *arg)
 {
 	struct walk_batch batch = {.tree = &notify->ledger.lost};
 	devoff_t at = 0;
@@ -204,10 +210,10 @@ int ledger_walk_lost(struct notify *notify, int (*visit)(void *arg, const struct
 		for (size_t i = 0; i < batch.count && rc == 0; i++) {
 			const struct span *span = &batch.spans[i];
 			const struct lost_record record = {
-				.offset = span->start,
-				.length_bytes = span->end - span->start,
-				.cause_id = span->cause_id,
-				.source = span->source,
+			    .offset = span->start,
+			    .length_bytes = span->end - span->start,
+			    .cause_id = span->cause_id,
+			    .source = span->source,
 			};
 
 			rc = visit(arg, &record);

@@ -9,7 +9,6 @@
 #include "util/log.h"
 
 #define DESTROY_WAIT_MS 5000u
-#define ADOPT_WAIT_MS 5000u
 
 uint64_t notify_now_ns(void)
 {
@@ -19,7 +18,9 @@ uint64_t notify_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* --- the way in --------------------------------------------------------------------------------------------------- */
+/* --- the way in
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void notify_submit(struct notify *notify)
 {
@@ -28,18 +29,20 @@ static void notify_submit(struct notify *notify)
 }
 
 /*
- * The poison log comes first: once it has the entry, a crash at any later point leaves the range known (or, for CLEARED, good) at the
- * next mount. A full log is not waited for here, where any lock may be held: the known set has the range, the thread enters it in the
- * trees, and only a crash in between forgets it.
+ * The poison log comes first: once it has the entry, a crash at any later point leaves the range
+ * known (or, for CLEARED, good) at the next mount. A full log is not waited for here, where any
+ * lock may be held: the known set has the range, the thread enters it in the trees, and only a
+ * crash in between forgets it.
  */
-void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source)
+void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state,
+		enum failure_source source)
 {
 	struct poison_entry entry = {
-		.offset = start,
-		.length_bytes = end - start,
-		.time_ns = notify_now_ns(),
-		.state = (uint8_t)state,
-		.source = (uint8_t)source,
+	    .offset = start,
+	    .length_bytes = end - start,
+	    .time_ns = notify_now_ns(),
+	    .state = (uint8_t)state,
+	    .source = (uint8_t)source,
 	};
 	const int rc = poison_log_append(notify->setup.log, &entry);
 
@@ -51,7 +54,8 @@ void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblo
 		    (unsigned long long)(end - start), badblock_state_name(state));
 }
 
-int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source)
+int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state,
+		 enum failure_source source)
 {
 	int rc;
 
@@ -74,15 +78,18 @@ void notify_unknow(struct notify *notify, devoff_t start, devoff_t end)
 			taken.start = taken.end = end;
 		if (taken.start < queued.start)
 			first = &taken;
-		if (first->start > start && media_bad_remove(notify->media, start, first->start - start))
-			log_warning("%llu+%llu stays known as bad until the next mount", (unsigned long long)start,
+		if (first->start > start &&
+		    media_bad_remove(notify->media, start, first->start - start))
+			log_warning("%llu+%llu stays known as bad until the next mount",
+				    (unsigned long long)start,
 				    (unsigned long long)(first->start - start));
 		start = first->end;
 	}
 }
 
 /* Clip to the device and round to sectors. */
-static int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start, devoff_t *end)
+int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start,
+		devoff_t *end)
 {
 	const uint64_t size = media_size(notify->media);
 
@@ -93,7 +100,8 @@ static int notify_clip(const struct notify *notify, devoff_t offset, uint64_t le
 	return 0;
 }
 
-static int notify_report_unknown(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
+static int notify_report_unknown(struct notify *notify, devoff_t start, devoff_t end,
+				 enum failure_source source)
 {
 	while (start < end) {
 		devoff_t bad = end, next = end;
@@ -113,7 +121,8 @@ static int notify_report_unknown(struct notify *notify, devoff_t start, devoff_t
 	return 0;
 }
 
-int notify_report(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
+int notify_report(struct notify *notify, devoff_t offset, uint64_t length,
+		  enum failure_source source)
 {
 	devoff_t start, end;
 	int rc;
@@ -135,7 +144,8 @@ int notify_report(struct notify *notify, devoff_t offset, uint64_t length, enum 
 static void notify_fault_range(struct notify *notify, const struct media_fault *fault)
 {
 	const bool is_missing = fault->kind == MEDIA_FAULT_MISSING;
-	const enum badblock_state state = fault->kind == MEDIA_FAULT_SUSPECT ? BADBLOCK_SUSPECT : BADBLOCK_BAD;
+	const enum badblock_state state =
+	    fault->kind == MEDIA_FAULT_SUSPECT ? BADBLOCK_SUSPECT : BADBLOCK_BAD;
 	const enum failure_source source = is_missing ? FAILURE_KERNEL : FAILURE_SIGBUS;
 	devoff_t start, end;
 
@@ -144,7 +154,8 @@ static void notify_fault_range(struct notify *notify, const struct media_fault *
 	if (notify_clip(notify, fault->offset, fault->length, &start, &end))
 		return;
 	if (poison_log_is_appending()) {
-		/* The store of an entry met it: this thread is in notify_enter() and holds the lock already; the entry goes to the other copy. */
+		/* The store of an entry met it: this thread is in notify_enter() and holds the lock
+		 * already; the entry goes to the other copy. */
 		queue_push(&notify->queue, start, end, state, source);
 		notify_submit(notify);
 		return;
@@ -176,7 +187,8 @@ static void notify_on_fault(void *arg, const struct media_fault *fault)
 		pthread_mutex_unlock(&notify->lock);
 }
 
-static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason)
+static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset,
+			       const char *reason)
 {
 	struct notify *notify = arg;
 
@@ -187,197 +199,17 @@ static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff
 	/* What finds no room is met again by the next read of it. */
 	if (notify->count_bad_copies == BAD_COPIES_MAX)
 		goto out;
-	log_warning("metadata block %llu: %s copy is unusable (%s), to be repaired", (unsigned long long)address,
-		    copy ? "replica" : "primary", reason);
+	log_warning("metadata block %llu: %s copy is unusable (%s), to be repaired",
+		    (unsigned long long)address, copy ? "replica" : "primary", reason);
 	notify->bad_copies[notify->count_bad_copies++] = (struct bad_copy){address, copy, offset};
 	notify_submit(notify);
 out:
 	pthread_mutex_unlock(&notify->lock);
 }
 
-/* --- what was bad before --------------------------------------------------------------------------------------------- */
-
-/* The first part of *start .. end that neither badblocks nor (with `lost`) the other tree has. -ENOENT: none. */
-static int ledger_first_missing(struct notify *notify, bool lost, devoff_t start, devoff_t end, devoff_t *gap, devoff_t *gap_end)
-{
-	int rc = 0;
-
-	journal_read_begin(notify->journal);
-	while (rc == 0) {
-		rc = span_gap(&notify->ledger.badblocks, start, end, gap, gap_end);
-		if (rc || !lost)
-			break;
-		start = *gap_end;
-		rc = span_gap(&notify->ledger.lost, *gap, *gap_end, gap, gap_end);
-		if (rc != -ENOENT)
-			break;
-		rc = 0;
-	}
-	journal_read_end(notify->journal);
-	return rc;
-}
-
-/* Announce again what is queued as cleared: a source says that it is bad now. The lock is held. */
-static void notify_override_cleared(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
-{
-	while (start < end) {
-		const struct iset_range *range = iset_find(&notify->queue.ranges, start, end);
-		struct iset_range cut;
-
-		if (!range)
-			return;
-		cut = (struct iset_range){max_u64(range->start, start), min_u64(range->end, end), range->tag};
-		start = cut.end;
-		if (queue_tag_state(cut.tag) == BADBLOCK_CLEARED)
-			notify_enter(notify, cut.start, cut.end, BADBLOCK_BAD, source);
-	}
-}
-
-/* Enter what of the range is neither queued as failed nor in the overlay. The lock is held. */
-static void notify_enter_unqueued(struct notify *notify, devoff_t start, devoff_t end, enum failure_source source)
-{
-	while (start < end) {
-		const struct badblock_record *record = overlay_next(&notify->overlay, start);
-		struct iset_range queued;
-
-		if (!queue_find_failed(&notify->queue.ranges, start, end, &queued))
-			queued.start = queued.end = end;
-		if (record && record->offset < queued.start) {
-			queued.start = max_u64(start, record->offset);
-			queued.end = record->offset + record->length_bytes;
-		}
-		if (queued.start > start)
-			notify_enter(notify, start, queued.start, BADBLOCK_BAD, source);
-		start = queued.end;
-	}
-}
-
-/* Report what of a known range the ledger does not have. */
-static int notify_adopt_missing(struct notify *notify, bool lost, devoff_t start, devoff_t end, enum failure_source source)
-{
-	devoff_t gap, gap_end;
-	int rc;
-
-	for (; start < end; start = gap_end) {
-		rc = ledger_first_missing(notify, lost, start, end, &gap, &gap_end);
-		if (rc)
-			return rc == -ENOENT ? 0 : rc;
-		pthread_mutex_lock(&notify->lock);
-		notify_enter_unqueued(notify, gap, gap_end, source);
-		pthread_mutex_unlock(&notify->lock);
-	}
-	return 0;
-}
-
-static int notify_adopt_clipped(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
-{
-	devoff_t start, end;
-	int rc = notify_clip(notify, offset, length, &start, &end);
-
-	if (rc == 0)
-		rc = media_bad_add(notify->media, start, end - start);
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&notify->lock);
-	notify_override_cleared(notify, start, end, source);
-	pthread_mutex_unlock(&notify->lock);
-	return notify_adopt_missing(notify, false, start, end, source);
-}
-
-int notify_adopt(struct notify *notify, devoff_t offset, uint64_t length, enum failure_source source)
-{
-	notify_wait(notify, ADOPT_WAIT_MS);
-	return notify_adopt_clipped(notify, offset, length, source);
-}
-
-int notify_adopt_unannounced(struct notify *notify, enum failure_source source)
-{
-	const uint64_t size = media_size(notify->media);
-	devoff_t at = 0, bad;
-	uint64_t length;
-	int rc = 0;
-
-	while (rc == 0 && at < size && media_bad_find(notify->media, at, size - at, &bad, &length)) {
-		rc = notify_adopt_missing(notify, true, bad, bad + length, source);
-		at = bad + length;
-	}
-	return rc;
-}
-
-/* --- life --------------------------------------------------------------------------------------------------------- */
-
-static int known_visit(void *arg, const struct btree_key *key, const void *value, size_t length)
-{
-	struct le64 bytes;
-
-	__builtin_memcpy(&bytes, value, sizeof(bytes));
-	return media_bad_add(arg, key->word[0], le64_get(bytes));
-}
-
-static int notify_load_tree(struct notify *notify, const struct span_tree *tree)
-{
-	const struct btree_key from = {{0}}, to = {{UINT64_MAX}};
-
-	return btree_walk(&tree->tree, &from, &to, known_visit, notify->media);
-}
-
-static int notify_load_trees(struct notify *notify, uint64_t *tail, uint64_t *flags)
-{
-	int rc;
-
-	journal_read_begin(notify->journal);
-	*tail = root_get(notify->journal, ROOT_POISON_LOG_TAIL);
-	*flags = root_get(notify->journal, ROOT_FLAGS);
-	atomic_store(&notify->sigbus_count, root_get(notify->journal, ROOT_SIGBUS));
-	rc = notify_load_tree(notify, &notify->ledger.badblocks);
-	if (rc == 0)
-		rc = notify_load_tree(notify, &notify->ledger.lost);
-	journal_read_end(notify->journal);
-	return rc;
-}
-
-static int log_visit(void *arg, const struct poison_entry *entry)
-{
-	struct notify *notify = arg;
-	const devoff_t end = entry->offset + entry->length_bytes;
-	int rc = queue_push(&notify->queue, entry->offset, end, entry->state, entry->source);
-
-	notify->submitted++;
-	return rc;
-}
-
-/*
- * Before the thread runs. Entries at or above the tail come first, in their order; then what sources say today, which
- * overrides a CLEARED of yesterday; last what was met by reading on the way here.
+/* --- life
+ * ---------------------------------------------------------------------------------------------------------
  */
-static int notify_load(struct notify *notify)
-{
-	const struct notify_setup *setup = &notify->setup;
-	uint64_t tail = 0, flags = 0;
-	int rc = notify_load_trees(notify, &tail, &flags);
-
-	if (rc)
-		log_error("the ledger of bad blocks cannot be read: read-only");
-	if (rc || flags & ROOT_FLAG_METADATA_LOST) {
-		notify->tail_is_held = true;
-		notify->is_shut_down = true;
-		setup->ops->shutdown(setup->holder, "metadata_lost");
-	}
-	/* One round is due in any case: whoever waits, waits for what notify_repair_known() does too. */
-	notify->submitted++;
-	poison_log_trim(setup->log, tail);
-	rc = poison_log_walk(setup->log, log_visit, notify);
-	for (size_t i = 0; i < setup->count_known && rc == 0; i++) {
-		const struct notify_known *known = &setup->known[i];
-
-		if (known->source == FAILURE_SIGBUS)
-			atomic_fetch_add(&notify->sigbus_count, 1);
-		notify_adopt_clipped(notify, known->offset, known->length, known->source);
-	}
-	if (rc == 0)
-		notify_adopt_unannounced(notify, FAILURE_SIGBUS);
-	return rc;
-}
 
 static int notify_start(struct notify *notify)
 {
@@ -503,7 +335,8 @@ void notify_destroy(struct notify *notify)
 	if (!notify)
 		return;
 	if (notify_wait(notify, DESTROY_WAIT_MS))
-		log_warning("failures are still being handled: the poison log keeps them for the next mount");
+		log_warning("failures are still being handled: the poison log keeps them for the "
+			    "next mount");
 	if (!notify_stop(notify)) {
 		/* It waits in an op of the holder. What it uses must stay. */
 		log_error("the notify thread does not end; left behind");

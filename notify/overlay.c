@@ -31,18 +31,21 @@ const struct badblock_record *overlay_next(const struct overlay *overlay, devoff
 	return i < overlay->count ? &overlay->records[i] : NULL;
 }
 
-static int overlay_insert_at(struct overlay *overlay, size_t index, const struct badblock_record *record)
+static int overlay_insert_at(struct overlay *overlay, size_t index,
+			     const struct badblock_record *record)
 {
 	if (overlay->count == overlay->capacity) {
 		const size_t capacity = overlay->capacity ? overlay->capacity * 2 : 16;
-		struct badblock_record *records = reallocarray(overlay->records, capacity, sizeof(*records));
+		struct badblock_record *records =
+		    reallocarray(overlay->records, capacity, sizeof(*records));
 
 		if (!records)
 			return -ENOMEM;
 		overlay->records = records;
 		overlay->capacity = capacity;
 	}
-	memmove(overlay->records + index + 1, overlay->records + index, (overlay->count - index) * sizeof(*record));
+	memmove(overlay->records + index + 1, overlay->records + index,
+		(overlay->count - index) * sizeof(*record));
 	overlay->records[index] = *record;
 	overlay->count++;
 	return 0;
@@ -56,7 +59,10 @@ int overlay_add(struct overlay *overlay, const struct badblock_record *record)
 	int rc;
 
 	while (piece.offset < end) {
-		const devoff_t stop = i < overlay->count ? min_u64(end, max_u64(piece.offset, overlay->records[i].offset)) : end;
+		const devoff_t stop =
+		    i < overlay->count
+			? min_u64(end, max_u64(piece.offset, overlay->records[i].offset))
+			: end;
 
 		piece.length_bytes = stop - piece.offset;
 		if (piece.length_bytes) {

@@ -31,32 +31,35 @@ static int array_grow(void **array, size_t count, size_t *capacity, size_t size)
 
 static int owners_add_file(struct owners *owners, const struct rmap_record *record)
 {
-	const devoff_t start = record->start << BLOCK_SHIFT, end = (record->start + record->count) << BLOCK_SHIFT;
-	int rc = array_grow((void **)&owners->files, owners->count_files, &owners->capacity_files, sizeof(*owners->files));
+	const devoff_t start = record->start << BLOCK_SHIFT, end = (record->start + record->count)
+								   << BLOCK_SHIFT;
+	int rc = array_grow((void **)&owners->files, owners->count_files, &owners->capacity_files,
+			    sizeof(*owners->files));
 
 	if (rc)
 		return rc;
 	owners->files[owners->count_files++] = (struct owner_file){
-		.ino = record->owner,
-		.pos = record->offset << BLOCK_SHIFT,
-		.length_bytes = record->count << BLOCK_SHIFT,
-		.device_offset = start,
-		.lost_bytes = min_u64(end, owners->end) - max_u64(start, owners->start),
+	    .ino = record->owner,
+	    .pos = record->offset << BLOCK_SHIFT,
+	    .length_bytes = record->count << BLOCK_SHIFT,
+	    .device_offset = start,
+	    .lost_bytes = min_u64(end, owners->end) - max_u64(start, owners->start),
 	};
 	return 0;
 }
 
 static int owners_add_meta(struct owners *owners, const struct rmap_record *record)
 {
-	int rc = array_grow((void **)&owners->metas, owners->count_metas, &owners->capacity_metas, sizeof(*owners->metas));
+	int rc = array_grow((void **)&owners->metas, owners->count_metas, &owners->capacity_metas,
+			    sizeof(*owners->metas));
 
 	if (rc)
 		return rc;
 	owners->metas[owners->count_metas++] = (struct owner_meta){
-		.owner = record->owner,
-		.offset = record->offset,
-		.block = record->start,
-		.count = record->count,
+	    .owner = record->owner,
+	    .offset = record->offset,
+	    .block = record->start,
+	    .count = record->count,
 	};
 	return 0;
 }
@@ -66,7 +69,8 @@ static int owners_visit(void *arg, const struct rmap_record *record)
 	struct owners *owners = arg;
 
 	if (!owner_is_inode(record->owner))
-		return record->owner == OWNER(OWNER_QUARANTINE) ? 0 : owners_add_meta(owners, record);
+		return record->owner == OWNER(OWNER_QUARANTINE) ? 0
+								: owners_add_meta(owners, record);
 	return record->flags & EXTENT_UNWRITTEN ? 0 : owners_add_file(owners, record);
 }
 
@@ -101,7 +105,8 @@ static void owners_merge(struct owners *owners)
 	owners->count_files = kept;
 }
 
-int owners_collect(struct journal *journal, const struct rmap *rmap, devoff_t start, devoff_t end, struct owners *out)
+int owners_collect(struct journal *journal, const struct rmap *rmap, devoff_t start, devoff_t end,
+		   struct owners *out)
 {
 	const blkno_t last = (end + BLOCK_BYTES - 1) >> BLOCK_SHIFT;
 	int result = 0;

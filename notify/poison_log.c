@@ -17,8 +17,8 @@ struct poison_log {
 	uint8_t meta_uuid[FORMAT_UUID_BYTES];
 	struct area area;
 	uint64_t slots;
-	uint64_t next; /* sequence of the next append */
-	uint64_t tail; /* entries below are in the trees durably */
+	uint64_t next;                /* sequence of the next append */
+	uint64_t tail;                /* entries below are in the trees durably */
 	struct poison_entry *entries; /* by slot; length_bytes 0: none */
 };
 
@@ -39,8 +39,10 @@ static devoff_t slot_offset(const struct poison_log *log, unsigned copy, uint64_
 	return log->area.copy[copy] + slot * sizeof(struct format_poison_entry);
 }
 
-/* An entry counts when it is whole, ours, and where its sequence says; the newer of what the two copies have in a slot wins. */
-static void log_take_entry(struct poison_log *log, const struct format_poison_entry *raw, uint64_t slot)
+/* An entry counts when it is whole, ours, and where its sequence says; the newer of what the two
+ * copies have in a slot wins. */
+static void log_take_entry(struct poison_log *log, const struct format_poison_entry *raw,
+			   uint64_t slot)
 {
 	struct poison_entry entry;
 
@@ -48,7 +50,8 @@ static void log_take_entry(struct poison_log *log, const struct format_poison_en
 		return;
 	if (entry.sequence % log->slots != slot || entry.sequence == UINT64_MAX)
 		return;
-	if (entry.offset >= media_size(log->media) || entry.length_bytes > media_size(log->media) - entry.offset)
+	if (entry.offset >= media_size(log->media) ||
+	    entry.length_bytes > media_size(log->media) - entry.offset)
 		return;
 	if (log->entries[slot].length_bytes == 0 || entry.sequence > log->entries[slot].sequence)
 		log->entries[slot] = entry;
@@ -70,7 +73,8 @@ static void log_read_block(struct poison_log *log, unsigned copy, uint64_t first
 	for (uint64_t i = 0; i < count; i += per_sector) {
 		const uint64_t part = min_u64(per_sector, count - i);
 
-		if (media_read(log->media, slot_offset(log, copy, first + i), raw, part * sizeof(raw[0]), NULL))
+		if (media_read(log->media, slot_offset(log, copy, first + i), raw,
+			       part * sizeof(raw[0]), NULL))
 			continue;
 		for (uint64_t k = 0; k < part; k++)
 			log_take_entry(log, &raw[k], first + i + k);
@@ -94,7 +98,8 @@ static int compare_sequence(const void *a, const void *b)
 }
 
 /* The valid entries from `least` on, oldest first; free() it. */
-static int log_sorted(struct poison_log *log, uint64_t least, struct poison_entry **out, size_t *count)
+static int log_sorted(struct poison_log *log, uint64_t least, struct poison_entry **out,
+		      size_t *count)
 {
 	struct poison_entry *list = malloc(log->slots * sizeof(*list));
 	size_t n = 0;
@@ -126,8 +131,8 @@ static int log_replay(const struct poison_entry *list, size_t count, struct iset
 }
 
 /*
- * The entries are played into a set of their own first: a CLEARED entry of yesterday must not take out of the known set what the
- * kernel says today.
+ * The entries are played into a set of their own first: a CLEARED entry of yesterday must not take
+ * out of the known set what the kernel says today.
  */
 static int log_enter_known(struct poison_log *log)
 {
@@ -141,7 +146,8 @@ static int log_enter_known(struct poison_log *log)
 	iset_init(&set);
 	rc = log_replay(list, count, &set);
 	for (size_t i = 0; i < set.count && rc == 0; i++)
-		rc = media_bad_add(log->media, set.ranges[i].start, set.ranges[i].end - set.ranges[i].start);
+		rc = media_bad_add(log->media, set.ranges[i].start,
+				   set.ranges[i].end - set.ranges[i].start);
 	iset_fini(&set);
 	free(list);
 	return rc;
@@ -151,7 +157,8 @@ static int log_check_area(const struct media *media, const struct area *area)
 {
 	const uint64_t size = media_size(media);
 
-	if (area->length_bytes < BLOCK_BYTES || area->length_bytes % BLOCK_BYTES || area->length_bytes > size)
+	if (area->length_bytes < BLOCK_BYTES || area->length_bytes % BLOCK_BYTES ||
+	    area->length_bytes > size)
 		return -EUCLEAN;
 	for (unsigned copy = 0; copy < 2; copy++)
 		if (area->copy[copy] > size - area->length_bytes)
@@ -227,7 +234,8 @@ static int log_store(struct poison_log *log, uint64_t slot, const struct format_
 	return result;
 }
 
-/* Numbers whose slots are bad in both copies are left out: readers do not need them to follow each other. */
+/* Numbers whose slots are bad in both copies are left out: readers do not need them to follow each
+ * other. */
 static int log_append_locked(struct poison_log *log, struct poison_entry *entry)
 {
 	const uint64_t keep = entry->state == BADBLOCK_CLEARED ? 0 : log->slots / CLEARED_SHARE;
@@ -245,7 +253,8 @@ static int log_append_locked(struct poison_log *log, struct poison_entry *entry)
 		log->next++;
 		if (rc)
 			continue;
-		/* Durable now: the range is known at the next mount before anything in it is read. */
+		/* Durable now: the range is known at the next mount before anything in it is read.
+		 */
 		media_drain(log->media);
 		log->entries[slot] = *entry;
 		return 0;
@@ -267,7 +276,8 @@ int poison_log_append(struct poison_log *log, struct poison_entry *entry)
 	return rc;
 }
 
-int poison_log_walk(struct poison_log *log, int (*visit)(void *arg, const struct poison_entry *entry), void *arg)
+int poison_log_walk(struct poison_log *log,
+		    int (*visit)(void *arg, const struct poison_entry *entry), void *arg)
 {
 	struct poison_entry *list;
 	size_t count;
@@ -288,7 +298,8 @@ void poison_log_trim(struct poison_log *log, uint64_t sequence)
 {
 	pthread_mutex_lock(&log->lock);
 	log->tail = max_u64(log->tail, sequence);
-	/* Both copies may have been lost: numbers below the tail would be taken for entries that are in the trees. */
+	/* Both copies may have been lost: numbers below the tail would be taken for entries that
+	 * are in the trees. */
 	log->next = max_u64(log->next, log->tail);
 	pthread_mutex_unlock(&log->lock);
 }

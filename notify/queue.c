@@ -16,8 +16,8 @@ void queue_fini(struct queue *queue)
 }
 
 /*
- * A range that continues a queued one costs nothing, one over a queued one must replace the older word; a new one needs room.
- * What splitting adds is bounded too.
+ * A range that continues a queued one costs nothing, one over a queued one must replace the older
+ * word; a new one needs room. What splitting adds is bounded too.
  */
 static bool queue_has_room(const struct queue *queue, uint64_t start, uint64_t end)
 {
@@ -25,7 +25,8 @@ static bool queue_has_room(const struct queue *queue, uint64_t start, uint64_t e
 		return true;
 	if (queue->ranges.count >= 8 * queue->limit)
 		return false;
-	return iset_overlaps(&queue->ranges, start ? start - 1 : 0, end < UINT64_MAX ? end + 1 : end);
+	return iset_overlaps(&queue->ranges, start ? start - 1 : 0,
+			     end < UINT64_MAX ? end + 1 : end);
 }
 
 static int queue_push_cleared(struct queue *queue, uint64_t start, uint64_t end, uint32_t tag)
@@ -35,7 +36,8 @@ static int queue_push_cleared(struct queue *queue, uint64_t start, uint64_t end,
 	return iset_add(&queue->ranges, start, end, tag);
 }
 
-int queue_push(struct queue *queue, uint64_t start, uint64_t end, enum badblock_state state, enum failure_source source)
+int queue_push(struct queue *queue, uint64_t start, uint64_t end, enum badblock_state state,
+	       enum failure_source source)
 {
 	const uint32_t tag = queue_tag(state, source);
 
@@ -53,7 +55,8 @@ bool queue_is_empty(const struct queue *queue)
 	return queue->ranges.count == 0 && !queue->overflowed;
 }
 
-bool queue_find_failed(const struct iset *ranges, uint64_t start, uint64_t end, struct iset_range *out)
+bool queue_find_failed(const struct iset *ranges, uint64_t start, uint64_t end,
+		       struct iset_range *out)
 {
 	while (start < end) {
 		const struct iset_range *range = iset_find(ranges, start, end);

@@ -1,6 +1,7 @@
 /*
- * Bad blocks that the kernel knows on a device-dax device. libndctl lists them per region, in sectors of the region (for a namespace of this
- * mode it lists none); they are moved to the device's own bytes and clipped to it at both ends.
+ * Bad blocks that the kernel knows on a device-dax device. libndctl lists them per region, in
+ * sectors of the region (for a namespace of this mode it lists none); they are moved to the
+ * device's own bytes and clipped to it at both ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,8 @@ static int list_add(struct badblock_list *list, devoff_t offset, uint64_t length
 {
 	if (list->count == list->capacity) {
 		const size_t capacity = list->capacity ? list->capacity * 2 : 16;
-		struct source_badblock *blocks = reallocarray(list->blocks, capacity, sizeof(*blocks));
+		struct source_badblock *blocks =
+		    reallocarray(list->blocks, capacity, sizeof(*blocks));
 
 		if (!blocks)
 			return -ENOMEM;
@@ -44,7 +46,8 @@ static int list_add(struct badblock_list *list, devoff_t offset, uint64_t length
 /* Without privilege resources read as ULLONG_MAX: nothing can be placed then. */
 static bool range_of_dev(struct daxctl_dev *dev, struct dax_range *out)
 {
-	const unsigned long long resource = daxctl_dev_get_resource(dev), size = daxctl_dev_get_size(dev);
+	const unsigned long long resource = daxctl_dev_get_resource(dev),
+				 size = daxctl_dev_get_size(dev);
 
 	if (resource == ULLONG_MAX || resource == 0 || size == 0 || size > ULLONG_MAX - resource)
 		return false;
@@ -58,22 +61,25 @@ static bool range_find_dev(struct daxctl_ctx *ctx, dev_t rdev, struct dax_range 
 	struct daxctl_dev *dev;
 
 	daxctl_region_foreach(ctx, region)
-		daxctl_dev_foreach(region, dev)
-			if (daxctl_dev_get_major(dev) == (int)major(rdev) && daxctl_dev_get_minor(dev) == (int)minor(rdev))
-				return range_of_dev(dev, out);
+	    daxctl_dev_foreach(region, dev) if (daxctl_dev_get_major(dev) == (int)major(rdev) &&
+						daxctl_dev_get_minor(dev) ==
+						    (int)minor(rdev)) return range_of_dev(dev, out);
 	return false;
 }
 
-static int region_list(struct ndctl_region *region, const struct dax_range *range, struct badblock_list *list)
+static int region_list(struct ndctl_region *region, const struct dax_range *range,
+		       struct badblock_list *list)
 {
 	const unsigned long long base = ndctl_region_get_resource(region);
 	struct badblock *bad;
 	int rc = 0;
 
-	ndctl_region_badblock_foreach(region, bad) {
+	ndctl_region_badblock_foreach(region, bad)
+	{
 		const unsigned long long at = base + bad->offset * (unsigned long long)SECTOR_BYTES;
 		const unsigned long long start = max_u64(at, range->start);
-		const unsigned long long end = min_u64(at + bad->len * (unsigned long long)SECTOR_BYTES, range->end);
+		const unsigned long long end =
+		    min_u64(at + bad->len * (unsigned long long)SECTOR_BYTES, range->end);
 
 		if (start < end && rc == 0)
 			rc = list_add(list, start - range->start, end - start);
@@ -85,17 +91,20 @@ static bool region_overlaps(struct ndctl_region *region, const struct dax_range 
 {
 	const unsigned long long base = ndctl_region_get_resource(region);
 
-	return base != ULLONG_MAX && base < range->end && base + ndctl_region_get_size(region) > range->start;
+	return base != ULLONG_MAX && base < range->end &&
+	       base + ndctl_region_get_size(region) > range->start;
 }
 
-/* The list of a region that no driver has reads as an error, which libndctl does not tell from an empty one. */
+/* The list of a region that no driver has reads as an error, which libndctl does not tell from an
+ * empty one. */
 static bool region_tells(struct ndctl_region *region)
 {
 	char path[128], first[32];
 	ssize_t got;
 	int fd;
 
-	snprintf(path, sizeof(path), "/sys/bus/nd/devices/%s/badblocks", ndctl_region_get_devname(region));
+	snprintf(path, sizeof(path), "/sys/bus/nd/devices/%s/badblocks",
+		 ndctl_region_get_devname(region));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -104,19 +113,21 @@ static bool region_tells(struct ndctl_region *region)
 	return got >= 0;
 }
 
-/* A device that lies in no region of this bus kind (CXL memory, carved-out DRAM) has no such list: unknown, not clean. */
-static int buses_list(struct ndctl_ctx *ctx, const struct dax_range *range, struct badblock_list *list, int *known)
+/* A device that lies in no region of this bus kind (CXL memory, carved-out DRAM) has no such list:
+ * unknown, not clean. */
+static int buses_list(struct ndctl_ctx *ctx, const struct dax_range *range,
+		      struct badblock_list *list, int *known)
 {
 	struct ndctl_region *region;
 	struct ndctl_bus *bus;
 	int rc = 0;
 
-	ndctl_bus_foreach(ctx, bus)
-		ndctl_region_foreach(bus, region)
-			if (rc == 0 && region_overlaps(region, range) && region_tells(region)) {
-				*known = 1;
-				rc = region_list(region, range, list);
-			}
+	ndctl_bus_foreach(ctx, bus) ndctl_region_foreach(
+	    bus, region) if (rc == 0 && region_overlaps(region, range) && region_tells(region))
+	{
+		*known = 1;
+		rc = region_list(region, range, list);
+	}
 	return rc;
 }
 

@@ -1,4 +1,5 @@
-/* Without libndctl nothing can be said about a device; a plain file has no bad blocks of its own. */
+/* Without libndctl nothing can be said about a device; a plain file has no bad blocks of its own.
+ */
 #include <errno.h>
 #include <sys/stat.h>
 

@@ -45,20 +45,21 @@ static int lost_verify(const struct btree_key *key, const void *value, size_t le
 }
 
 const struct btree_ops badblocks_ops = {
-	.tree = FORMAT_TREE_BADBLOCKS,
-	.key_words = 1,
-	.aggregate = span_aggregate,
-	.verify = badblocks_verify,
+    .tree = FORMAT_TREE_BADBLOCKS,
+    .key_words = 1,
+    .aggregate = span_aggregate,
+    .verify = badblocks_verify,
 };
 
 const struct btree_ops lost_ops = {
-	.tree = FORMAT_TREE_LOST,
-	.key_words = 1,
-	.aggregate = span_aggregate,
-	.verify = lost_verify,
+    .tree = FORMAT_TREE_LOST,
+    .key_words = 1,
+    .aggregate = span_aggregate,
+    .verify = lost_verify,
 };
 
-void span_tree_init(struct span_tree *tree, struct journal *journal, const struct btree_ops *ops, enum root_counter bytes)
+void span_tree_init(struct span_tree *tree, struct journal *journal, const struct btree_ops *ops,
+		    enum root_counter bytes)
 {
 	btree_init(&tree->tree, journal, ops);
 	tree->bytes = bytes;
@@ -73,23 +74,23 @@ static size_t span_pack(const struct span_tree *tree, const struct span *span, u
 {
 	if (span_is_lost_tree(tree)) {
 		const struct lost_record record = {
-			.offset = span->start,
-			.length_bytes = span->end - span->start,
-			.cause_id = span->cause_id,
-			.source = span->source,
+		    .offset = span->start,
+		    .length_bytes = span->end - span->start,
+		    .cause_id = span->cause_id,
+		    .source = span->source,
 		};
 
 		format_lost_pack((struct format_lost *)value, &record);
 		return sizeof(struct format_lost);
 	}
 	const struct badblock_record record = {
-		.offset = span->start,
-		.length_bytes = span->end - span->start,
-		.since_ns = span->since_ns,
-		.cause_id = span->cause_id,
-		.count = span->count,
-		.state = span->state,
-		.source = span->source,
+	    .offset = span->start,
+	    .length_bytes = span->end - span->start,
+	    .since_ns = span->since_ns,
+	    .cause_id = span->cause_id,
+	    .count = span->count,
+	    .state = span->state,
+	    .source = span->source,
 	};
 	format_badblock_pack((struct format_badblock *)value, &record);
 	return sizeof(struct format_badblock);
@@ -108,7 +109,8 @@ static int span_unpack_lost(struct span *span, const struct btree_record *from)
 	return 0;
 }
 
-static int span_unpack(const struct span_tree *tree, struct span *span, const struct btree_record *from)
+static int span_unpack(const struct span_tree *tree, struct span *span,
+		       const struct btree_record *from)
 {
 	struct badblock_record record;
 	int rc;
@@ -119,13 +121,13 @@ static int span_unpack(const struct span_tree *tree, struct span *span, const st
 	if (rc)
 		return rc;
 	*span = (struct span){
-		.start = from->key.word[0],
-		.end = from->key.word[0] + record.length_bytes,
-		.cause_id = record.cause_id,
-		.since_ns = record.since_ns,
-		.count = record.count,
-		.state = record.state,
-		.source = record.source,
+	    .start = from->key.word[0],
+	    .end = from->key.word[0] + record.length_bytes,
+	    .cause_id = record.cause_id,
+	    .since_ns = record.since_ns,
+	    .count = record.count,
+	    .state = record.state,
+	    .source = record.source,
 	};
 	return 0;
 }
@@ -166,7 +168,8 @@ int span_first(const struct span_tree *tree, devoff_t start, devoff_t end, struc
 	return 0;
 }
 
-int span_gap(const struct span_tree *tree, devoff_t start, devoff_t end, devoff_t *gap_start, devoff_t *gap_end)
+int span_gap(const struct span_tree *tree, devoff_t start, devoff_t end, devoff_t *gap_start,
+	     devoff_t *gap_end)
 {
 	struct span span;
 	int rc;
@@ -190,13 +193,15 @@ static bool span_is_alike(const struct span *a, const struct span *b)
 	return a->state == b->state && a->source == b->source && a->cause_id == b->cause_id;
 }
 
-static int span_store(const struct span_tree *tree, struct tx *tx, const struct span *span, bool is_new)
+static int span_store(const struct span_tree *tree, struct tx *tx, const struct span *span,
+		      bool is_new)
 {
 	const struct btree_key key = {{span->start}};
 	uint64_t value[sizeof(struct format_badblock) / 8 + 1];
 	const size_t length = span_pack(tree, span, (uint8_t *)value);
 
-	return is_new ? btree_insert(&tree->tree, tx, &key, value, length) : btree_update(&tree->tree, tx, &key, value, length);
+	return is_new ? btree_insert(&tree->tree, tx, &key, value, length)
+		      : btree_update(&tree->tree, tx, &key, value, length);
 }
 
 static int span_delete(const struct span_tree *tree, struct tx *tx, devoff_t start)
@@ -256,7 +261,8 @@ int span_insert(const struct span_tree *tree, struct tx *tx, const struct span *
 }
 
 /* Take [start, end), which lies within `span`, out of it. */
-static int span_cut(const struct span_tree *tree, struct tx *tx, const struct span *span, devoff_t start, devoff_t end)
+static int span_cut(const struct span_tree *tree, struct tx *tx, const struct span *span,
+		    devoff_t start, devoff_t end)
 {
 	struct span left = *span, right = *span;
 	int rc;
@@ -274,7 +280,8 @@ static int span_cut(const struct span_tree *tree, struct tx *tx, const struct sp
 	return root_add(tx, tree->bytes, -(int64_t)(end - start));
 }
 
-int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end, unsigned room, devoff_t *next)
+int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end,
+		unsigned room, devoff_t *next)
 {
 	struct span span;
 	int rc;
@@ -299,7 +306,8 @@ int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, dev
 	return 0;
 }
 
-static int span_restate(const struct span_tree *tree, struct tx *tx, const struct span *span, devoff_t start, devoff_t end, uint8_t state)
+static int span_restate(const struct span_tree *tree, struct tx *tx, const struct span *span,
+			devoff_t start, devoff_t end, uint8_t state)
 {
 	struct span changed = *span;
 	int rc = span_cut(tree, tx, span, start, end);
@@ -312,7 +320,8 @@ static int span_restate(const struct span_tree *tree, struct tx *tx, const struc
 	return span_insert(tree, tx, &changed);
 }
 
-int span_set_state(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end, uint8_t state, unsigned room, devoff_t *next)
+int span_set_state(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end,
+		   uint8_t state, unsigned room, devoff_t *next)
 {
 	struct span span;
 	int rc = 0;

@@ -1,4 +1,5 @@
-/* Telling the owners of a failed range. No lock is held here while an op of the holder or the event bus is called. */
+/* Telling the owners of a failed range. No lock is held here while an op of the holder or the event
+ * bus is called. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -6,51 +7,52 @@
 #include "notify/owners.h"
 #include "util/log.h"
 
-static void tell_media(struct notify *notify, const struct cause *cause, uint32_t flags)
+static void tell_media(struct notify *notify, const struct cause *cause)
 {
 	const struct event event = {
-		.type = EVENT_MEDIA_FAILURE,
-		.cause_id = cause->id,
-		.device_offset = cause->start,
-		.len = cause->end - cause->start,
-		.source = cause->source,
-		.flags = flags,
+	    .type = EVENT_MEDIA_FAILURE,
+	    .cause_id = cause->id,
+	    .device_offset = cause->start,
+	    .len = cause->end - cause->start,
+	    .source = cause->source,
 	};
 
 	event_publish(notify->setup.events, &event);
 }
 
-static void tell_file(struct notify *notify, const struct cause *cause, const struct owner_file *file, uint64_t sharers)
+static void tell_file(struct notify *notify, const struct cause *cause,
+		      const struct owner_file *file, uint64_t sharers)
 {
 	const struct notify_setup *setup = &notify->setup;
 	const struct notify_file_failure failure = {
-		.cause_id = cause->id,
-		.device_offset = file->device_offset,
-		.ino = file->ino,
-		.pos = file->pos,
-		.length_bytes = file->length_bytes,
-		.sharers = sharers,
+	    .cause_id = cause->id,
+	    .device_offset = file->device_offset,
+	    .ino = file->ino,
+	    .pos = file->pos,
+	    .length_bytes = file->length_bytes,
+	    .sharers = sharers,
 	};
 	struct event event = {
-		.type = EVENT_FILE_DAMAGED,
-		.cause_id = cause->id,
-		.device_offset = file->device_offset,
-		.source = cause->source,
-		.inumber = file->ino,
-		.pos = file->pos,
-		.len = file->length_bytes,
-		.sharers = sharers,
-		.action = "eio",
-		.bytes_lost = file->lost_bytes,
-		.error = EIO,
+	    .type = EVENT_FILE_DAMAGED,
+	    .cause_id = cause->id,
+	    .device_offset = file->device_offset,
+	    .source = cause->source,
+	    .inumber = file->ino,
+	    .pos = file->pos,
+	    .len = file->length_bytes,
+	    .sharers = sharers,
+	    .action = "eio",
+	    .bytes_lost = file->lost_bytes,
+	    .error = EIO,
 	};
 	int rc = setup->ops->file_failure(setup->holder, &failure, &event);
 
 	if (rc == 0)
 		event_publish(setup->events, &event);
 	if (rc < 0)
-		log_error("inode %llu: cannot tell of its damage at %llu+%llu: error %d", (unsigned long long)file->ino,
-			  (unsigned long long)file->pos, (unsigned long long)file->length_bytes, -rc);
+		log_error("inode %llu: cannot tell of its damage at %llu+%llu: error %d",
+			  (unsigned long long)file->ino, (unsigned long long)file->pos,
+			  (unsigned long long)file->length_bytes, -rc);
 	event_free_paths(&event);
 }
 
@@ -76,25 +78,28 @@ static void tell_block_is_good(struct notify *notify, devoff_t offset, uint8_t s
 
 static bool action_is_none(const struct event *event)
 {
-	return event->type == EVENT_METADATA_REPAIRED && event->action && event->action[0] == 'r' && event->action[2] == 'p';
+	return event->type == EVENT_METADATA_REPAIRED && event->action && event->action[0] == 'r' &&
+	       event->action[2] == 'p';
 }
 
-static void tell_metadata_block(struct notify *notify, const struct cause *cause, maddr_t address, unsigned copy, devoff_t offset, bool again)
+static void tell_metadata_block(struct notify *notify, const struct cause *cause, maddr_t address,
+				unsigned copy, devoff_t offset, bool again)
 {
 	const struct notify_setup *setup = &notify->setup;
 	struct event event = {
-		.type = EVENT_METADATA_REPAIRED,
-		.cause_id = cause->id,
-		.device_offset = offset,
-		.len = BLOCK_BYTES,
-		.source = cause->source,
-		.copy = copy_name(copy),
-		.action = "rewritten",
+	    .type = EVENT_METADATA_REPAIRED,
+	    .cause_id = cause->id,
+	    .device_offset = offset,
+	    .len = BLOCK_BYTES,
+	    .source = cause->source,
+	    .copy = copy_name(copy),
+	    .action = "rewritten",
 	};
 	int rc = setup->ops->metadata_failure(setup->holder, address, copy, offset, &event);
 
 	if (rc) {
-		log_error("metadata block %llu, %s copy: repair failed: error %d", (unsigned long long)address, copy_name(copy), -rc);
+		log_error("metadata block %llu, %s copy: repair failed: error %d",
+			  (unsigned long long)address, copy_name(copy), -rc);
 		return;
 	}
 	if (cause->id && event.type == EVENT_METADATA_REPAIRED)
@@ -105,22 +110,24 @@ static void tell_metadata_block(struct notify *notify, const struct cause *cause
 		notify_shutdown(notify, "metadata_lost");
 }
 
-static void tell_super(struct notify *notify, const struct cause *cause, const struct owner_meta *meta, bool again)
+static void tell_super(struct notify *notify, const struct cause *cause,
+		       const struct owner_meta *meta, bool again)
 {
 	const struct notify_setup *setup = &notify->setup;
 	struct event event = {
-		.type = EVENT_METADATA_REPAIRED,
-		.cause_id = cause->id,
-		.device_offset = meta->block << BLOCK_SHIFT,
-		.len = BLOCK_BYTES,
-		.source = cause->source,
-		.tree = "superblock",
-		.action = "rewritten",
+	    .type = EVENT_METADATA_REPAIRED,
+	    .cause_id = cause->id,
+	    .device_offset = meta->block << BLOCK_SHIFT,
+	    .len = BLOCK_BYTES,
+	    .source = cause->source,
+	    .tree = "superblock",
+	    .action = "rewritten",
 	};
 	int rc = setup->ops->super_failure(setup->holder, (unsigned)meta->offset, &event);
 
 	if (rc) {
-		log_error("superblock slot %u: repair failed: error %d", (unsigned)meta->offset, -rc);
+		log_error("superblock slot %u: repair failed: error %d", (unsigned)meta->offset,
+			  -rc);
 		return;
 	}
 	if (event.type == EVENT_METADATA_REPAIRED)
@@ -130,25 +137,27 @@ static void tell_super(struct notify *notify, const struct cause *cause, const s
 }
 
 /* The journal and the poison log pass over what is known to be bad in their areas. */
-static void tell_area(struct notify *notify, const struct cause *cause, const struct owner_meta *meta)
+static void tell_area(struct notify *notify, const struct cause *cause,
+		      const struct owner_meta *meta)
 {
 	const devoff_t start = max_u64(cause->start, meta->block << BLOCK_SHIFT);
 	const devoff_t end = min_u64(cause->end, (meta->block + meta->count) << BLOCK_SHIFT);
 	const struct event event = {
-		.type = EVENT_METADATA_REPAIRED,
-		.cause_id = cause->id,
-		.device_offset = start,
-		.len = end - start,
-		.source = cause->source,
-		.tree = meta->owner == OWNER(OWNER_JOURNAL) ? "journal" : "poison_log",
-		.copy = copy_name((unsigned)(meta->offset >> 32)),
-		.action = "skipped",
+	    .type = EVENT_METADATA_REPAIRED,
+	    .cause_id = cause->id,
+	    .device_offset = start,
+	    .len = end - start,
+	    .source = cause->source,
+	    .tree = meta->owner == OWNER(OWNER_JOURNAL) ? "journal" : "poison_log",
+	    .copy = copy_name((unsigned)(meta->offset >> 32)),
+	    .action = "skipped",
 	};
 
 	event_publish(notify->setup.events, &event);
 }
 
-static void tell_meta(struct notify *notify, const struct cause *cause, const struct owner_meta *meta, bool again)
+static void tell_meta(struct notify *notify, const struct cause *cause,
+		      const struct owner_meta *meta, bool again)
 {
 	const uint64_t chunk_slots = 2 * CHUNK_SLOTS;
 
@@ -166,20 +175,24 @@ static void tell_meta(struct notify *notify, const struct cause *cause, const st
 		const devoff_t offset = (meta->block + i) << BLOCK_SHIFT;
 
 		if (meta->owner == OWNER(OWNER_FIXED))
-			tell_metadata_block(notify, cause, (uint32_t)place, (unsigned)(place >> 32), offset, again);
+			tell_metadata_block(notify, cause, (uint32_t)place, (unsigned)(place >> 32),
+					    offset, again);
 		else
-			tell_metadata_block(notify, cause, maddr_of_chunk(place / chunk_slots, (unsigned)(place % CHUNK_SLOTS)),
-					    (unsigned)(place / CHUNK_SLOTS % 2), offset, again);
+			tell_metadata_block(
+			    notify, cause,
+			    maddr_of_chunk(place / chunk_slots, (unsigned)(place % CHUNK_SLOTS)),
+			    (unsigned)(place / CHUNK_SLOTS % 2), offset, again);
 	}
 }
 
-void notify_tell(struct notify *notify, const struct cause *cause, uint32_t flags)
+void notify_tell(struct notify *notify, const struct cause *cause)
 {
 	struct owners owners;
 
-	tell_media(notify, cause, flags);
+	tell_media(notify, cause);
 	if (owners_collect(notify->journal, notify->setup.rmap, cause->start, cause->end, &owners))
-		log_error("the owners of %llu+%llu cannot all be found", (unsigned long long)cause->start,
+		log_error("the owners of %llu+%llu cannot all be found",
+			  (unsigned long long)cause->start,
 			  (unsigned long long)(cause->end - cause->start));
 	/* Metadata first: the files' names may be in it. */
 	for (size_t i = 0; i < owners.count_metas; i++)
@@ -193,10 +206,10 @@ void notify_tell(struct notify *notify, const struct cause *cause, uint32_t flag
 static int repair_visit(void *arg, const struct badblock_record *record)
 {
 	const struct cause cause = {
-		.id = record->cause_id,
-		.start = record->offset,
-		.end = record->offset + record->length_bytes,
-		.source = record->source,
+	    .id = record->cause_id,
+	    .start = record->offset,
+	    .end = record->offset + record->length_bytes,
+	    .source = record->source,
 	};
 	struct notify *notify = arg;
 	struct owners owners;

@@ -1,17 +1,18 @@
 /*
- * The notify thread. Each round takes what is queued, enters it in the ledger, tells the owners, and last moves the poison log's tail.
+ * The notify thread. Each round takes what is queued, enters it in the ledger, tells the owners,
+ * and last moves the poison log's tail.
  *
  * What a crash leaves, step by step, for a failure:
- *   known set, poison log entry     -> next mount reads the log before anything else: known; queued again by notify_create()
- *   badblocks, lost, quarantine     -> (one transaction per piece) in the trees, and in the log still: queued again, found in the
- *                                      ledger already, no second event. Pieces not reached are entered then, under a new cause
- *   events                          -> who was not told finds it in `damaged`; metadata is repaired at the next mount
- *   tail in the root block          -> the log's entries no longer count; their slots are used again only after this is durable
- * and for a range that is good again:
- *   content written, drained        -> still called bad: EIO until it is written again
- *   CLEARED entry                   -> the next mount takes it out of the trees
- *   trees                           -> out of both; the entry, if the tail has not passed it, finds nothing to do
- *   known set                       -> DRAM only, last, under notify->lock, and not where something failed again since
+ *   known set, poison log entry     -> next mount reads the log before anything else: known; queued
+ * again by notify_create() badblocks, lost, quarantine     -> (one transaction per piece) in the
+ * trees, and in the log still: queued again, found in the ledger already, no second event. Pieces
+ * not reached are entered then, under a new cause events                          -> who was not
+ * told finds it in `damaged`; metadata is repaired at the next mount tail in the root block -> the
+ * log's entries no longer count; their slots are used again only after this is durable and for a
+ * range that is good again: content written, drained        -> still called bad: EIO until it is
+ * written again CLEARED entry                   -> the next mount takes it out of the trees trees
+ * -> out of both; the entry, if the tail has not passed it, finds nothing to do known set -> DRAM
+ * only, last, under notify->lock, and not where something failed again since
  */
 #include <errno.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static bool notify_has_work(const struct notify *notify)
 static void notify_take(struct notify *notify, struct work *work)
 {
 	queue_take(&notify->queue, &work->batch, &work->overflow_source);
-	memcpy(work->bad_copies, notify->bad_copies, notify->count_bad_copies * sizeof(work->bad_copies[0]));
+	memcpy(work->bad_copies, notify->bad_copies,
+	       notify->count_bad_copies * sizeof(work->bad_copies[0]));
 	work->count_bad_copies = notify->count_bad_copies;
 	notify->count_bad_copies = 0;
 	work->is_host_full = notify->is_host_full;
@@ -52,21 +54,28 @@ static bool notify_is_stopping(struct notify *notify)
 }
 
 /* What did not get into the trees must stay in the log: the tail does not move any more. */
+static int notify_handle_range(struct notify *notify, const struct iset_range *range)
+{
+	if (notify_is_stopping(notify))
+		return -EINTR;
+	switch (queue_tag_state(range->tag)) {
+	case BADBLOCK_CLEARED:
+		return notify_clear_range(notify, range->start, range->end);
+	case BADBLOCK_SUSPECT:
+		return notify_narrow_range(notify, range->start, range->end);
+	default:
+		return notify_fail_range(notify, range->start, range->end, range->tag);
+	}
+}
+
 static void notify_handle_batch(struct notify *notify, const struct work *work)
 {
-	for (size_t i = 0; i < work->batch.count; i++) {
-		const struct iset_range *range = &work->batch.ranges[i];
-		int rc = -EINTR;
-
-		if (!notify_is_stopping(notify)) {
-			if (queue_tag_state(range->tag) == BADBLOCK_CLEARED)
-				rc = notify_clear_range(notify, range->start, range->end);
-			else
-				rc = notify_fail_range(notify, range->start, range->end, range->tag);
-		}
-		if (rc)
+	notify->logged = 0;
+	for (size_t i = 0; i < work->batch.count; i++)
+		if (notify_handle_range(notify, &work->batch.ranges[i]))
 			notify->tail_is_held = true;
-	}
+	if (notify->logged > LOGGED_PER_ROUND)
+		log_warning("%u media failures in one round", notify->logged);
 }
 
 void notify_shutdown(struct notify *notify, const char *reason)
@@ -83,7 +92,8 @@ void notify_shutdown(struct notify *notify, const char *reason)
 static void notify_handle_special(struct notify *notify, const struct work *work)
 {
 	const struct notify_setup *setup = &notify->setup;
-	const struct event event = {.type = EVENT_HOST_FULL, .device_offset = work->host_full_offset, .error = ENOSPC};
+	const struct event event = {
+	    .type = EVENT_HOST_FULL, .device_offset = work->host_full_offset, .error = ENOSPC};
 
 	if (work->is_host_full)
 		event_publish(setup->events, &event);
@@ -107,8 +117,9 @@ static bool notify_counters_are_stored(struct notify *notify, uint64_t tail)
 	bool are_stored;
 
 	journal_read_begin(notify->journal);
-	are_stored = root_get(notify->journal, ROOT_SIGBUS) == atomic_load(&notify->sigbus_count) &&
-		     (notify->tail_is_held || root_get(notify->journal, ROOT_POISON_LOG_TAIL) >= tail);
+	are_stored =
+	    root_get(notify->journal, ROOT_SIGBUS) == atomic_load(&notify->sigbus_count) &&
+	    (notify->tail_is_held || root_get(notify->journal, ROOT_POISON_LOG_TAIL) >= tail);
 	journal_read_end(notify->journal);
 	return are_stored;
 }
@@ -119,7 +130,8 @@ static void notify_move_tail(struct notify *notify, uint64_t tail)
 	struct tx *tx;
 	int rc;
 
-	if (notify_counters_are_stored(notify, tail) || notify->setup.ops->tx_begin(notify->setup.holder, &tx))
+	if (notify_counters_are_stored(notify, tail) ||
+	    notify->setup.ops->tx_begin(notify->setup.holder, &tx))
 		return;
 	rc = notify_store_counters(notify, tx, tail);
 	if (rc) {
@@ -132,7 +144,8 @@ static void notify_move_tail(struct notify *notify, uint64_t tail)
 	}
 }
 
-/* Slots below the tail may be used again when the tail is durable. An msync of everything is worth it only when slots run short. */
+/* Slots below the tail may be used again when the tail is durable. An msync of everything is worth
+ * it only when slots run short. */
 static void notify_trim(struct notify *notify)
 {
 	if (notify->trim_to == 0)

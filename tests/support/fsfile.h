@@ -12,7 +12,8 @@ static inline int fsfile_copy_piece(int from, int to, off_t start, off_t end)
 	char buffer[64 << 10];
 
 	while (start < end) {
-		const size_t want = end - start < (off_t)sizeof(buffer) ? (size_t)(end - start) : sizeof(buffer);
+		const size_t want =
+		    end - start < (off_t)sizeof(buffer) ? (size_t)(end - start) : sizeof(buffer);
 		const ssize_t got = pread(from, buffer, want, start);
 
 		if (got <= 0 || pwrite(to, buffer, (size_t)got, start) != got)

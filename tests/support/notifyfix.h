@@ -1,6 +1,7 @@
 /*
- * The failure pipeline over an image file without fs/: a journal, free space and a reverse map with the fixed areas in it, files that are
- * nothing but rmap records, and a holder that repairs metadata and remembers what it was told. For the unit tests of notify/.
+ * The failure pipeline over an image file without fs/: a journal, free space and a reverse map with
+ * the fixed areas in it, files that are nothing but rmap records, and a holder that repairs
+ * metadata and remembers what it was told. For the unit tests of notify/.
  */
 #ifndef TESTS_NOTIFYFIX_H
 #define TESTS_NOTIFYFIX_H
@@ -38,7 +39,8 @@ struct notifyfix {
 	bool readonly;
 	/* What the holder was asked. */
 	atomic_uint file_failures, metadata_failures, super_failures, causes_done, shutdowns;
-	atomic_bool gate_is_closed; /* file_failure waits here, with everything before it done and nothing after */
+	atomic_bool gate_is_closed; /* file_failure waits here, with everything before it done and
+				       nothing after */
 	atomic_bool is_at_gate;
 };
 
@@ -54,7 +56,8 @@ static inline void nfix_open_gate(struct notifyfix *fix)
 	atomic_store(&fix->gate_is_closed, false);
 }
 
-static inline int nfix_file_failure(void *holder, const struct notify_file_failure *failure, struct event *event)
+static inline int nfix_file_failure(void *holder, const struct notify_file_failure *failure,
+				    struct event *event)
 {
 	struct notifyfix *fix = holder;
 
@@ -69,7 +72,8 @@ static inline int nfix_file_failure(void *holder, const struct notify_file_failu
 	return 0;
 }
 
-static inline int nfix_metadata_failure(void *holder, maddr_t address, unsigned copy, devoff_t offset, struct event *event)
+static inline int nfix_metadata_failure(void *holder, maddr_t address, unsigned copy,
+					devoff_t offset, struct event *event)
 {
 	struct notifyfix *fix = holder;
 	unsigned repaired;
@@ -128,19 +132,22 @@ static inline int nfix_tx_begin(void *holder, struct tx **tx)
 }
 
 static const struct notify_holder_ops nfix_ops = {
-	.file_failure = nfix_file_failure,
-	.metadata_failure = nfix_metadata_failure,
-	.super_failure = nfix_super_failure,
-	.failure_done = nfix_failure_done,
-	.shutdown = nfix_shutdown,
-	.tx_begin = nfix_tx_begin,
+    .file_failure = nfix_file_failure,
+    .metadata_failure = nfix_metadata_failure,
+    .super_failure = nfix_super_failure,
+    .failure_done = nfix_failure_done,
+    .shutdown = nfix_shutdown,
+    .tx_begin = nfix_tx_begin,
 };
 
-/* --- opening -------------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static inline void nfix_open_media(struct notifyfix *fix)
 {
-	struct media_options options = {.readonly = fix->readonly, .create_bytes = fix->readonly ? 0 : NFIX_IMAGE_BYTES};
+	struct media_options options = {.readonly = fix->readonly,
+					.create_bytes = fix->readonly ? 0 : NFIX_IMAGE_BYTES};
 	struct why why = {""};
 
 	ck_assert_msg(media_open(fix->path, &options, &why, &fix->media) == 0, "%s", why.text);
@@ -158,7 +165,8 @@ static inline size_t nfix_know(struct notifyfix *fix, struct notify_known *known
 			continue;
 		ck_assert_int_eq(media_bad_add(fix->media, list[i].offset, list[i].length), 0);
 		expect(kept < NFIX_MAX_KNOWN);
-		known[kept++] = (struct notify_known){list[i].offset, list[i].length, FAILURE_INJECTED};
+		known[kept++] =
+		    (struct notify_known){list[i].offset, list[i].length, FAILURE_INJECTED};
 	}
 	free(list);
 	return kept;
@@ -171,7 +179,8 @@ static inline void nfix_open_journal(struct notifyfix *fix)
 	struct why why = {""};
 
 	ck_assert_int_eq(poison_log_open(fix->media, &fix->super, &fix->log), 0);
-	ck_assert_msg(journal_open(fix->media, &fix->super, &options, &why, &fix->journal) == 0, "%s", why.text);
+	ck_assert_msg(journal_open(fix->media, &fix->super, &options, &why, &fix->journal) == 0,
+		      "%s", why.text);
 	ck_assert_int_eq(alloc_create(fix->journal, &fix->alloc), 0);
 	rmap_init(&fix->rmap, fix->journal);
 }
@@ -179,15 +188,15 @@ static inline void nfix_open_journal(struct notifyfix *fix)
 static inline void nfix_start(struct notifyfix *fix, const struct notify_known *known, size_t count)
 {
 	const struct notify_setup setup = {
-		.journal = fix->journal,
-		.rmap = &fix->rmap,
-		.alloc = fix->alloc,
-		.log = fix->log,
-		.events = fix->events,
-		.ops = &nfix_ops,
-		.holder = fix,
-		.known = known,
-		.count_known = count,
+	    .journal = fix->journal,
+	    .rmap = &fix->rmap,
+	    .alloc = fix->alloc,
+	    .log = fix->log,
+	    .events = fix->events,
+	    .ops = &nfix_ops,
+	    .holder = fix,
+	    .known = known,
+	    .count_known = count,
 	};
 
 	ck_assert_int_eq(notify_create(&setup, &fix->notify), 0);
@@ -258,11 +267,17 @@ static inline void nfix_crash(struct notifyfix *fix)
 	nfix_load_crash(fix, "crash");
 }
 
-/* --- making --------------------------------------------------------------------------------------------------------- */
+/* --- making
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
-static inline void nfix_own(struct notifyfix *fix, struct tx *tx, devoff_t at, uint64_t length, uint64_t owner, uint64_t offset)
+static inline void nfix_own(struct notifyfix *fix, struct tx *tx, devoff_t at, uint64_t length,
+			    uint64_t owner, uint64_t offset)
 {
-	const struct rmap_record record = {.start = at >> BLOCK_SHIFT, .count = length >> BLOCK_SHIFT, .owner = owner, .offset = offset};
+	const struct rmap_record record = {.start = at >> BLOCK_SHIFT,
+					   .count = length >> BLOCK_SHIFT,
+					   .owner = owner,
+					   .offset = offset};
 
 	ck_assert_int_eq(rmap_insert(&fix->rmap, tx, &record), 0);
 	ck_assert_int_eq(alloc_take_exact(fix->alloc, tx, record.start, record.count), 0);
@@ -275,15 +290,20 @@ static inline void nfix_fill_trees(struct notifyfix *fix)
 	ck_assert_int_eq(tx_begin(fix->journal, TX_RESERVE, &tx), 0);
 	ck_assert_int_eq(alloc_give(fix->alloc, tx, 0, NFIX_IMAGE_BYTES >> BLOCK_SHIFT), 0);
 	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
-		nfix_own(fix, tx, super_slot_offset(slot), BLOCK_BYTES, OWNER(OWNER_SUPERBLOCK), slot);
+		nfix_own(fix, tx, super_slot_offset(slot), BLOCK_BYTES, OWNER(OWNER_SUPERBLOCK),
+			 slot);
 	for (unsigned copy = 0; copy < 2; copy++) {
 		const struct super *super = &fix->super;
 		const uint64_t high = (uint64_t)copy << 32;
 
-		nfix_own(fix, tx, super->areas[AREA_JOURNAL].copy[copy], super->areas[AREA_JOURNAL].length_bytes, OWNER(OWNER_JOURNAL), high);
-		nfix_own(fix, tx, super->areas[AREA_POISON_LOG].copy[copy], POISON_LOG_BYTES, OWNER(OWNER_POISON_LOG), high);
-		nfix_own(fix, tx, super->areas[AREA_FIXED].copy[copy], super->areas[AREA_FIXED].length_bytes, OWNER(OWNER_FIXED), high);
-		nfix_own(fix, tx, fix->first[copy], 1u << NFIX_CHUNK_SHIFT, OWNER(OWNER_CHUNK), (uint64_t)copy * CHUNK_SLOTS);
+		nfix_own(fix, tx, super->areas[AREA_JOURNAL].copy[copy],
+			 super->areas[AREA_JOURNAL].length_bytes, OWNER(OWNER_JOURNAL), high);
+		nfix_own(fix, tx, super->areas[AREA_POISON_LOG].copy[copy], POISON_LOG_BYTES,
+			 OWNER(OWNER_POISON_LOG), high);
+		nfix_own(fix, tx, super->areas[AREA_FIXED].copy[copy],
+			 super->areas[AREA_FIXED].length_bytes, OWNER(OWNER_FIXED), high);
+		nfix_own(fix, tx, fix->first[copy], 1u << NFIX_CHUNK_SHIFT, OWNER(OWNER_CHUNK),
+			 (uint64_t)copy * CHUNK_SLOTS);
 	}
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 }
@@ -339,12 +359,15 @@ static inline void nfix_destroy(struct notifyfix *fix)
 	unlink(poison);
 }
 
-/* --- files that are only records ------------------------------------------------------------------------------------- */
+/* --- files that are only records
+ * ------------------------------------------------------------------------------------- */
 
 /* Take the blocks (once) and map them into the inode at file_block. */
-static inline void nfix_map(struct notifyfix *fix, inum_t ino, uint64_t file_block, blkno_t block, uint64_t count, uint8_t flags, bool take)
+static inline void nfix_map(struct notifyfix *fix, inum_t ino, uint64_t file_block, blkno_t block,
+			    uint64_t count, uint8_t flags, bool take)
 {
-	const struct rmap_record record = {.start = block, .count = count, .owner = ino, .offset = file_block, .flags = flags};
+	const struct rmap_record record = {
+	    .start = block, .count = count, .owner = ino, .offset = file_block, .flags = flags};
 	struct tx *tx;
 
 	ck_assert_int_eq(tx_begin(fix->journal, TX_RESERVE, &tx), 0);
@@ -359,14 +382,17 @@ static inline void nfix_file(struct notifyfix *fix, inum_t ino, blkno_t block, u
 	nfix_map(fix, ino, 0, block, count, 0, true);
 }
 
-static inline void nfix_share(struct notifyfix *fix, inum_t ino, uint64_t file_block, blkno_t block, uint64_t count)
+static inline void nfix_share(struct notifyfix *fix, inum_t ino, uint64_t file_block, blkno_t block,
+			      uint64_t count)
 {
 	nfix_map(fix, ino, file_block, block, count, 0, false);
 }
 
-static inline void nfix_unmap_free(struct notifyfix *fix, inum_t ino, uint64_t file_block, blkno_t block, uint64_t count)
+static inline void nfix_unmap_free(struct notifyfix *fix, inum_t ino, uint64_t file_block,
+				   blkno_t block, uint64_t count)
 {
-	const struct rmap_record record = {.start = block, .count = count, .owner = ino, .offset = file_block};
+	const struct rmap_record record = {
+	    .start = block, .count = count, .owner = ino, .offset = file_block};
 	struct tx *tx;
 
 	ck_assert_int_eq(tx_begin(fix->journal, TX_RESERVE, &tx), 0);
@@ -375,7 +401,9 @@ static inline void nfix_unmap_free(struct notifyfix *fix, inum_t ino, uint64_t f
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 }
 
-/* --- asking --------------------------------------------------------------------------------------------------------- */
+/* --- asking
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static inline void nfix_report(struct notifyfix *fix, devoff_t offset, uint64_t length)
 {
@@ -426,13 +454,27 @@ static inline struct nfix_counts nfix_count_events(struct notifyfix *fix)
 
 	while ((event = event_take(fix->subscriber))) {
 		switch (event->type) {
-		case EVENT_MEDIA_FAILURE: counts.media++; break;
-		case EVENT_FILE_DAMAGED: counts.file++; break;
-		case EVENT_METADATA_REPAIRED: counts.repaired++; break;
-		case EVENT_METADATA_LOST: counts.lost++; break;
-		case EVENT_UNINJECTED: counts.uninjected++; break;
-		case EVENT_SHUTDOWN: counts.shutdown++; break;
-		default: counts.other++; break;
+		case EVENT_MEDIA_FAILURE:
+			counts.media++;
+			break;
+		case EVENT_FILE_DAMAGED:
+			counts.file++;
+			break;
+		case EVENT_METADATA_REPAIRED:
+			counts.repaired++;
+			break;
+		case EVENT_METADATA_LOST:
+			counts.lost++;
+			break;
+		case EVENT_UNINJECTED:
+			counts.uninjected++;
+			break;
+		case EVENT_SHUTDOWN:
+			counts.shutdown++;
+			break;
+		default:
+			counts.other++;
+			break;
 		}
 		event_free(event);
 	}
@@ -491,7 +533,8 @@ static inline int nfix_visit_owned(void *arg, const struct rmap_record *record)
 }
 
 /* Blocks of the range that this owner has. */
-static inline uint64_t nfix_owned(struct notifyfix *fix, uint64_t owner, blkno_t start, uint64_t count)
+static inline uint64_t nfix_owned(struct notifyfix *fix, uint64_t owner, blkno_t start,
+				  uint64_t count)
 {
 	struct nfix_owned owned = {.owner = owner};
 
@@ -527,7 +570,8 @@ static inline void nfix_check_counters(struct notifyfix *fix)
 	nfix_badblocks(fix, &all);
 	ck_assert_uint_eq(nfix_root(fix, ROOT_BADBLOCK_BYTES), all.bytes);
 	ck_assert_uint_eq(nfix_root(fix, ROOT_LOST_BYTES), nfix_lost_bytes(fix));
-	ck_assert_uint_eq(nfix_root(fix, ROOT_QUARANTINED_BLOCKS), nfix_owned(fix, OWNER(OWNER_QUARANTINE), 0, blocks));
+	ck_assert_uint_eq(nfix_root(fix, ROOT_QUARANTINED_BLOCKS),
+			  nfix_owned(fix, OWNER(OWNER_QUARANTINE), 0, blocks));
 	ck_assert_uint_eq(nfix_root(fix, ROOT_FREE_BLOCKS), nfix_free(fix, 0, blocks));
 }
 

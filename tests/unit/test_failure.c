@@ -135,7 +135,9 @@ static inum_t lookup(inum_t dir, const char *name)
 	return attr.ino;
 }
 
-/* --- data ----------------------------------------------------------------------------------------------------------- */
+/* --- data
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 /* a, and under dir/link; clone b whole; c has two blocks of it at 64 KiB. */
 static void make_family(inum_t ino[3])
@@ -152,7 +154,8 @@ static void make_family(inum_t ino[3])
 	ck_assert_int_eq(fs_link(fix.fs, ino[0], dir, "link", &attr), 0);
 	fs_forget(fix.fs, ino[0], 1);
 	ck_assert_int_eq(fs_clone(fix.fs, ino[0], ino[1]), 0);
-	ck_assert_int_eq(fs_copy_range(fix.fs, ino[0], 2 * BLK, ino[2], 16 * BLK, 2 * BLK, &done), 0);
+	ck_assert_int_eq(fs_copy_range(fix.fs, ino[0], 2 * BLK, ino[2], 16 * BLK, 2 * BLK, &done),
+			 0);
 	ck_assert_uint_eq(done, 2 * BLK);
 }
 
@@ -405,7 +408,9 @@ START_TEST(the_kernels_pages_of_every_sharer_are_dropped)
 }
 END_TEST
 
-/* --- metadata ------------------------------------------------------------------------------------------------------- */
+/* --- metadata
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 struct node_find {
 	const char *tree;
@@ -418,7 +423,8 @@ static int find_node(void *arg, const struct fs_owner *owner)
 {
 	struct node_find *find = arg;
 
-	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree || strcmp(owner->tree, find->tree))
+	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree ||
+	    strcmp(owner->tree, find->tree))
 		return 0;
 	if (find->skip-- > 0)
 		return 0;
@@ -570,7 +576,8 @@ static int find_unused(void *arg, const struct fs_owner *owner)
 {
 	struct unused_find *find = arg;
 
-	if (owner->kind != FS_OWNER_METADATA || owner->live || owner->copy != 0 || owner->length_bytes < 8 * BLK)
+	if (owner->kind != FS_OWNER_METADATA || owner->live || owner->copy != 0 ||
+	    owner->length_bytes < 8 * BLK)
 		return 0;
 	find->offset = owner->device_offset + 4 * BLK;
 	find->is_found = true;
@@ -664,15 +671,18 @@ int main(void)
 	tcase_add_test(data, a_file_without_a_name_is_told_of_without_paths);
 	tcase_add_test(data, overwriting_whole_blocks_heals_for_good);
 	tcase_add_test(data, overwriting_one_sharer_heals_only_that_one);
-	tcase_add_test(data, truncated_and_deleted_damage_becomes_quarantine_that_uninject_gives_back);
+	tcase_add_test(data,
+		       truncated_and_deleted_damage_becomes_quarantine_that_uninject_gives_back);
 	tcase_add_test(data, the_kernels_pages_of_every_sharer_are_dropped);
 	tcase_add_test(data, a_readonly_mount_answers_eio_and_writes_nothing);
 	suite_add_tcase(suite, data);
 	tcase_set_timeout(metadata, 120);
 	tcase_add_checked_fixture(metadata, setup, teardown);
-	tcase_add_loop_test(metadata, poisoned_metadata_is_repaired_from_its_other_copy, 0, ARRAY_SIZE(trees));
+	tcase_add_loop_test(metadata, poisoned_metadata_is_repaired_from_its_other_copy, 0,
+			    ARRAY_SIZE(trees));
 	tcase_add_test(metadata, metadata_poisoned_while_unmounted_is_repaired_by_the_mount);
-	tcase_add_test(metadata, both_copies_of_a_block_lost_leaves_the_rest_readable_and_read_only);
+	tcase_add_test(metadata,
+		       both_copies_of_a_block_lost_leaves_the_rest_readable_and_read_only);
 	tcase_add_test(metadata, an_unused_metadata_block_is_made_usable_again);
 	tcase_add_test(metadata, a_superblock_slot_is_written_anew);
 	suite_add_tcase(suite, metadata);

@@ -35,7 +35,13 @@ static struct span_tree *badblocks(void)
 static int insert(devoff_t start, devoff_t end, uint64_t cause_id)
 {
 	const struct span span = {
-		.start = BASE + start, .end = BASE + end, .cause_id = cause_id, .since_ns = 7, .count = 1, .state = BADBLOCK_BAD, .source = FAILURE_SIGBUS,
+	    .start = BASE + start,
+	    .end = BASE + end,
+	    .cause_id = cause_id,
+	    .since_ns = 7,
+	    .count = 1,
+	    .state = BADBLOCK_BAD,
+	    .source = FAILURE_SIGBUS,
 	};
 	struct tx *tx = begin();
 	int rc = span_insert(badblocks(), tx, &span);
@@ -52,7 +58,8 @@ static void remove_range(devoff_t start, devoff_t end)
 	struct tx *tx = begin();
 	devoff_t next;
 
-	ck_assert_int_eq(span_remove(badblocks(), tx, BASE + start, BASE + end, LEDGER_ROOM, &next), 0);
+	ck_assert_int_eq(span_remove(badblocks(), tx, BASE + start, BASE + end, LEDGER_ROOM, &next),
+			 0);
 	ck_assert_uint_eq(next, BASE + end);
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 }
@@ -129,12 +136,16 @@ START_TEST(changing_the_state_splits_and_merges)
 
 	ck_assert_int_eq(insert(0, 65536, 1), 0);
 	tx = begin();
-	ck_assert_int_eq(span_set_state(badblocks(), tx, BASE + 4096, BASE + 8192, BADBLOCK_QUARANTINED, LEDGER_ROOM, &next), 0);
+	ck_assert_int_eq(span_set_state(badblocks(), tx, BASE + 4096, BASE + 8192,
+					BADBLOCK_QUARANTINED, LEDGER_ROOM, &next),
+			 0);
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 	expect_count(3);
 	ck_assert_int_eq(all.records[1].state, BADBLOCK_QUARANTINED);
 	tx = begin();
-	ck_assert_int_eq(span_set_state(badblocks(), tx, BASE, BASE + 65536, BADBLOCK_BAD, LEDGER_ROOM, &next), 0);
+	ck_assert_int_eq(
+	    span_set_state(badblocks(), tx, BASE, BASE + 65536, BADBLOCK_BAD, LEDGER_ROOM, &next),
+	    0);
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 	expect_count(1);
 	expect_record(0, 0, 65536, 1);
@@ -163,7 +174,11 @@ static int verify_badblock(uint64_t offset, uint64_t length)
 {
 	const struct btree_key key = {{offset}};
 	const struct badblock_record record = {
-		.length_bytes = length, .count = 1, .cause_id = 1, .state = BADBLOCK_BAD, .source = FAILURE_SIGBUS,
+	    .length_bytes = length,
+	    .count = 1,
+	    .cause_id = 1,
+	    .state = BADBLOCK_BAD,
+	    .source = FAILURE_SIGBUS,
 	};
 	struct format_badblock stored;
 
@@ -185,14 +200,19 @@ END_TEST
 START_TEST(a_range_too_crowded_for_one_transaction_is_entered_in_several)
 {
 	struct span failure = {
-		.start = nfix_block(0), .cause_id = 5, .count = 1, .state = BADBLOCK_BAD, .source = FAILURE_CONTROL,
+	    .start = nfix_block(0),
+	    .cause_id = 5,
+	    .count = 1,
+	    .state = BADBLOCK_BAD,
+	    .source = FAILURE_CONTROL,
 	};
 	const unsigned files = 1500;
 	unsigned transactions = 0;
 	struct tx *tx = begin();
 
 	for (unsigned i = 0; i < files; i++) {
-		const struct rmap_record record = {.start = NFIX_DATA_BLOCK + 2 * i, .count = 1, .owner = 100 + i};
+		const struct rmap_record record = {
+		    .start = NFIX_DATA_BLOCK + 2 * i, .count = 1, .owner = 100 + i};
 
 		if (tx_room(tx) < LEDGER_ROOM) {
 			ck_assert_int_eq(tx_commit(tx, NULL), 0);
@@ -222,7 +242,9 @@ START_TEST(a_range_too_crowded_for_one_transaction_is_entered_in_several)
 }
 END_TEST
 
-/* --- against a model ------------------------------------------------------------------------------------------------- */
+/* --- against a model
+ * -------------------------------------------------------------------------------------------------
+ */
 
 #define MODEL_BLOCKS 64u
 #define PER_BLOCK 8u
@@ -262,7 +284,8 @@ static void model_clear(unsigned first, unsigned count)
 	for (unsigned s = first; s < first + count; s++)
 		model.bad[s] = model.lost[s] = false;
 	for (unsigned s = first; s < first + count; s++)
-		if (model.place[s / PER_BLOCK] == PLACE_QUARANTINE && !model_block_is_bad(s / PER_BLOCK))
+		if (model.place[s / PER_BLOCK] == PLACE_QUARANTINE &&
+		    !model_block_is_bad(s / PER_BLOCK))
 			model.place[s / PER_BLOCK] = PLACE_FREE;
 }
 
@@ -278,13 +301,16 @@ static void model_check(unsigned step)
 		for (uint64_t s = 0; s < all.records[i].length_bytes / SECTOR_BYTES; s++)
 			bad[all.records[i].offset / SECTOR_BYTES + s - first] = true;
 	for (unsigned s = 0; s < MODEL_SECTORS; s++) {
-		if (bad[s] != model.bad[s] || nfix_is_known(&fix, (first + s) * SECTOR_BYTES, 1) != model.bad[s])
-			ck_abort_msg("step %u: sector %u is %d in the ledger, %d in the model", step, s, bad[s], model.bad[s]);
+		if (bad[s] != model.bad[s] ||
+		    nfix_is_known(&fix, (first + s) * SECTOR_BYTES, 1) != model.bad[s])
+			ck_abort_msg("step %u: sector %u is %d in the ledger, %d in the model",
+				     step, s, bad[s], model.bad[s]);
 		lost += model.lost[s];
 	}
 	ck_assert_uint_eq(nfix_root(&fix, ROOT_LOST_BYTES), lost * SECTOR_BYTES);
 	for (unsigned b = 0; b < MODEL_BLOCKS; b++)
-		if (nfix_owned(&fix, OWNER(OWNER_QUARANTINE), NFIX_DATA_BLOCK + b, 1) != (model.place[b] == PLACE_QUARANTINE) ||
+		if (nfix_owned(&fix, OWNER(OWNER_QUARANTINE), NFIX_DATA_BLOCK + b, 1) !=
+			(model.place[b] == PLACE_QUARANTINE) ||
 		    nfix_free(&fix, NFIX_DATA_BLOCK + b, 1) != (model.place[b] == PLACE_FREE))
 			ck_abort_msg("step %u: block %u is not %d", step, b, model.place[b]);
 	nfix_check_counters(&fix);
@@ -292,7 +318,9 @@ static void model_check(unsigned step)
 
 static void step_inject(unsigned first, unsigned count)
 {
-	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(0) + first * SECTOR_BYTES, count * SECTOR_BYTES, false), 0);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(0) + first * SECTOR_BYTES,
+				       count * SECTOR_BYTES, false),
+			 0);
 	nfix_settle(&fix);
 	model_inject(first, count);
 }
@@ -301,7 +329,9 @@ static void step_uninject(unsigned first, unsigned count)
 {
 	uint64_t removed;
 
-	ck_assert_int_eq(notify_uninject(fix.notify, nfix_block(0) + first * SECTOR_BYTES, count * SECTOR_BYTES, &removed), 0);
+	ck_assert_int_eq(notify_uninject(fix.notify, nfix_block(0) + first * SECTOR_BYTES,
+					 count * SECTOR_BYTES, &removed),
+			 0);
 	model_clear(first, count);
 }
 

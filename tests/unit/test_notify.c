@@ -33,7 +33,9 @@ static void expect_event(enum event_type type)
 	event_free(event);
 }
 
-/* --- data ----------------------------------------------------------------------------------------------------------- */
+/* --- data
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(every_sharer_of_a_failed_block_is_told)
 {
@@ -69,7 +71,8 @@ START_TEST(pieces_that_continue_each_other_in_the_file_are_one_event)
 {
 	struct event *file;
 
-	/* The file's blocks 0..3 and 4..7 lie in the other order on the device; 20..21 follows on the device only. */
+	/* The file's blocks 0..3 and 4..7 lie in the other order on the device; 20..21 follows on
+	 * the device only. */
 	nfix_file(&fix, 100, NFIX_DATA_BLOCK + 4, 4);
 	nfix_map(&fix, 100, 4, NFIX_DATA_BLOCK, 4, 0, true);
 	nfix_map(&fix, 100, 20, NFIX_DATA_BLOCK + 8, 2, 0, true);
@@ -172,7 +175,9 @@ START_TEST(ranges_beyond_the_device_are_clipped_or_refused)
 }
 END_TEST
 
-/* --- space ---------------------------------------------------------------------------------------------------------- */
+/* --- space
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(a_free_space_hit_is_quarantined_by_whole_blocks)
 {
@@ -276,7 +281,9 @@ START_TEST(a_large_range_over_free_and_owned_blocks_is_entered_exactly)
 }
 END_TEST
 
-/* --- latent, sources -------------------------------------------------------------------------------------------------- */
+/* --- latent, sources
+ * --------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(latent_poison_is_silent_until_it_is_touched)
 {
@@ -299,6 +306,31 @@ START_TEST(latent_poison_is_silent_until_it_is_touched)
 	ck_assert_uint_eq(nfix_root(&fix, ROOT_SIGBUS), 1);
 	nfix_remount(&fix);
 	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 1);
+}
+END_TEST
+
+START_TEST(a_coarse_notice_is_narrowed_to_what_is_bad)
+{
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 16);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(3) + 600, 1, true), 0);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(3) + 2048, 1, true), 0);
+	ck_assert_int_eq(media_bad_add(fix.media, nfix_block(0), 16 * BLOCK_BYTES), 0);
+	pthread_mutex_lock(&fix.notify->lock);
+	notify_enter(fix.notify, nfix_block(0), nfix_block(16), BADBLOCK_SUSPECT, FAILURE_SIGBUS);
+	pthread_mutex_unlock(&fix.notify->lock);
+	nfix_settle(&fix);
+	nfix_settle(&fix);
+	expect_events(2, 2, 0);
+	nfix_badblocks(&fix, &all);
+	ck_assert_uint_eq(all.count, 2);
+	ck_assert_uint_eq(all.records[0].offset, nfix_block(3) + 512);
+	ck_assert_uint_eq(all.bytes, 1024);
+	ck_assert(!nfix_is_known(&fix, nfix_block(0), 3 * BLOCK_BYTES + 512));
+	ck_assert(!nfix_is_known(&fix, nfix_block(4), 12 * BLOCK_BYTES));
+	nfix_crash(&fix);
+	nfix_mount(&fix);
+	ck_assert(!nfix_is_known(&fix, nfix_block(4), 12 * BLOCK_BYTES));
+	nfix_check_counters(&fix);
 }
 END_TEST
 
@@ -382,7 +414,9 @@ START_TEST(a_readonly_mount_knows_in_memory_only_and_still_tells)
 }
 END_TEST
 
-/* --- metadata ------------------------------------------------------------------------------------------------------- */
+/* --- metadata
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 /* A node of a tree that the pipeline itself does not read, both copies at home, nothing cached. */
 static maddr_t make_node(devoff_t place[2])
@@ -516,7 +550,8 @@ END_TEST
 
 START_TEST(the_pipelines_own_trees_are_repaired_too)
 {
-	static const unsigned trees[] = {FORMAT_TREE_RMAP, FORMAT_TREE_FREE, FORMAT_TREE_BADBLOCKS, FORMAT_TREE_LOST};
+	static const unsigned trees[] = {FORMAT_TREE_RMAP, FORMAT_TREE_FREE, FORMAT_TREE_BADBLOCKS,
+					 FORMAT_TREE_LOST};
 
 	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 4);
 	nfix_report(&fix, nfix_block(0), 512);
@@ -553,7 +588,8 @@ START_TEST(root_block_and_chunk_table_are_repaired)
 {
 	for (unsigned address = 0; address < 2; address++)
 		for (unsigned copy = 0; copy < 2; copy++) {
-			const devoff_t place = fix.super.areas[AREA_FIXED].copy[copy] + address * BLOCK_BYTES;
+			const devoff_t place =
+			    fix.super.areas[AREA_FIXED].copy[copy] + address * BLOCK_BYTES;
 
 			nfix_count_events(&fix);
 			ck_assert_int_eq(notify_inject(fix.notify, place, 64, false), 0);
@@ -570,8 +606,10 @@ START_TEST(areas_that_pass_over_bad_places_say_so)
 {
 	struct event *event;
 
-	ck_assert_int_eq(notify_inject(fix.notify, fix.super.areas[AREA_JOURNAL].copy[1] + 8192, 100, false), 0);
-	ck_assert_int_eq(notify_inject(fix.notify, fix.super.areas[AREA_POISON_LOG].copy[0], 4096, false), 0);
+	ck_assert_int_eq(
+	    notify_inject(fix.notify, fix.super.areas[AREA_JOURNAL].copy[1] + 8192, 100, false), 0);
+	ck_assert_int_eq(
+	    notify_inject(fix.notify, fix.super.areas[AREA_POISON_LOG].copy[0], 4096, false), 0);
 	nfix_settle(&fix);
 	event = nfix_event(&fix, EVENT_METADATA_REPAIRED);
 	ck_assert_str_eq(event->action, "skipped");
@@ -599,7 +637,9 @@ START_TEST(a_superblock_slot_is_handed_to_the_holder)
 }
 END_TEST
 
-/* --- crashes -------------------------------------------------------------------------------------------------------- */
+/* --- crashes
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 /* Is it known to the next mount before that reads anything but the poison log? */
 static void expect_known_before_the_first_read(devoff_t offset)
@@ -774,7 +814,9 @@ START_TEST(what_fails_again_after_healing_is_news)
 }
 END_TEST
 
-/* --- freeing -------------------------------------------------------------------------------------------------------- */
+/* --- freeing
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 START_TEST(freed_blocks_go_to_free_space_but_for_the_bad_ones)
 {
@@ -793,14 +835,17 @@ START_TEST(freed_blocks_go_to_free_space_but_for_the_bad_ones)
 	for (size_t i = 0; i < all.count; i++)
 		ck_assert_int_eq(all.records[i].state, BADBLOCK_QUARANTINED);
 	nfix_check_counters(&fix);
-	ck_assert_int_eq(notify_uninject(fix.notify, nfix_block(0), 100 * BLOCK_BYTES, &removed), 0);
+	ck_assert_int_eq(notify_uninject(fix.notify, nfix_block(0), 100 * BLOCK_BYTES, &removed),
+			 0);
 	ck_assert_uint_eq(removed, 3);
 	ck_assert_uint_eq(nfix_root(&fix, ROOT_FREE_BLOCKS), free_before);
 	nfix_check_counters(&fix);
 }
 END_TEST
 
-/* --- threads -------------------------------------------------------------------------------------------------------- */
+/* --- threads
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 #define REPORTERS 3
 
@@ -851,6 +896,7 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, a_large_range_over_free_and_owned_blocks_is_entered_exactly);
 	tcase_add_test(tcase, freed_blocks_go_to_free_space_but_for_the_bad_ones);
 	tcase_add_test(tcase, latent_poison_is_silent_until_it_is_touched);
+	tcase_add_test(tcase, a_coarse_notice_is_narrowed_to_what_is_bad);
 	tcase_add_test(tcase, poison_armed_while_unmounted_is_announced_once_ever);
 	tcase_add_test(tcase, what_was_met_by_reading_before_the_pipeline_existed_is_announced);
 	tcase_add_test(tcase, the_loss_of_the_device_is_one_call);
@@ -883,7 +929,8 @@ static void add_crashes(Suite *suite)
 
 	tcase_set_timeout(tcase, 120);
 	tcase_add_checked_fixture(tcase, setup, teardown);
-	tcase_add_test(tcase, a_crash_right_after_the_report_leaves_it_known_and_announced_by_the_next_mount);
+	tcase_add_test(
+	    tcase, a_crash_right_after_the_report_leaves_it_known_and_announced_by_the_next_mount);
 	tcase_add_test(tcase, a_crash_between_trees_and_tail_makes_no_second_event);
 	tcase_add_test(tcase, a_crash_after_everything_leaves_it_known);
 	tcase_add_test(tcase, a_crash_while_healing_neither_resurrects_nor_forgets);

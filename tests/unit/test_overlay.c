@@ -6,7 +6,8 @@ static struct overlay overlay;
 
 static void add(uint64_t start, uint64_t end, uint64_t cause_id)
 {
-	const struct badblock_record record = {.offset = start, .length_bytes = end - start, .cause_id = cause_id};
+	const struct badblock_record record = {
+	    .offset = start, .length_bytes = end - start, .cause_id = cause_id};
 
 	ck_assert_int_eq(overlay_add(&overlay, &record), 0);
 }

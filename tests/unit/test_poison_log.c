@@ -27,7 +27,8 @@ static void count_fault(void *arg, const struct media_fault *fault)
 
 static void open_media(bool readonly)
 {
-	struct media_options options = {.readonly = readonly, .create_bytes = readonly ? 0 : IMAGE_BYTES};
+	struct media_options options = {.readonly = readonly,
+					.create_bytes = readonly ? 0 : IMAGE_BYTES};
 	struct why why = {""};
 
 	ck_assert_msg(media_open(image, &options, &why, &media) == 0, "%s", why.text);
@@ -88,7 +89,11 @@ static void teardown(void)
 
 static int append_state(uint64_t offset, uint64_t length, uint8_t state)
 {
-	struct poison_entry entry = {.offset = offset, .length_bytes = length, .state = state, .source = FAILURE_SIGBUS, .time_ns = 1};
+	struct poison_entry entry = {.offset = offset,
+				     .length_bytes = length,
+				     .state = state,
+				     .source = FAILURE_SIGBUS,
+				     .time_ns = 1};
 
 	return poison_log_append(log_, &entry);
 }

@@ -137,7 +137,8 @@ START_TEST(cleared_is_refused_rather_than_forgotten)
 	int rc = 0;
 
 	for (uint64_t i = 0; i < 10000 && rc == 0; i++)
-		rc = queue_push(&queue, 2 * i * PAGE, (2 * i + 1) * PAGE, BADBLOCK_CLEARED, FAILURE_CONTROL);
+		rc = queue_push(&queue, 2 * i * PAGE, (2 * i + 1) * PAGE, BADBLOCK_CLEARED,
+				FAILURE_CONTROL);
 	ck_assert_int_eq(rc, -ENOSPC);
 	ck_assert(!queue.overflowed);
 }
