@@ -91,12 +91,25 @@ static inline int fix_close(struct journalfix *fix)
 	return error ? error : synced;
 }
 
+/* Holes are kept: an image is mostly that. */
 static inline void fix_copy_file(const char *from, const char *to)
 {
-	char command[400];
+	static uint8_t bytes[1 << 18];
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	off_t at = 0, end = lseek(in, 0, SEEK_END), hole;
 
-	snprintf(command, sizeof(command), "cp --sparse=always '%s' '%s'", from, to);
-	ck_assert_int_eq(system(command), 0);
+	ck_assert(in >= 0 && out >= 0 && !ftruncate(out, end));
+	while ((at = lseek(in, at, SEEK_DATA)) >= 0) {
+		for (hole = lseek(in, at, SEEK_HOLE); at < hole;) {
+			ssize_t got = pread(in, bytes, (size_t)(hole - at) < sizeof(bytes) ? (size_t)(hole - at) : sizeof(bytes), at);
+
+			ck_assert_int_gt(got, 0);
+			ck_assert_int_eq(pwrite(out, bytes, (size_t)got, at), got);
+			at += got;
+		}
+	}
+	close(in);
+	close(out);
 }
 
 /* End the mount, with the image left as it was at this moment. */
