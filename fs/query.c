@@ -148,7 +148,8 @@ static const char *summary_state(struct fs *fs, const struct fs_summary *s)
 	pthread_mutex_unlock(&fs->state_lock);
 	if (shutdown)
 		return "shutdown";
-	if (lost || fs_is_readonly(fs))
+	/* A tool that only looks opens everything read-only: that says nothing about the filesystem. */
+	if (lost || (fs_is_readonly(fs) && !fs->options.tools))
 		return "readonly";
 	return s->badblock_bytes || s->damaged_files ? "degraded" : "ok";
 }
