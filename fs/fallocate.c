@@ -105,9 +105,9 @@ static int allocate_range(struct fallocate *f)
 
 	while (!error) {
 		error = allocate_link(f, &file_block, end);
-		if (error == -ENOSPC && !synced && alloc_has_busy(f->fs->alloc)) {
+		if (error == -ENOSPC && !synced && fs_make_space(f->fs)) {
 			synced = true;
-			error = journal_sync(f->fs->journal);
+			error = 0;
 		}
 	}
 	return error == -ENOENT ? 0 : error;

@@ -35,6 +35,7 @@ int inode_table_create(struct inode_table **out)
 	}
 	pthread_mutex_init(&table->lock, NULL);
 	pthread_mutex_init(&table->reclaim_lock, NULL);
+	pthread_mutex_init(&table->shrink_lock, NULL);
 	table->reclaim_tail = &table->reclaim;
 	*out = table;
 	return 0;
@@ -61,6 +62,7 @@ void inode_table_destroy(struct inode_table *table)
 	}
 	pthread_mutex_destroy(&table->lock);
 	pthread_mutex_destroy(&table->reclaim_lock);
+	pthread_mutex_destroy(&table->shrink_lock);
 	free(table->buckets);
 	free(table);
 }

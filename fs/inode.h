@@ -70,6 +70,11 @@ uint64_t time_now_ns(void);
 
 /* tx_begin after making sure that metadata space is in reserve (fs/metaspace.c); TX_RESERVE skips the check when there is no space to get. */
 int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
+/*
+ * After -ENOSPC: free what only waits to be freed (orphans, empty metadata chunks, busy space). true: another try may do. The caller holds no
+ * transaction and not the metadata lock; data locks of inodes that it has a reference of are fine. Not from within a reclaim.
+ */
+bool fs_make_space(struct fs *fs);
 
 /* fs/trees.c */
 extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/background.h"
+#include "fs/orphan.h"
 #include "fs/table.h"
 #include "journal/chunk.h"
 #include "journal/root.h"
@@ -84,14 +85,22 @@ static int metaspace_grow_by(struct fs *fs, unsigned shift)
 	return tx_commit(tx, NULL);
 }
 
+/* Reclaim itself runs in the reserve, and must not wait for itself. */
+static bool metaspace_wait(struct fs *fs, enum tx_kind kind)
+{
+	if (kind == TX_NORMAL)
+		return fs_make_space(fs);
+	return alloc_has_busy(fs->alloc) && journal_sync(fs->journal) == 0;
+}
+
 /* The preferred size; smaller ones where free space is scattered. */
-static int metaspace_grow(struct fs *fs)
+static int metaspace_grow(struct fs *fs, enum tx_kind kind)
 {
 	int error = -ENOSPC;
 
 	for (unsigned shift = fs->super.chunk_shift; shift >= CHUNK_SHIFT_MIN && error == -ENOSPC; shift--)
 		error = metaspace_grow_by(fs, shift);
-	if (error == -ENOSPC && alloc_has_busy(fs->alloc) && !journal_sync(fs->journal))
+	if (error == -ENOSPC && metaspace_wait(fs, kind))
 		error = metaspace_grow_by(fs, CHUNK_SHIFT_MIN);
 	return error;
 }
@@ -145,7 +154,7 @@ int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out)
 		error = metaspace_begin_checked(fs, kind, out, &low);
 		if (error || !low)
 			break;
-		error = metaspace_grow(fs);
+		error = metaspace_grow(fs, kind);
 		if (error == -EROFS)
 			return error;
 		if (error || i == GROW_ATTEMPTS)
@@ -214,27 +223,62 @@ static bool shrink_is_wanted(struct fs *fs)
 	return freeing || free_blocks > METADATA_KEEP_BLOCKS + chunk_blocks(fs->super.chunk_shift);
 }
 
+static bool shrink_has_freeing(struct fs *fs)
+{
+	bool any;
+
+	journal_read_begin(fs->journal);
+	any = root_get(fs->journal, ROOT_CHUNKS_FREEING) != 0;
+	journal_read_end(fs->journal);
+	return any;
+}
+
 /* A chunk's space may become data only after the journal's tail has passed its retirement: hence the checkpoint between. */
-void metaspace_shrink(struct fs *fs)
+static int shrink_run(struct fs *fs)
 {
 	uint64_t chunk = 0;
 	int error = 0;
 
-	if (!shrink_is_wanted(fs))
-		return;
 	while (!error)
 		error = shrink_step(fs, NULL);
-	if (error != -ENOENT) {
-		log_warning("giving metadata space back: %s", strerror(-error));
-		return;
-	}
-	journal_read_begin(fs->journal);
-	error = root_get(fs->journal, ROOT_CHUNKS_FREEING) ? 0 : -ENOENT;
-	journal_read_end(fs->journal);
-	if (!error)
-		error = journal_checkpoint(fs->journal);
+	if (error != -ENOENT)
+		return error;
+	if (!shrink_has_freeing(fs))
+		return 0;
+	error = journal_checkpoint(fs->journal);
 	for (; !error; chunk++)
 		error = shrink_step(fs, &chunk);
-	if (error != -ENOENT)
+	return error == -ENOENT ? 0 : error;
+}
+
+void metaspace_shrink(struct fs *fs)
+{
+	int error;
+
+	if (!shrink_is_wanted(fs))
+		return;
+	pthread_mutex_lock(&fs->table->shrink_lock);
+	error = shrink_run(fs);
+	pthread_mutex_unlock(&fs->table->shrink_lock);
+	if (error && error != -EROFS)
 		log_warning("giving metadata space back: %s", strerror(-error));
+}
+
+bool fs_make_space(struct fs *fs)
+{
+	uint64_t orphans;
+	bool busy;
+
+	journal_read_begin(fs->journal);
+	orphans = root_get(fs->journal, ROOT_ORPHANS);
+	journal_read_end(fs->journal);
+	if (orphans) {
+		orphan_reclaim_queued(fs);
+		orphan_reclaim_left(fs, NULL);
+	}
+	metaspace_shrink(fs);
+	busy = alloc_has_busy(fs->alloc);
+	if (busy && journal_sync(fs->journal))
+		return false;
+	return busy || orphans;
 }

@@ -18,6 +18,7 @@ struct inode_table {
 	struct inode *reclaim, **reclaim_tail; /* orphans whose last reference went */
 	inum_t reclaiming;		       /* its puts queue nothing */
 	pthread_mutex_t reclaim_lock;	       /* one reclaimer at a time */
+	pthread_mutex_t shrink_lock;	       /* metaspace_shrink(): no chunk is retired between its checkpoint and its removals */
 	/* Under the metadata lock, held exclusively: */
 	inum_t next_ino, end_ino;
 	uint64_t tx_started_ns;

@@ -151,10 +151,10 @@ static bool plan_may_retry(struct write_plan *p, int error, unsigned *attempts, 
 {
 	if (error == -EAGAIN && ++*attempts < WRITE_ATTEMPTS)
 		return true;
-	if (error != -ENOSPC || *synced || !alloc_has_busy(p->fs->alloc))
+	if (error != -ENOSPC || *synced)
 		return false;
 	*synced = true;
-	return journal_sync(p->fs->journal) == 0;
+	return fs_make_space(p->fs);
 }
 
 static int write_all(struct write_plan *p)

@@ -549,6 +549,33 @@ START_TEST(names_alone_fill_the_filesystem_cleanly)
 }
 END_TEST
 
+START_TEST(space_of_a_file_just_deleted_is_there_for_the_next_write)
+{
+	static char data[1 << 20];
+	uint64_t filled[2] = {0};
+	size_t done;
+
+	memset(data, 'b', sizeof(data));
+	for (unsigned i = 0; i < 6; i++) {
+		inum_t ino = file(FS_ROOT_INO, "big");
+		uint64_t pos = 0;
+		int error;
+
+		do {
+			error = fs_write(fix.fs, ino, pos, data, sizeof(data), &done);
+			pos += done;
+		} while (!error);
+		expect_equal(error, -ENOSPC);
+		if (i == 0)
+			filled[0] = pos;
+		filled[1] = pos;
+		expect(filled[1] >= filled[0] - filled[0] / 10);
+		expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, "big"), 0);
+	}
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 /* --- abort ---------------------------------------------------------------------------------------------------------------- */
 
 /* Padding is not compared. */
@@ -627,6 +654,7 @@ int main(void)
 	tcase_add_checked_fixture(small, setup_small, teardown);
 	tcase_set_timeout(small, 240);
 	tcase_add_test(small, a_full_filesystem_refuses_cleanly_and_lets_everything_be_deleted);
+	tcase_add_test(small, space_of_a_file_just_deleted_is_there_for_the_next_write);
 	tcase_add_test(small, names_alone_fill_the_filesystem_cleanly);
 	suite_add_tcase(suite, small);
 	runner = srunner_create(suite);
