@@ -56,15 +56,18 @@ static void attr_set(struct inode_record *record, unsigned set, const struct ino
 	record->change++;
 }
 
-static int attr_verify(const struct inode *inode, unsigned set, const struct inode_record *values)
+static int attr_verify(struct inode *inode, unsigned set, const struct inode_record *values)
 {
+	struct fs_attr attr;
+
 	if (((set & FS_SET_ATIME) && values->atime.nsec >= 1000000000u) ||
 	    ((set & FS_SET_MTIME) && values->mtime.nsec >= 1000000000u) ||
 	    ((set & FS_SET_CTIME) && values->ctime.nsec >= 1000000000u))
 		return -EINVAL;
-	if (!(set & FS_SET_SIZE) || S_ISREG(inode->record.mode))
+	inode_attr(inode, &attr);
+	if (!(set & FS_SET_SIZE) || S_ISREG(attr.record.mode))
 		return 0;
-	return S_ISDIR(inode->record.mode) ? -EISDIR : -EINVAL;
+	return S_ISDIR(attr.record.mode) ? -EISDIR : -EINVAL;
 }
 
 static int attr_store(struct inode *inode, unsigned set, const struct inode_record *values)
