@@ -49,7 +49,7 @@ class Background(harness.Case):
     def daemon_pid(self):
         done = run(program("mkfs.mendfs"), "-f", self.image, check=False)
         self.assertEqual(done.returncode, 1)
-        return int(re.search(r"pid (\d+)", done.stderr).group(1))
+        return int(re.search(r"process (\d+)", done.stderr).group(1))
 
     def test_returns_once_the_mount_is_up_and_shows_the_source_as_given(self):
         os.chdir(self.folder)
@@ -91,7 +91,7 @@ class Background(harness.Case):
                 self.assertLess(time.monotonic() - begin, 1.0 if "asan" not in harness.BIN else 3.0)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(self.directory, done.stderr)
-                pid = int(re.search(r"pid (\d+)", done.stderr).group(1))
+                pid = int(re.search(r"process (\d+)", done.stderr).group(1))
                 with open(f"/proc/{pid}/cmdline") as file:
                     self.assertIn("mendfs", file.read())
 
