@@ -20,7 +20,7 @@ struct fs {
 	struct btree inodes, dirents, parents, extents, xattrs, damaged, orphans, intents;
 	struct notify *notify;
 	struct event_bus *events;
-	struct inode_table *table; /* fs/inode.c */
+	struct inode_table *table; /* fs/table.c */
 	struct background *background; /* fs/background.c; NULL with options.tools or readonly */
 	struct { uint64_t failed_at_free; } metaspace; /* free blocks + 1 when growing last failed */
 	fs_invalidate_fn *invalidate;
@@ -42,7 +42,7 @@ struct inode {
 	pthread_mutex_t attr_lock;
 	struct inode_record record;
 	bool times_dirty; /* mtime/ctime/change in record are newer than in the tree */
-	/* Private to inode.c, under the table's lock: */
+	/* Private to table.c and inode.c, under the table's lock: */
 	uint64_t references, lookups;
 	uint64_t lazy_ns; /* when the lazy times were last set; under attr_lock */
 	bool is_hashed, is_on_dirty, is_on_reclaim;

@@ -37,6 +37,17 @@ bool inode_is_reclaimed(const struct inode *inode);
 void inode_add_lookup(struct inode *inode);
 /* Another reference of an inode that the caller holds. */
 void inode_ref(struct inode *inode);
+/* An inode object with one reference, not in the table; inode_publish() puts it there, or gives the one that is there already. */
+struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *record);
+void inode_free(struct inode *inode);
+struct inode *inode_publish(struct fs *fs, struct inode *mine);
+/* Out of the table: whoever holds it keeps it, nobody finds it any more. */
+void inode_unhash(struct inode *inode);
+/* The list of inodes with lazy times; one on it stays in memory. */
+void inode_mark_dirty(struct inode *inode);
+void inode_unmark_dirty(struct inode *inode);
+struct inode *inode_take_dirty(struct fs *fs); /* with a reference; NULL: none */
+
 /*
  * A new inode with the next number, in the tree and in memory (one reference). Leaves the table again if the transaction aborts.
  */
