@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "format/chunk_format.h"
+#include "format/root_format.h"
 #include "format/zero.h"
 #include "util/crc.h"
 
@@ -116,6 +118,38 @@ int format_block_header_verify(const struct format_block_header *header,
 	return -EUCLEAN;
 }
 
+static bool root_is_sane(const struct format_root *root)
+{
+	for (unsigned tree = 0; tree < ARRAY_SIZE(root->trees); tree++) {
+		const struct format_tree_root *at = &root->trees[tree];
+
+		if (!format_is_zero(at->reserved, sizeof(at->reserved)))
+			return false;
+		if (tree >= FORMAT_TREE_COUNT || tree == FORMAT_TREE_NONE || !le64_get(at->address))
+			if (le64_get(at->address) || at->level)
+				return false;
+	}
+	return format_is_zero(root->reserved, sizeof(root->reserved));
+}
+
+/* What a block of this role must have besides its header; entries and nodes are verified by who unpacks them. */
+static bool body_is_sane(const void *block)
+{
+	const struct format_chunk_table_block *table = block;
+	const struct format_chunk_header *chunk = block;
+
+	switch (((const struct format_block_header *)block)->role) {
+	case FORMAT_ROLE_ROOT:
+		return root_is_sane(block);
+	case FORMAT_ROLE_CHUNK_TABLE:
+		return format_is_zero(table->reserved, sizeof(table->reserved));
+	case FORMAT_ROLE_CHUNK_HEADER:
+		return format_is_zero(chunk->reserved, sizeof(chunk->reserved));
+	default:
+		return true;
+	}
+}
+
 int format_block_verify(const void *block, const uint8_t meta_uuid[FORMAT_UUID_BYTES],
 			maddr_t address, const char **field)
 {
@@ -126,6 +160,10 @@ int format_block_verify(const void *block, const uint8_t meta_uuid[FORMAT_UUID_B
 		return error;
 	if (le32_get(header->crc32c) != block_crc(block)) {
 		*field = "crc32c";
+		return -EUCLEAN;
+	}
+	if (!body_is_sane(block)) {
+		*field = "reserved";
 		return -EUCLEAN;
 	}
 	return 0;

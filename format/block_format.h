@@ -75,7 +75,7 @@ void format_block_header_init(struct format_block_header *header, const uint8_t 
 /* Set sequence and checksum of a complete 4 KiB block, just before it is written home. */
 void format_block_seal(void *block, uint64_t sequence);
 /*
- * Is this 4 KiB block whole, ours, and the one that lives at `address`? Role and tree are the caller's to compare.
+ * Is this 4 KiB block whole, ours, and the one that lives at `address`, its reserved bytes zero? Role and tree are the caller's to compare.
  * 0, -EUCLEAN. Names the first field that is wrong in *field (a static string).
  */
 int format_block_verify(const void *block, const uint8_t meta_uuid[FORMAT_UUID_BYTES], maddr_t address,

@@ -10,6 +10,8 @@
 #include "format/poison_format.h"
 #include "format/record_format.h"
 #include "format/super_format.h"
+#include "tests/support/expect.h"
+#include "tests/support/random.h"
 #include "util/crc.h"
 
 static const uint8_t uuid[FORMAT_UUID_BYTES] = "0123456789abcdef";
@@ -93,6 +95,34 @@ START_TEST(role_and_tree_must_fit_each_other)
 		format_block_seal(block, 9);
 		ck_assert_str_eq(block_fault(block, 77), "role");
 	}
+}
+END_TEST
+
+/* A block of this role, zeros but for its header and one byte. */
+static const char *body_fault(enum format_block_role role, size_t offset, uint8_t value)
+{
+	uint8_t block[BLOCK_BYTES] = {0};
+
+	format_block_header_init((void *)block, uuid, 5, role, FORMAT_TREE_NONE);
+	block[offset] = value;
+	format_block_seal(block, 1);
+	return block_fault(block, 5);
+}
+
+START_TEST(reserved_bytes_of_root_and_chunk_blocks_are_zero)
+{
+	ck_assert_ptr_null(body_fault(FORMAT_ROLE_ROOT, 64 + 16, 1));
+	ck_assert_ptr_null(body_fault(FORMAT_ROLE_ROOT, 831, 1));
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 16 + 8, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 16 + 9, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 14 * 16, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 832, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 4095, 1), "reserved");
+	ck_assert_ptr_null(body_fault(FORMAT_ROLE_CHUNK_TABLE, 64, 1));
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_CHUNK_TABLE, 4032, 1), "reserved");
+	ck_assert_ptr_null(body_fault(FORMAT_ROLE_CHUNK_HEADER, 92, 1));
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_CHUNK_HEADER, 93, 1), "reserved");
 }
 END_TEST
 
@@ -561,6 +591,40 @@ START_TEST(intents_have_the_arguments_of_their_operation)
 }
 END_TEST
 
+/* Whatever the bytes are: an answer, no harm (under the sanitizers), nothing written beyond the twin. */
+START_TEST(random_values_are_judged_without_harm)
+{
+	struct random random = random_start("random_values_are_judged_without_harm");
+	uint64_t words[40], count;
+	struct dirent_record dirent;
+	struct badblock_record badblock;
+	struct damaged_record damaged;
+	struct intent_record intent;
+	struct inode_record inode;
+	struct extent extent;
+	struct lost_record lost;
+	uint8_t flags;
+
+	for (unsigned round = 0; round < 100000; round++) {
+		size_t length = random_below(&random, sizeof(words));
+		uint8_t *value = (uint8_t *)words + sizeof(words) - length;
+
+		for (size_t i = 0; i < 40; i++)
+			words[i] = random_next(&random) >> random_below(&random, 64);
+		format_extent_unpack(&extent, value, length);
+		format_rmap_unpack(&count, &flags, value, length);
+		format_free_unpack(&count, value, length);
+		format_inode_unpack(&inode, value, length);
+		format_badblock_unpack(&badblock, value, length);
+		format_lost_unpack(&lost, value, length);
+		format_damaged_unpack(&damaged, value, length);
+		format_intent_unpack(&intent, value, length);
+		if (format_dirent_unpack(&dirent, value, length) == 0)
+			expect_equal(strlen(dirent.name), dirent.name_length);
+	}
+}
+END_TEST
+
 /* --- superblock ------------------------------------------------------------------------------------------------------------- */
 
 static struct super super_make(void)
@@ -782,6 +846,7 @@ static TCase *blocks_case(void)
 	tcase_add_test(tcase, block_elsewhere_is_not_ours);
 	tcase_add_test(tcase, every_bit_of_a_block_counts);
 	tcase_add_test(tcase, role_and_tree_must_fit_each_other);
+	tcase_add_test(tcase, reserved_bytes_of_root_and_chunk_blocks_are_zero);
 	tcase_add_test(tcase, names_of_blocks_are_those_of_events);
 	tcase_add_test(tcase, chunk_entry_comes_back);
 	tcase_add_test(tcase, each_bad_field_of_a_chunk_entry_is_named);
@@ -806,6 +871,7 @@ static TCase *records_case(void)
 	tcase_add_test(tcase, bad_inodes_are_refused);
 	tcase_add_test(tcase, reserved_bytes_of_an_inode_are_zero);
 	tcase_add_test(tcase, bad_ledger_records_are_refused);
+	tcase_add_test(tcase, random_values_are_judged_without_harm);
 	tcase_add_test(tcase, intents_have_the_arguments_of_their_operation);
 	return tcase;
 }
