@@ -160,7 +160,7 @@ static int build_reserve(const struct build *build, struct media *media, struct 
 	for (unsigned i = 0; i < count && !error; i++)
 		error = reserve_range(media, ranges[i].offset, ranges[i].length_bytes);
 	if (error)
-		return why_set(why, error, "%s: the host filesystem cannot reserve the space: %s",
+		return why_set(why, error, "%s: the host filesystem cannot reserve the space (%s): free some there or use a smaller -s",
 			       build->options->target, strerror(-error));
 	return 0;
 }
