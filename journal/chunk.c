@@ -405,10 +405,12 @@ int chunk_add(struct tx *tx, const devoff_t copy[2], unsigned shift, uint64_t *c
 /* What stays free once a chunk has gone must not make the next transaction ask for one. */
 static bool chunk_can_go(struct journal *journal, const struct chunk_entry *entry)
 {
-	unsigned blocks = chunk_blocks(entry->shift) - 1;
+	unsigned blocks;
 
-	return entry->state == FORMAT_CHUNK_LIVE && entry->free_blocks == blocks &&
-	       chunk_free_blocks(journal) >= blocks + 2ull * METADATA_LOW_BLOCKS;
+	if (entry->state != FORMAT_CHUNK_LIVE) /* a free entry has no size */
+		return false;
+	blocks = chunk_blocks(entry->shift) - 1;
+	return entry->free_blocks == blocks && chunk_free_blocks(journal) >= blocks + 2ull * METADATA_LOW_BLOCKS;
 }
 
 int chunk_find_empty(struct journal *journal, uint64_t *chunk)
