@@ -75,7 +75,8 @@ bool journal_is_readonly(const struct journal *journal); /* opened so, hole, or 
 /*
  * Rewrite the copies of one metadata block from its whole copy or the buffer. Clears poison under a bad copy first (media_clear).
  * 0: both copies are equal and whole, *repaired says which copies (bit 0, bit 1) were rewritten (0: nothing to do or not in use);
- * -EIO: both are gone; -ENOTSUP: the medium cannot clear, the block goes on with one copy. Takes the metadata lock.
+ * -EIO: both are gone; -ENOTSUP: the medium cannot clear, the block goes on with one copy; -EROFS: opened read-only. Works after
+ * journal_shutdown(). Takes the metadata lock.
  */
 int journal_repair(struct journal *journal, maddr_t address, unsigned *repaired);
 

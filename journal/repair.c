@@ -92,6 +92,27 @@ static int repair_buffer(struct journal *journal, struct repair *repair, struct 
 	return 0;
 }
 
+/* A chunk's header says nothing that the table does not: with both copies gone it is made anew. */
+static int repair_rebuild_header(struct journal *journal, maddr_t address, struct buf **out)
+{
+	struct chunk_entry entry;
+	struct cache_buf *cb;
+	int error;
+
+	if (maddr_is_fixed(address) || maddr_index(address))
+		return -EIO;
+	error = chunk_entry(journal, maddr_chunk(address), &entry);
+	if (error)
+		return error;
+	cb = cache_alloc(journal, address);
+	if (!cb)
+		return -ENOMEM;
+	chunk_fill_header(cb->block, &journal->super, maddr_chunk(address), &entry);
+	cb->sequence = journal->log.next_sequence - 1;
+	*out = &cache_insert(cb)->buf;
+	return 0;
+}
+
 static int repair_locked(struct journal *journal, maddr_t address, unsigned *repaired)
 {
 	struct repair repair = { .address = address };
@@ -102,8 +123,10 @@ static int repair_locked(struct journal *journal, maddr_t address, unsigned *rep
 		return 0;
 	if (!error)
 		error = buf_get_any(journal, address, &buf);
+	if (error == -EIO || error == -EUCLEAN)
+		error = repair_rebuild_header(journal, address, &buf);
 	if (error)
-		return error == -EUCLEAN ? -EIO : error;
+		return error;
 	error = chunk_locate(journal, address, repair.offset);
 	repair.copies = repair.offset[1] ? 3 : 1;
 	if (!error)

@@ -436,6 +436,23 @@ START_TEST(root_table_and_chunk_header_are_repaired_too)
 }
 END_TEST
 
+START_TEST(a_chunk_header_of_which_both_copies_are_gone_is_made_anew)
+{
+	maddr_t address = maddr_of_chunk(0, 0);
+	struct format_chunk_header header;
+	unsigned repaired;
+
+	fix_create_open(&fix, 2);
+	for (unsigned k = 0; k < 2; k++)
+		ck_assert_int_eq(media_poison_arm(fix.media, fix_place(&fix, address, k), 64, true), 0);
+	ck_assert_int_eq(journal_repair(fix.journal, address, &repaired), 0);
+	ck_assert_uint_eq(repaired, 3);
+	check_copies_equal(address);
+	ck_assert_int_eq(media_read(fix.media, fix.first[1], &header, sizeof(header), NULL), 0);
+	ck_assert_uint_eq(le64_get(header.copy[0]), fix.first[0]);
+}
+END_TEST
+
 START_TEST(a_block_with_one_copy_left_survives_a_torn_write_back)
 {
 	maddr_t address;
@@ -512,6 +529,7 @@ int main(void)
 	tcase_add_test(tests, repair_of_a_block_newer_than_home_writes_both_copies);
 	tcase_add_test(tests, repair_of_what_is_gone_or_not_in_use_says_so);
 	tcase_add_test(tests, root_table_and_chunk_header_are_repaired_too);
+	tcase_add_test(tests, a_chunk_header_of_which_both_copies_are_gone_is_made_anew);
 	tcase_add_test(tests, a_block_with_one_copy_left_survives_a_torn_write_back);
 	tcase_add_test(tests, a_single_copy_filesystem_works_and_recovers);
 	tcase_add_test(tests, fixed_areas_are_formatted_around_a_bad_copy);
