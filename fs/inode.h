@@ -3,6 +3,7 @@
 #define FS_INODE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "alloc/alloc.h"
 #include "fs/fs.h"
@@ -26,6 +27,7 @@ struct fs {
 	fs_invalidate_fn *invalidate;
 	void *invalidate_arg;
 	pthread_mutex_t state_lock;
+	_Atomic uint64_t trimmed_free_blocks; /* fs/trim.c: free blocks when the host was last given space back */
 	bool metadata_lost, shutdown;
 	const char *shutdown_reason;
 };
@@ -75,6 +77,8 @@ int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
  * transaction and not the metadata lock; data locks of inodes that it has a reference of are fine. Not from within a reclaim.
  */
 bool fs_make_space(struct fs *fs);
+/* The host is full: give it the free runs of a sparse image back. True when it is worth trying again. */
+bool fs_trim_host(struct fs *fs);
 
 /* fs/trees.c */
 extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;

@@ -119,6 +119,14 @@ void media_set_fault_handler(struct media *media, media_fault_fn *handler, void 
  */
 int media_clear(struct media *media, devoff_t offset, uint64_t length);
 
+/*
+ * Plain files: give the host's space of the range back; it reads as zeros then. For free space only. 0, -ENOTSUP (device, or a host filesystem
+ * without holes), -ERANGE, -EROFS, or fallocate's error.
+ */
+int media_discard(struct media *media, devoff_t offset, uint64_t length);
+/* A store was refused because the host's filesystem is full, and none has found room since. */
+bool media_host_is_full(const struct media *media);
+
 /* --- emulated poison (plain files); devices: madvise(MADV_HWPOISON), lasting until unmount ------------------------------ */
 
 /*
