@@ -36,6 +36,22 @@ static struct {
 	uint64_t step, failures_expected;
 } model;
 
+/* How the medium takes a clear: as it should, not at all, or (a liar) with success but without effect. */
+enum clear_mode { CLEAR_WORKS, CLEAR_NOT_SUPPORTED, CLEAR_LIES, CLEAR_MODES };
+static enum clear_mode clear_mode;
+
+int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
+int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
+
+int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length)
+{
+	if (clear_mode == CLEAR_NOT_SUPPORTED)
+		return -ENOTSUP;
+	if (clear_mode == CLEAR_LIES)
+		return media_bad_remove(media, offset, length);
+	return __real_media_clear(media, offset, length);
+}
+
 static uint64_t pick(uint64_t below)
 {
 	return random_below(&model.random, below);
@@ -333,9 +349,10 @@ static void step(void)
 START_TEST(exactly_the_poisoned_blocks_fail)
 {
 	const char *given = getenv("MENDFS_STEPS");
-	uint64_t steps = given ? strtoull(given, NULL, 0) : 6000;
+	uint64_t steps = given ? strtoull(given, NULL, 0) : 4000;
 
 	model.random = random_start("file_poison");
+	clear_mode = (enum clear_mode)_i;
 	expect_equal(fsfix_create_mounted(&model.fix, 32u << 20), 0);
 	for (unsigned i = 0; i < FILES; i++) {
 		char name[16];
@@ -361,13 +378,38 @@ START_TEST(exactly_the_poisoned_blocks_fail)
 }
 END_TEST
 
+START_TEST(what_cannot_be_cleared_is_replaced_and_quarantined)
+{
+	struct fs_summary summary;
+	devoff_t before;
+	inum_t ino;
+
+	expect_equal(fsfix_create_mounted(&model.fix, 32u << 20), 0);
+	clear_mode = (enum clear_mode)_i;
+	ino = files_new(&model.fix, "file");
+	files_write(&model.fix, ino, 1, 0, 8 * BLOCK_BYTES);
+	before = files_device_offset(&model.fix, ino, 3 * BLOCK_BYTES);
+	files_poison(&model.fix, ino, 3 * BLOCK_BYTES + 1000, 64, false);
+	files_write(&model.fix, ino, 1, 2 * BLOCK_BYTES, 3 * BLOCK_BYTES);
+	expect_equal(fs_notify_wait(model.fix.fs, 5000), 0);
+	files_expect(&model.fix, ino, 1, 0, 8 * BLOCK_BYTES);
+	expect(files_device_offset(&model.fix, ino, 3 * BLOCK_BYTES) != before);
+	expect_equal(fs_summary(model.fix.fs, &summary), 0);
+	expect_equal(summary.quarantined_bytes, BLOCK_BYTES);
+	expect_equal(summary.damaged_files, 0);
+	files_check(&model.fix);
+	fsfix_destroy(&model.fix);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("file_poison");
 	TCase *tests = tcase_create("file_poison");
 
 	tcase_set_timeout(tests, 300);
-	tcase_add_test(tests, exactly_the_poisoned_blocks_fail);
+	tcase_add_loop_test(tests, exactly_the_poisoned_blocks_fail, 0, CLEAR_MODES);
+	tcase_add_loop_test(tests, what_cannot_be_cleared_is_replaced_and_quarantined, CLEAR_NOT_SUPPORTED, CLEAR_MODES);
 	suite_add_tcase(suite, tests);
 	return files_run(suite);
 }
