@@ -44,6 +44,7 @@ int daemon_begin(bool foreground)
 		wait_for_child(child, fds[0]);
 	}
 	close(fds[0]);
+	log_errors_to_syslog("mendfs");
 	ready_fd = fds[1];
 	setsid();
 	return 0;

@@ -144,6 +144,6 @@ int main(int argc, char **argv)
 	options_free(&server.options);
 	if (error >= 0)
 		return 0;
-	log_error("%s", why.text);
+	fprintf(stderr, "mendfs: %s\n", why.text);
 	return usage == -EINVAL ? 2 : 1;
 }

@@ -9,14 +9,14 @@
 #include <unistd.h>
 
 static atomic_int log_threshold = LOG_LEVEL_INFO;
-static atomic_bool log_uses_syslog;
+static atomic_int log_syslog_from = LOG_LEVEL_ERROR - 1; /* levels up to this go to syslog, the others to stderr */
 
 void log_set_level(enum log_level level)
 {
 	atomic_store_explicit(&log_threshold, (int)level, memory_order_relaxed);
 }
 
-void log_to_syslog(const char *ident)
+static void log_open_syslog(const char *ident, enum log_level up_to)
 {
 	/* openlog() keeps the pointer, and what the caller passed may be argv, which it may
 	 * overwrite. */
@@ -24,7 +24,17 @@ void log_to_syslog(const char *ident)
 
 	snprintf(kept, sizeof(kept), "%s", ident);
 	openlog(kept, LOG_PID | LOG_NDELAY, LOG_DAEMON);
-	atomic_store(&log_uses_syslog, true);
+	atomic_store(&log_syslog_from, (int)up_to);
+}
+
+void log_to_syslog(const char *ident)
+{
+	log_open_syslog(ident, LOG_LEVEL_DEBUG);
+}
+
+void log_errors_to_syslog(const char *ident)
+{
+	log_open_syslog(ident, LOG_LEVEL_ERROR);
 }
 
 static int log_syslog_priority(enum log_level level)
@@ -59,7 +69,7 @@ void log_message(enum log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	if (atomic_load(&log_uses_syslog))
+	if ((int)level <= atomic_load(&log_syslog_from))
 		syslog(log_syslog_priority(level), "%s", text);
 	else
 		log_write_stderr(level, text);

@@ -6,6 +6,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 
 void log_set_level(enum log_level level);
 void log_to_syslog(const char *ident);
+/* As a daemon starts: what is found wrong on the way goes to syslog, so that stderr gets the one line that its caller prints at the end.
+ * Warnings and information still go to stderr. */
+void log_errors_to_syslog(const char *ident);
 void log_message(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_message(LOG_LEVEL_ERROR, __VA_ARGS__)

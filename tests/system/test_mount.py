@@ -244,7 +244,7 @@ exec setpriv --reuid "$2" --regid "$2" --clear-groups env HOME=/ sh -c "$3"
         done = self.as_user(f"{self.bin}/mendfs image mnt && trap 'fusermount3 -u mnt' EXIT && grep fuse.mendfs /proc/self/mountinfo && "
                             f"echo hello > mnt/file && cat mnt/file && {self.bin}/mendctl list mnt")
         self.assertIn("hello", done.stdout)
-        line = next(line for line in done.stdout.splitlines() if "fuse.mendfs" in line)
+        line = next(line for line in done.stdout.splitlines() if "fuse.mendfs" in line and self.home in line)
         self.assertIn("nosuid", line)
         self.assertIn("nodev", line)
         self.assertNotIn("allow_other", line)
