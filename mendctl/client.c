@@ -13,18 +13,19 @@
 #include "media/claim.h"
 
 #define GREETING_MS 5000
+#define FIRST_BYTES 65536u
+#define ANSWER_LINE_MAX (256u << 20) /* a file with very many names has a long line */
 
 struct client {
 	int fd;
-	FILE *stream;
-	char *line;
-	size_t line_size;
+	char *buffer; /* [start, end) is received and not taken yet */
+	size_t start, end, capacity;
 	pid_t pid;
 	char *mountpoint;
 };
 
-/* A squatter on the name must not be believed: only root and our own user are. */
-static bool peer_is_trusted(int fd, pid_t *pid)
+/* A squatter on the name must not be believed: only root, our own user and who mounted it are. */
+static bool peer_is_trusted(int fd, uid_t owner, pid_t *pid)
 {
 	struct ucred credentials;
 	socklen_t size = sizeof(credentials);
@@ -32,10 +33,10 @@ static bool peer_is_trusted(int fd, pid_t *pid)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size))
 		return false;
 	*pid = credentials.pid;
-	return credentials.uid == 0 || credentials.uid == geteuid();
+	return credentials.uid == 0 || credentials.uid == geteuid() || credentials.uid == owner;
 }
 
-static int connect_to(const char *name, pid_t *pid)
+static int connect_to(const char *name, uid_t owner, pid_t *pid)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	size_t length = strlen(name);
@@ -45,7 +46,7 @@ static int connect_to(const char *name, pid_t *pid)
 		return -errno;
 	memcpy(address.sun_path + 1, name, length);
 	length += offsetof(struct sockaddr_un, sun_path) + 1;
-	if (!connect(fd, (struct sockaddr *)&address, (socklen_t)length) && peer_is_trusted(fd, pid))
+	if (!connect(fd, (struct sockaddr *)&address, (socklen_t)length) && peer_is_trusted(fd, owner, pid))
 		return fd;
 	close(fd);
 	return -ENOENT;
@@ -55,10 +56,7 @@ static int client_create(int fd, pid_t pid, struct client **out)
 {
 	struct client *client = calloc(1, sizeof(*client));
 
-	if (client)
-		client->stream = fdopen(fd, "r");
-	if (!client || !client->stream) {
-		free(client);
+	if (!client) {
 		close(fd);
 		return -ENOMEM;
 	}
@@ -72,8 +70,8 @@ void client_close(struct client *client)
 {
 	if (!client)
 		return;
-	fclose(client->stream);
-	free(client->line);
+	close(client->fd);
+	free(client->buffer);
 	free(client->mountpoint);
 	free(client);
 }
@@ -90,17 +88,63 @@ void client_limit(struct client *client, unsigned seconds)
 	setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value));
 }
 
+/* Room for more behind what is there. */
+static int make_room(struct client *client)
+{
+	char *buffer;
+
+	if (client->start) {
+		memmove(client->buffer, client->buffer + client->start, client->end - client->start);
+		client->end -= client->start;
+		client->start = 0;
+	}
+	if (client->end < client->capacity)
+		return 0;
+	if (client->capacity >= ANSWER_LINE_MAX)
+		return -EMSGSIZE;
+	buffer = realloc(client->buffer, client->capacity ? 2 * client->capacity : FIRST_BYTES);
+	if (!buffer)
+		return -ENOMEM;
+	client->buffer = buffer;
+	client->capacity = client->capacity ? 2 * client->capacity : FIRST_BYTES;
+	return 0;
+}
+
+static int receive(struct client *client)
+{
+	int error = make_room(client);
+	ssize_t got;
+
+	if (error)
+		return error;
+	do {
+		got = recv(client->fd, client->buffer + client->end, client->capacity - client->end, 0);
+	} while (got < 0 && errno == EINTR);
+	if (got <= 0)
+		return got < 0 && errno == EAGAIN ? -ETIMEDOUT : -ECONNRESET;
+	client->end += (size_t)got;
+	return 0;
+}
+
 static int read_object(struct client *client, struct json_object **out)
 {
-	ssize_t length;
+	size_t looked = 0;
+	char *newline;
 
-	errno = 0;
-	length = getline(&client->line, &client->line_size, client->stream);
-	if (length <= 0 && errno == EAGAIN)
-		return -ETIMEDOUT;
-	if (length <= 0 || client->line[length - 1] != '\n')
-		return -ECONNRESET;
-	*out = json_parse_object(client->line, (size_t)length - 1);
+	for (;;) {
+		size_t left = client->end - client->start;
+		int error;
+
+		newline = left > looked ? memchr(client->buffer + client->start + looked, '\n', left - looked) : NULL;
+		if (newline)
+			break;
+		looked = left;
+		error = receive(client);
+		if (error)
+			return error;
+	}
+	*out = json_parse_object(client->buffer + client->start, (size_t)(newline - client->buffer) - client->start);
+	client->start = (size_t)(newline + 1 - client->buffer);
 	return *out ? 0 : -EPROTO;
 }
 
@@ -155,7 +199,7 @@ static int open_connected(int fd, pid_t pid, struct why *why, struct client **ou
 	return 0;
 }
 
-int client_open_mount(dev_t dev, struct why *why, struct client **out)
+int client_open_mount(dev_t dev, uid_t owner, struct why *why, struct client **out)
 {
 	char name[64];
 	pid_t pid;
@@ -164,14 +208,14 @@ int client_open_mount(dev_t dev, struct why *why, struct client **out)
 		int fd;
 
 		control_socket_name(dev, attempt, name, sizeof(name));
-		fd = connect_to(name, &pid);
+		fd = connect_to(name, owner, &pid);
 		if (fd >= 0)
 			return open_connected(fd, pid, why, out);
 	}
 	return why_set(why, -ENOENT, "no daemon answers");
 }
 
-int client_open_inode(const struct stat *st, struct why *why, struct client **out)
+int client_open_inode(const struct stat *st, uid_t owner, struct why *why, struct client **out)
 {
 	char name[96];
 	pid_t pid;
@@ -180,7 +224,7 @@ int client_open_inode(const struct stat *st, struct why *why, struct client **ou
 		int fd;
 
 		claim_socket_name(st, attempt, name, sizeof(name));
-		fd = connect_to(name, &pid);
+		fd = connect_to(name, owner, &pid);
 		if (fd >= 0)
 			return open_connected(fd, pid, why, out);
 	}

@@ -8,10 +8,10 @@
 
 struct client;
 
-/* By the mount's st_dev. -ENOENT: nobody answers there. */
-int client_open_mount(dev_t dev, struct why *why, struct client **out);
+/* By the mount's st_dev; owner is who mounted it, and believed beside root and ourselves. -ENOENT: nobody answers there. */
+int client_open_mount(dev_t dev, uid_t owner, struct why *why, struct client **out);
 /* By the inode of an image or device. -ENOENT: nobody answers; -EBUSY: the holder is no daemon, or is not serving. */
-int client_open_inode(const struct stat *st, struct why *why, struct client **out);
+int client_open_inode(const struct stat *st, uid_t owner, struct why *why, struct client **out);
 void client_close(struct client *client);
 /* Wait no longer than this for each line from now on. */
 void client_limit(struct client *client, unsigned seconds);

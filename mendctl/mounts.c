@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 /* The kernel writes blank, tab, newline and backslash as three octal digits. */
 static void unescape(char *text)
@@ -24,14 +25,12 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-static struct mount_entry *entry_create(uint64_t id, dev_t dev, const char *mountpoint, const char *source)
+static struct mount_entry *entry_create(const char *mountpoint, const char *source)
 {
 	struct mount_entry *entry = calloc(1, sizeof(*entry));
 
 	if (!entry)
 		return NULL;
-	entry->id = id;
-	entry->dev = dev;
 	entry->mountpoint = strdup(mountpoint);
 	entry->source = strdup(source);
 	if (entry->mountpoint && entry->source) {
@@ -46,7 +45,7 @@ static struct mount_entry *entry_create(uint64_t id, dev_t dev, const char *moun
 /* 36 35 98:0 /root /mount/point options [fields] - type source options. 0, 1: not one of ours, -ENOMEM. */
 static int parse_line(char *line, struct mount_entry **out)
 {
-	char *words[5], *rest = line, *type, *source;
+	char *words[5], *rest = line, *type, *source, *owner;
 	unsigned major_number, minor_number;
 	char *separator = strstr(line, " - ");
 
@@ -61,37 +60,51 @@ static int parse_line(char *line, struct mount_entry **out)
 	rest = separator + 3;
 	type = strsep(&rest, " ");
 	source = strsep(&rest, " ");
+	owner = rest ? strstr(rest, "user_id=") : NULL;
 	if (!source || strcmp(type, "fuse.mendfs"))
 		return 1;
 	if (sscanf(words[2], "%u:%u", &major_number, &minor_number) != 2)
 		return 1;
-	*out = entry_create(strtoull(words[0], NULL, 10), makedev(major_number, minor_number), words[4], source);
-	return *out ? 0 : -ENOMEM;
+	*out = entry_create(words[4], source);
+	if (!*out)
+		return -ENOMEM;
+	(*out)->id = strtoull(words[0], NULL, 10);
+	(*out)->dev = makedev(major_number, minor_number);
+	(*out)->uid = owner ? (uid_t)strtoul(owner + strlen("user_id="), NULL, 10) : 0;
+	return 0;
 }
 
-int mounts_read(struct mount_entry **out, struct why *why)
+int mounts_parse(FILE *file, struct mount_entry **out)
 {
 	struct mount_entry *first = NULL, **last = &first;
-	FILE *file = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
 	int result = 0;
 
-	if (!file)
-		return why_set(why, -errno, "/proc/self/mountinfo: %s; mount proc on /proc", strerror(errno));
 	while (result >= 0 && getline(&line, &size, file) > 0) {
 		result = parse_line(line, last);
 		if (!result)
 			last = &(*last)->next;
 	}
 	free(line);
-	fclose(file);
 	if (result < 0) {
 		mounts_free(first);
-		return why_set(why, result, "out of memory");
+		return result;
 	}
 	*out = first;
 	return 0;
+}
+
+int mounts_read(struct mount_entry **out, struct why *why)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	int error;
+
+	if (!file)
+		return why_set(why, -errno, "/proc/self/mountinfo: %s; mount proc on /proc", strerror(errno));
+	error = mounts_parse(file, out);
+	fclose(file);
+	return error ? why_set(why, error, "out of memory") : 0;
 }
 
 void mounts_free(struct mount_entry *entries)
@@ -111,6 +124,28 @@ const struct mount_entry *mounts_by_id(const struct mount_entry *entries, uint64
 	while (entries && entries->id != id)
 		entries = entries->next;
 	return entries;
+}
+
+static bool is_same_medium(const struct stat *a, const struct stat *b)
+{
+	if (S_ISCHR(a->st_mode) && S_ISCHR(b->st_mode))
+		return a->st_rdev == b->st_rdev;
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool is_believed(const struct mount_entry *entry, const struct stat *st)
+{
+	return entry->uid == 0 || entry->uid == geteuid() || entry->uid == st->st_uid;
+}
+
+const struct mount_entry *mounts_by_source(const struct mount_entry *entries, const struct stat *st)
+{
+	struct stat source;
+
+	for (; entries; entries = entries->next)
+		if (entries->source[0] == '/' && is_believed(entries, st) && !stat(entries->source, &source) && is_same_medium(&source, st))
+			return entries;
+	return NULL;
 }
 
 const struct mount_entry *mounts_by_path(const struct mount_entry *entries, const char *path)

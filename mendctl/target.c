@@ -52,7 +52,8 @@ int target_mount_of(const char *path, struct mount_entry **entries, const struct
 	else if (errno == ENOTCONN || errno == ECONNABORTED)
 		error = dead_mount(path, *entries, why);
 	else
-		error = why_set(why, -errno, "%s: %s", path, strerror(errno));
+		error = why_set(why, -errno, "%s: %s; name a mount point, a path inside one, or a device or image", path,
+				strerror(errno));
 	if (!error)
 		return 0;
 	mounts_free(*entries);
@@ -63,14 +64,14 @@ int target_mount_of(const char *path, struct mount_entry **entries, const struct
 int target_connect(const struct mount_entry *mount, struct why *why, struct target *out)
 {
 	struct why reason;
-	int error = client_open_mount(mount->dev, &reason, &out->client);
+	int error = client_open_mount(mount->dev, mount->uid, &reason, &out->client);
 
 	/* Mounted in another network namespace, or the second name was taken: the image's own socket may answer. */
 	if (error == -ENOENT && mount->source[0] == '/') {
 		struct stat st;
 
 		if (!stat(mount->source, &st))
-			error = client_open_inode(&st, &reason, &out->client);
+			error = client_open_inode(&st, mount->uid, &reason, &out->client);
 	}
 	if (error == -ENOENT)
 		return why_set(why, error, "%s: its daemon does not answer; if it is gone, clear the mount with: fusermount3 -u %s",
@@ -98,7 +99,7 @@ static int64_t now_ms(void)
 static int try_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
 {
 	struct why reason;
-	int error = client_open_inode(st, &reason, client);
+	int error = client_open_inode(st, geteuid(), &reason, client);
 
 	if (!error)
 		return 1;
@@ -155,13 +156,17 @@ static dev_t device_of_mount(const char *mountpoint)
 	return dev;
 }
 
-static int find_source(const char *name, struct why *why, struct target *out)
+static int find_source(const char *name, const struct mount_entry *entries, struct why *why, struct target *out)
 {
+	const struct mount_entry *mount;
 	struct stat st;
 	int result;
 
 	if (stat(name, &st))
 		return why_set(why, -errno, "%s: %s", name, strerror(errno));
+	mount = mounts_by_source(entries, &st);
+	if (mount && !target_connect(mount, why, out))
+		return 0;
 	if (S_ISDIR(st.st_mode))
 		return why_set(why, -EINVAL, "%s is not in a mounted mendfs: name a mount point, a path inside one, or a device or image",
 			       name);
@@ -191,7 +196,7 @@ int target_find(const char *name, struct why *why, struct target *out)
 	error = target_mount_of(name, &entries, &mount, why);
 	if (error)
 		return error;
-	error = mount ? target_connect(mount, why, out) : find_source(name, why, out);
+	error = mount ? target_connect(mount, why, out) : find_source(name, entries, why, out);
 	mounts_free(entries);
 	return error;
 }
