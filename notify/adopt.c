@@ -125,9 +125,7 @@ int notify_adopt_unannounced(struct notify *notify, enum failure_source source)
 	return rc;
 }
 
-/* --- mount
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- mount --- */
 
 static int known_visit(void *arg, const struct btree_key *key, const void *value, size_t length)
 {

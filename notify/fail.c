@@ -18,10 +18,11 @@ static int cause_take(struct notify *notify, struct tx *tx, uint64_t *id)
 
 /* One transaction: the cause's number, if it has none yet, and as many records as there is room
  * for. */
-static int fail_record_piece(struct notify *notify, struct span *failure, devoff_t *next)
+static int fail_try_piece(struct notify *notify, struct span *failure, unsigned steps,
+			  devoff_t *next)
 {
 	const struct notify_setup *setup = &notify->setup;
-	uint64_t cause_id = failure->cause_id;
+	const uint64_t cause_id = failure->cause_id;
 	struct tx *tx;
 	int rc = setup->ops->tx_begin(setup->holder, &tx);
 
@@ -30,15 +31,22 @@ static int fail_record_piece(struct notify *notify, struct span *failure, devoff
 	if (cause_id == 0)
 		rc = cause_take(notify, tx, &failure->cause_id);
 	if (rc == 0)
-		rc = ledger_record(&notify->ledger, tx, failure, next);
-	if (rc == 0 && *next == failure->start)
-		rc = -EFBIG;
-	if (rc) {
+		rc = ledger_record(&notify->ledger, tx, failure, steps, next);
+	if (rc)
 		tx_abort(tx);
+	else
+		rc = tx_commit(tx, NULL);
+	if (rc)
 		failure->cause_id = cause_id;
-		return rc;
-	}
-	return tx_commit(tx, NULL);
+	return rc;
+}
+
+/* Steps that come to more than one transaction holds are done one by one. */
+static int fail_record_piece(struct notify *notify, struct span *failure, devoff_t *next)
+{
+	int rc = fail_try_piece(notify, failure, LEDGER_STEPS_MAX, next);
+
+	return rc == -EFBIG ? fail_try_piece(notify, failure, 1, next) : rc;
 }
 
 /* Kept for this mount only: the known set has it, the poison log keeps it for the next one. */
@@ -164,11 +172,10 @@ int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint3
 	return result;
 }
 
-/* --- good again
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- good again --- */
 
-static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devoff_t *next)
+static int clear_try_piece(struct notify *notify, devoff_t start, devoff_t end, unsigned steps,
+			   devoff_t *next)
 {
 	const struct notify_setup *setup = &notify->setup;
 	struct tx *tx;
@@ -176,9 +183,7 @@ static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devo
 
 	if (rc)
 		return rc;
-	rc = ledger_forget(&notify->ledger, tx, start, end, next);
-	if (rc == 0 && *next == start)
-		rc = -EFBIG;
+	rc = ledger_forget(&notify->ledger, tx, start, end, steps, next);
 	if (rc == 0)
 		rc = ledger_unknow_at_commit(notify, tx, start, *next);
 	if (rc) {
@@ -186,6 +191,13 @@ static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devo
 		return rc;
 	}
 	return tx_commit(tx, NULL);
+}
+
+static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devoff_t *next)
+{
+	int rc = clear_try_piece(notify, start, end, LEDGER_STEPS_MAX, next);
+
+	return rc == -EFBIG ? clear_try_piece(notify, start, end, 1, next) : rc;
 }
 
 static int clear_visit(void *arg, const struct rmap_record *record)

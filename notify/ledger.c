@@ -7,7 +7,9 @@
 #include "util/log.h"
 
 /* Blocks looked at under one query: bounds the memory that a crowded range takes. */
-#define WINDOW_BLOCKS 8192u
+#define WINDOW_BLOCKS 1024u
+/* Blocks that become good in one step: at worst every other sector is a record. */
+#define FORGET_BLOCKS 16u
 
 /* Who has the blocks of a window. */
 struct space {
@@ -125,47 +127,48 @@ static int ledger_record_step(const struct ledger *ledger, struct tx *tx,
 	return span_insert(&ledger->badblocks, tx, &piece);
 }
 
+/* May another step be begun? The first of a transaction always may. */
+static bool ledger_may_go_on(const struct tx *tx, unsigned done, unsigned steps)
+{
+	return done == 0 || (done < steps && tx_room(tx) >= LEDGER_ROOM);
+}
+
 static int ledger_record_window(const struct ledger *ledger, struct tx *tx,
-				const struct span *failure, blkno_t start, blkno_t end,
-				blkno_t *next)
+				const struct span *failure, blkno_t *at, blkno_t end,
+				unsigned steps, unsigned *done)
 {
 	struct space space;
 	int rc;
 
 	space_init(&space);
-	rc = rmap_query(ledger->rmap, start, end - start, space_visit, &space);
-	while (rc == 0 && start < end && tx_room(tx) >= LEDGER_ROOM) {
-		struct space_run run = space_run_at(&space, start, end);
+	rc = rmap_query(ledger->rmap, *at, end - *at, space_visit, &space);
+	while (rc == 0 && *at < end && ledger_may_go_on(tx, *done, steps)) {
+		struct space_run run = space_run_at(&space, *at, end);
 
 		rc = ledger_record_step(ledger, tx, failure, &space, &run);
-		start = run.end;
+		*at = run.end;
+		++*done;
 	}
 	space_fini(&space);
-	*next = start;
 	return rc;
 }
 
 int ledger_record(const struct ledger *ledger, struct tx *tx, const struct span *failure,
-		  devoff_t *next)
+		  unsigned steps, devoff_t *next)
 {
 	const blkno_t end = (failure->end + BLOCK_BYTES - 1) >> BLOCK_SHIFT;
 	blkno_t at = failure->start >> BLOCK_SHIFT;
+	unsigned done = 0;
 	int rc = 0;
 
-	while (rc == 0 && at < end && tx_room(tx) >= LEDGER_ROOM) {
-		const blkno_t window_end = min_u64(end, at + WINDOW_BLOCKS);
-		blkno_t reached = at;
-
-		rc = ledger_record_window(ledger, tx, failure, at, window_end, &reached);
-		at = reached;
-	}
-	*next = at >= end ? failure->end : max_u64(failure->start, at << BLOCK_SHIFT);
+	while (rc == 0 && at < end && ledger_may_go_on(tx, done, steps))
+		rc = ledger_record_window(ledger, tx, failure, &at,
+					  min_u64(end, at + WINDOW_BLOCKS), steps, &done);
+	*next = at >= end ? failure->end : at << BLOCK_SHIFT;
 	return rc;
 }
 
-/* --- giving back
- * --------------------------------------------------------------------------------------------------
- */
+/* --- giving back --- */
 
 /* The first quarantined piece of a range. */
 struct quarantine_find {
@@ -222,83 +225,77 @@ static int ledger_clean_run(const struct ledger *ledger, const struct rmap_recor
 }
 
 static int ledger_release_record(const struct ledger *ledger, struct tx *tx,
-				 const struct rmap_record *record, bool *is_full)
+				 const struct rmap_record *record)
 {
 	blkno_t start = record->start, end;
-	int rc;
+	int rc = 0;
 
-	while (!(*is_full = tx_room(tx) < LEDGER_ROOM)) {
+	for (; rc == 0; start = end) {
 		rc = ledger_clean_run(ledger, record, &start, &end);
 		if (rc)
 			return rc == -ENOENT ? 0 : rc;
 		rc = ledger_release_run(ledger, tx, record, start, end);
-		if (rc)
-			return rc;
-		start = end;
 	}
-	return 0;
+	return rc;
 }
 
-/* Quarantined blocks of [start, end) that have nothing bad any more become free. *next: where to go
- * on. */
-static int ledger_release(const struct ledger *ledger, struct tx *tx, blkno_t start, blkno_t end,
-			  blkno_t *next)
+/* Quarantined blocks of [start, end) that have nothing bad any more become free. */
+static int ledger_release(const struct ledger *ledger, struct tx *tx, blkno_t start, blkno_t end)
 {
-	bool is_full = tx_room(tx) < LEDGER_ROOM;
+	int rc = 0;
 
-	while (start < end && !is_full) {
+	while (rc == 0 && start < end) {
 		struct quarantine_find find = {.found = false};
-		int rc = rmap_query(ledger->rmap, start, end - start, quarantine_visit, &find);
 
-		if (rc < 0)
+		rc = rmap_query(ledger->rmap, start, end - start, quarantine_visit, &find);
+		if (rc < 0 || !find.found)
 			return rc;
-		if (!find.found)
-			break;
-		start = find.record.start;
-		rc = ledger_release_record(ledger, tx, &find.record, &is_full);
-		if (rc)
-			return rc;
-		if (!is_full)
-			start = find.record.start + find.record.count;
+		rc = ledger_release_record(ledger, tx, &find.record);
+		start = find.record.start + find.record.count;
 	}
-	*next = is_full ? start : end;
-	return 0;
+	return rc;
+}
+
+static int ledger_forget_step(const struct ledger *ledger, struct tx *tx, devoff_t start,
+			      devoff_t end)
+{
+	int rc = span_remove(&ledger->lost, tx, start, end);
+
+	if (rc == 0)
+		rc = span_remove(&ledger->badblocks, tx, start, end);
+	if (rc)
+		return rc;
+	return ledger_release(ledger, tx, start >> BLOCK_SHIFT,
+			      (end + BLOCK_BYTES - 1) >> BLOCK_SHIFT);
 }
 
 int ledger_forget(const struct ledger *ledger, struct tx *tx, devoff_t start, devoff_t end,
-		  devoff_t *next)
+		  unsigned steps, devoff_t *next)
 {
-	devoff_t removed, reached;
-	blkno_t block_end, released;
-	int rc = span_remove(&ledger->lost, tx, start, end, LEDGER_ROOM, &removed);
+	const uint64_t step_bytes = FORGET_BLOCKS << BLOCK_SHIFT;
+	unsigned done = 0;
+	int rc = 0;
 
-	if (rc)
-		return rc;
-	rc = span_remove(&ledger->badblocks, tx, start, removed, LEDGER_ROOM, &reached);
-	if (rc)
-		return rc;
-	block_end = (reached + BLOCK_BYTES - 1) >> BLOCK_SHIFT;
-	rc = ledger_release(ledger, tx, start >> BLOCK_SHIFT, block_end, &released);
-	if (rc)
-		return rc;
-	*next = released >= block_end ? reached : max_u64(start, released << BLOCK_SHIFT);
-	return 0;
+	while (rc == 0 && start < end && ledger_may_go_on(tx, done, steps)) {
+		const devoff_t stop = min_u64(end, round_down_u64(start, step_bytes) + step_bytes);
+
+		rc = ledger_forget_step(ledger, tx, start, stop);
+		start = stop;
+		done++;
+	}
+	*next = start;
+	return rc;
 }
 
 /* A freed piece with something bad in it, whole blocks. */
 static int ledger_give_bad(const struct ledger *ledger, struct tx *tx, blkno_t start, blkno_t end)
 {
-	const devoff_t end_bytes = end << BLOCK_SHIFT;
-	devoff_t next;
 	int rc = ledger_quarantine(ledger, tx, start, end - start);
 
 	if (rc)
 		return rc;
-	rc = span_set_state(&ledger->badblocks, tx, start << BLOCK_SHIFT, end_bytes,
-			    BADBLOCK_QUARANTINED, LEDGER_ROOM / 2, &next);
-	if (rc)
-		return rc;
-	return next < end_bytes ? -EFBIG : 0;
+	return span_set_state(&ledger->badblocks, tx, start << BLOCK_SHIFT, end << BLOCK_SHIFT,
+			      BADBLOCK_QUARANTINED);
 }
 
 /* The next bad piece of [start, end), grown to whole blocks; both are `end` when there is none. */
@@ -319,25 +316,17 @@ static int ledger_next_bad(const struct ledger *ledger, blkno_t start, blkno_t e
 int ledger_give(const struct ledger *ledger, struct tx *tx, blkno_t start, uint64_t count)
 {
 	const blkno_t end = start + count;
-	devoff_t next;
 	blkno_t bad, bad_end;
-	int rc = span_remove(&ledger->lost, tx, start << BLOCK_SHIFT, end << BLOCK_SHIFT,
-			     LEDGER_ROOM / 2, &next);
+	int rc = span_remove(&ledger->lost, tx, start << BLOCK_SHIFT, end << BLOCK_SHIFT);
 
-	if (rc)
-		return rc;
-	if (next < end << BLOCK_SHIFT)
-		return -EFBIG;
-	for (; start < end; start = bad_end) {
+	for (; rc == 0 && start < end; start = bad_end) {
 		rc = ledger_next_bad(ledger, start, end, &bad, &bad_end);
 		if (rc == 0 && bad > start)
 			rc = alloc_give(ledger->alloc, tx, start, bad - start);
 		if (rc == 0 && bad < bad_end)
 			rc = ledger_give_bad(ledger, tx, bad, bad_end);
-		if (rc)
-			return rc;
 	}
-	return 0;
+	return rc;
 }
 
 int ledger_format(struct journal *journal, struct tx *tx, const struct badblock_record *record)

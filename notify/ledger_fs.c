@@ -63,12 +63,11 @@ int ledger_cleared(struct notify *notify, struct tx *tx, devoff_t offset, uint64
 	if (length == 0 || offset % SECTOR_BYTES || length % SECTOR_BYTES)
 		return -EINVAL;
 	rc = ledger_say_cleared(notify, offset, end);
-	if (rc)
-		return rc;
-	rc = ledger_forget(&notify->ledger, tx, offset, end, &next);
-	if (rc)
-		return rc;
-	return next < end ? -EFBIG : ledger_unknow_at_commit(notify, tx, offset, end);
+	/* What finds no room in this transaction is taken out by the thread, which has the range
+	 * queued. */
+	if (rc == 0)
+		rc = ledger_forget(&notify->ledger, tx, offset, end, LEDGER_STEPS_MAX, &next);
+	return rc ? rc : ledger_unknow_at_commit(notify, tx, offset, end);
 }
 
 /* Content that is lost on memory that is good: once freed it is like any other space. */
@@ -108,9 +107,7 @@ int ledger_free_blocks(struct notify *notify, struct tx *tx, blkno_t start, uint
 	return rc ? rc : ledger_give(&notify->ledger, tx, start, count);
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 struct walk_batch {
 	const struct span_tree *tree;

@@ -18,9 +18,7 @@ uint64_t notify_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* --- the way in
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the way in --- */
 
 static void notify_submit(struct notify *notify)
 {
@@ -207,9 +205,7 @@ out:
 	pthread_mutex_unlock(&notify->lock);
 }
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- life --- */
 
 static int notify_start(struct notify *notify)
 {

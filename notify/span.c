@@ -280,30 +280,18 @@ static int span_cut(const struct span_tree *tree, struct tx *tx, const struct sp
 	return root_add(tx, tree->bytes, -(int64_t)(end - start));
 }
 
-int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end,
-		unsigned room, devoff_t *next)
+int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end)
 {
 	struct span span;
-	int rc;
+	int rc = 0;
 
-	while (start < end) {
+	for (; start < end && rc == 0; start = min_u64(end, span.end)) {
 		rc = span_first(tree, start, end, &span);
-		if (rc == -ENOENT)
-			break;
 		if (rc)
-			return rc;
-		start = max_u64(start, span.start);
-		if (tx_room(tx) < room) {
-			*next = start;
-			return 0;
-		}
-		rc = span_cut(tree, tx, &span, start, min_u64(end, span.end));
-		if (rc)
-			return rc;
-		start = min_u64(end, span.end);
+			return rc == -ENOENT ? 0 : rc;
+		rc = span_cut(tree, tx, &span, max_u64(start, span.start), min_u64(end, span.end));
 	}
-	*next = end;
-	return 0;
+	return rc;
 }
 
 static int span_restate(const struct span_tree *tree, struct tx *tx, const struct span *span,
@@ -321,27 +309,18 @@ static int span_restate(const struct span_tree *tree, struct tx *tx, const struc
 }
 
 int span_set_state(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end,
-		   uint8_t state, unsigned room, devoff_t *next)
+		   uint8_t state)
 {
 	struct span span;
 	int rc = 0;
 
-	for (; start < end; start = min_u64(end, span.end)) {
+	for (; start < end && rc == 0; start = min_u64(end, span.end)) {
 		rc = span_first(tree, start, end, &span);
-		if (rc == -ENOENT)
-			break;
 		if (rc)
-			return rc;
-		start = max_u64(start, span.start);
-		if (tx_room(tx) < room) {
-			*next = start;
-			return 0;
-		}
+			return rc == -ENOENT ? 0 : rc;
 		if (span.state != state)
-			rc = span_restate(tree, tx, &span, start, min_u64(end, span.end), state);
-		if (rc)
-			return rc;
+			rc = span_restate(tree, tx, &span, max_u64(start, span.start),
+					  min_u64(end, span.end), state);
 	}
-	*next = end;
-	return 0;
+	return rc;
 }

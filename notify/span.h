@@ -30,11 +30,10 @@ int span_first(const struct span_tree *tree, devoff_t start, devoff_t end, struc
 int span_gap(const struct span_tree *tree, devoff_t start, devoff_t end, devoff_t *gap_start, devoff_t *gap_end);
 /* -EEXIST when some of it is there. */
 int span_insert(const struct span_tree *tree, struct tx *tx, const struct span *span);
-/*
- * Take the range out, splitting spans. Stops early when the transaction has less than `room` blocks left: *next is where to go on (end: finished).
- */
-int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end, unsigned room, devoff_t *next);
-/* Give the spans within the range this state; stops as span_remove() does. */
-int span_set_state(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end, uint8_t state, unsigned room, devoff_t *next);
+/* Take the range out, splitting spans. The caller keeps ranges small enough for the transaction. */
+int span_remove(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end);
+/* Give the spans within the range this state. */
+int span_set_state(const struct span_tree *tree, struct tx *tx, devoff_t start, devoff_t end,
+		   uint8_t state);
 
 #endif

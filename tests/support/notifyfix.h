@@ -42,7 +42,12 @@ struct notifyfix {
 	atomic_bool gate_is_closed; /* file_failure waits here, with everything before it done and
 				       nothing after */
 	atomic_bool is_at_gate;
+	/* Keep what a crash would leave before each transaction of the pipeline, as "step0", ... */
+	atomic_bool save_steps;
+	unsigned steps;
 };
+
+static inline void nfix_save_step(struct notifyfix *fix);
 
 static inline void nfix_wait_at_gate(struct notifyfix *fix)
 {
@@ -128,6 +133,8 @@ static inline int nfix_tx_begin(void *holder, struct tx **tx)
 {
 	struct notifyfix *fix = holder;
 
+	if (fix->save_steps)
+		nfix_save_step(fix);
 	return tx_begin(fix->journal, TX_RESERVE, tx);
 }
 
@@ -140,9 +147,7 @@ static const struct notify_holder_ops nfix_ops = {
     .tx_begin = nfix_tx_begin,
 };
 
-/* --- opening
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 static inline void nfix_open_media(struct notifyfix *fix)
 {
@@ -248,6 +253,14 @@ static inline void nfix_save_crash(struct notifyfix *fix, const char *name)
 	fsfile_copy(from, to);
 }
 
+static inline void nfix_save_step(struct notifyfix *fix)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "step%u", fix->steps++);
+	nfix_save_crash(fix, name);
+}
+
 static inline void nfix_load_crash(struct notifyfix *fix, const char *name)
 {
 	char from[240], to[240];
@@ -267,9 +280,7 @@ static inline void nfix_crash(struct notifyfix *fix)
 	nfix_load_crash(fix, "crash");
 }
 
-/* --- making
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- making --- */
 
 static inline void nfix_own(struct notifyfix *fix, struct tx *tx, devoff_t at, uint64_t length,
 			    uint64_t owner, uint64_t offset)
@@ -308,7 +319,7 @@ static inline void nfix_fill_trees(struct notifyfix *fix)
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 }
 
-static inline void nfix_layout(struct notifyfix *fix)
+static inline void nfix_layout(struct notifyfix *fix, uint64_t ring_bytes)
 {
 	struct super *super = &fix->super;
 	const uint64_t mib = 1 << 20, k64 = 64 << 10;
@@ -319,13 +330,14 @@ static inline void nfix_layout(struct notifyfix *fix)
 	super->chunk_shift = NFIX_CHUNK_SHIFT;
 	super->copies = 2;
 	super->areas[AREA_POISON_LOG] = (struct area){{1 * mib, 3 * mib}, POISON_LOG_BYTES};
-	super->areas[AREA_JOURNAL] = (struct area){{4 * mib + k64, 6 * mib + k64}, mib + 4096};
+	super->areas[AREA_JOURNAL] =
+	    (struct area){{4 * mib + k64, 6 * mib + k64}, ring_bytes + 4096};
 	super->areas[AREA_FIXED] = (struct area){{8 * mib + k64, 10 * mib + k64}, 2 * k64};
 	fix->first[0] = 12 * mib + k64;
 	fix->first[1] = 14 * mib + k64;
 }
 
-static inline void nfix_create(struct notifyfix *fix)
+static inline void nfix_create_with_ring(struct notifyfix *fix, uint64_t ring_bytes)
 {
 	const char *dir = getenv("TMPDIR");
 
@@ -334,7 +346,7 @@ static inline void nfix_create(struct notifyfix *fix)
 		dir = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
 	snprintf(fix->path, sizeof(fix->path), "%s/mendfs-notify-%d", dir, (int)getpid());
 	unlink(fix->path);
-	nfix_layout(fix);
+	nfix_layout(fix, ring_bytes);
 	nfix_open_media(fix);
 	ck_assert_int_eq(poison_log_format(fix->media, &fix->super), 0);
 	ck_assert_int_eq(journal_format(fix->media, &fix->super, fix->first), 0);
@@ -346,6 +358,11 @@ static inline void nfix_create(struct notifyfix *fix)
 	poison_log_close(fix->log);
 	ck_assert_int_eq(media_close(fix->media), 0);
 	nfix_mount(fix);
+}
+
+static inline void nfix_create(struct notifyfix *fix)
+{
+	nfix_create_with_ring(fix, 1 << 20);
 }
 
 static inline void nfix_destroy(struct notifyfix *fix)
@@ -401,9 +418,7 @@ static inline void nfix_unmap_free(struct notifyfix *fix, inum_t ino, uint64_t f
 	ck_assert_int_eq(tx_commit(tx, NULL), 0);
 }
 
-/* --- asking
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- asking --- */
 
 static inline void nfix_report(struct notifyfix *fix, devoff_t offset, uint64_t length)
 {

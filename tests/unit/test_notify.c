@@ -33,9 +33,7 @@ static void expect_event(enum event_type type)
 	event_free(event);
 }
 
-/* --- data
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- data --- */
 
 START_TEST(every_sharer_of_a_failed_block_is_told)
 {
@@ -175,9 +173,7 @@ START_TEST(ranges_beyond_the_device_are_clipped_or_refused)
 }
 END_TEST
 
-/* --- space
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- space --- */
 
 START_TEST(a_free_space_hit_is_quarantined_by_whole_blocks)
 {
@@ -281,9 +277,7 @@ START_TEST(a_large_range_over_free_and_owned_blocks_is_entered_exactly)
 }
 END_TEST
 
-/* --- latent, sources
- * --------------------------------------------------------------------------------------------------
- */
+/* --- latent, sources --- */
 
 START_TEST(latent_poison_is_silent_until_it_is_touched)
 {
@@ -414,9 +408,7 @@ START_TEST(a_readonly_mount_knows_in_memory_only_and_still_tells)
 }
 END_TEST
 
-/* --- metadata
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- metadata --- */
 
 /* A node of a tree that the pipeline itself does not read, both copies at home, nothing cached. */
 static maddr_t make_node(devoff_t place[2])
@@ -637,9 +629,7 @@ START_TEST(a_superblock_slot_is_handed_to_the_holder)
 }
 END_TEST
 
-/* --- crashes
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- crashes --- */
 
 /* Is it known to the next mount before that reads anything but the poison log? */
 static void expect_known_before_the_first_read(devoff_t offset)
@@ -671,6 +661,33 @@ START_TEST(a_crash_right_after_the_report_leaves_it_known_and_announced_by_the_n
 	nfix_check_counters(&fix);
 	nfix_remount(&fix);
 	expect_events(0, 0, 0);
+}
+END_TEST
+
+/* The twin that must forget: the same crash without what the poison log had. */
+START_TEST(without_the_poison_log_the_same_crash_forgets)
+{
+	const uint8_t zeros[BLOCK_BYTES] = {0};
+
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 1);
+	nfix_file(&fix, 200, NFIX_DATA_BLOCK + 10, 4);
+	atomic_store(&fix.gate_is_closed, true);
+	nfix_report(&fix, nfix_block(0), 512);
+	nfix_wait_at_gate(&fix);
+	nfix_report(&fix, nfix_block(11), 512);
+	nfix_save_crash(&fix, "crash");
+	nfix_open_gate(&fix);
+	nfix_unmount(&fix);
+	nfix_load_crash(&fix, "crash");
+	nfix_open_media(&fix);
+	for (unsigned copy = 0; copy < 2; copy++)
+		ck_assert_int_eq(media_write(fix.media, fix.super.areas[AREA_POISON_LOG].copy[copy],
+					     zeros, sizeof(zeros), NULL),
+				 0);
+	ck_assert_int_eq(media_close(fix.media), 0);
+	nfix_mount(&fix);
+	ck_assert(!nfix_is_known(&fix, nfix_block(11), 512));
+	ck_assert(nfix_is_known(&fix, nfix_block(0), 512));
 }
 END_TEST
 
@@ -814,9 +831,107 @@ START_TEST(what_fails_again_after_healing_is_news)
 }
 END_TEST
 
-/* --- freeing
- * --------------------------------------------------------------------------------------------------------
- */
+/* Every other block of the range is free: entered in more than one step. */
+#define CROWD_BLOCKS 600ull
+
+static void make_crowd(void)
+{
+	for (unsigned i = 0; i < CROWD_BLOCKS / 2; i++)
+		nfix_file(&fix, 100 + i, NFIX_DATA_BLOCK + 2 * i, 1);
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+}
+
+/* Run `act` with the image kept before every transaction of the thread; then mount each of them. */
+static void crash_at_every_step(void (*act)(void), void (*expect_after_mount)(void))
+{
+	char name[32];
+	unsigned steps;
+
+	fix.steps = 0;
+	atomic_store(&fix.save_steps, true);
+	act();
+	nfix_settle(&fix);
+	atomic_store(&fix.save_steps, false);
+	steps = fix.steps;
+	ck_assert_uint_ge(steps, 2);
+	expect_after_mount();
+	for (unsigned i = 0; i < steps; i++) {
+		nfix_unmount(&fix);
+		snprintf(name, sizeof(name), "step%u", i);
+		nfix_load_crash(&fix, name);
+		nfix_mount(&fix);
+		expect_after_mount();
+		nfix_remount(&fix);
+		expect_after_mount();
+	}
+}
+
+static void inject_crowd(void)
+{
+	const devoff_t root = fix.super.areas[AREA_FIXED].copy[1];
+
+	ck_assert_int_eq(
+	    notify_inject(fix.notify, nfix_block(0), CROWD_BLOCKS * BLOCK_BYTES, false), 0);
+	ck_assert_int_eq(notify_inject(fix.notify, root, BLOCK_BYTES, false), 0);
+}
+
+static void expect_crowd_is_bad(void)
+{
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_BADBLOCK_BYTES), CROWD_BLOCKS * BLOCK_BYTES);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_LOST_BYTES), CROWD_BLOCKS / 2 * BLOCK_BYTES);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_QUARANTINED_BLOCKS), CROWD_BLOCKS / 2);
+	for (unsigned i = 0; i < CROWD_BLOCKS; i++)
+		expect(nfix_is_known(&fix, nfix_block(i), BLOCK_BYTES));
+	ck_assert(!nfix_is_known(&fix, fix.super.areas[AREA_FIXED].copy[1], BLOCK_BYTES));
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 0);
+	nfix_check_counters(&fix);
+}
+
+START_TEST(a_crash_between_any_two_steps_of_a_failure_loses_nothing)
+{
+	make_crowd();
+	crash_at_every_step(inject_crowd, expect_crowd_is_bad);
+}
+END_TEST
+
+static void uninject_crowd(void)
+{
+	uint64_t removed;
+
+	ck_assert_int_eq(
+	    notify_uninject(fix.notify, nfix_block(0), CROWD_BLOCKS * BLOCK_BYTES, &removed), 0);
+}
+
+static void expect_crowd_is_good(void)
+{
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_BADBLOCK_BYTES), 0);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_LOST_BYTES), 0);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_QUARANTINED_BLOCKS), 0);
+	ck_assert(!nfix_is_known(&fix, 0, NFIX_IMAGE_BYTES));
+	nfix_check_counters(&fix);
+}
+
+START_TEST(a_crash_between_any_two_steps_of_uninject_leaves_it_good)
+{
+	make_crowd();
+	inject_crowd();
+	nfix_settle(&fix);
+	crash_at_every_step(uninject_crowd, expect_crowd_is_good);
+}
+END_TEST
+
+START_TEST(the_smallest_journal_carries_a_crowded_failure_in_more_steps)
+{
+	nfix_destroy(&fix);
+	nfix_create_with_ring(&fix, JOURNAL_RING_MIN);
+	make_crowd();
+	crash_at_every_step(inject_crowd, expect_crowd_is_bad);
+	uninject_crowd();
+	expect_crowd_is_good();
+}
+END_TEST
+
+/* --- freeing --- */
 
 START_TEST(freed_blocks_go_to_free_space_but_for_the_bad_ones)
 {
@@ -843,9 +958,7 @@ START_TEST(freed_blocks_go_to_free_space_but_for_the_bad_ones)
 }
 END_TEST
 
-/* --- threads
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- threads --- */
 
 #define REPORTERS 3
 
@@ -931,12 +1044,16 @@ static void add_crashes(Suite *suite)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(
 	    tcase, a_crash_right_after_the_report_leaves_it_known_and_announced_by_the_next_mount);
+	tcase_add_test(tcase, without_the_poison_log_the_same_crash_forgets);
 	tcase_add_test(tcase, a_crash_between_trees_and_tail_makes_no_second_event);
 	tcase_add_test(tcase, a_crash_after_everything_leaves_it_known);
 	tcase_add_test(tcase, a_crash_while_healing_neither_resurrects_nor_forgets);
 	tcase_add_test(tcase, healing_overtakes_a_report_that_is_still_queued);
 	tcase_add_test(tcase, an_aborted_healing_is_still_the_truth_about_the_medium);
 	tcase_add_test(tcase, what_fails_again_after_healing_is_news);
+	tcase_add_test(tcase, a_crash_between_any_two_steps_of_a_failure_loses_nothing);
+	tcase_add_test(tcase, a_crash_between_any_two_steps_of_uninject_leaves_it_good);
+	tcase_add_test(tcase, the_smallest_journal_carries_a_crowded_failure_in_more_steps);
 	suite_add_tcase(suite, tcase);
 }
 
