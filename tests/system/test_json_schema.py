@@ -222,6 +222,38 @@ class Unmounted(harness.Case):
         schema.validate("mkfs", json.loads(run(program("mkfs.mendfs"), "-s", "64M", "-L", "name", "--json", image).stdout))
 
 
+class Dead(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.mount = self.mounted(size="64M")
+
+    def kill(self):
+        self.mount.daemon.kill()
+        self.mount.daemon.wait(harness.TIMEOUT)
+        self.mount.daemon = None
+
+    def test_a_dead_mount_is_named_with_the_line_that_clears_it(self):
+        self.kill()
+        for words in (["damaged", self.mount.directory], ["map", self.mount.path("some", "file")], ["damaged", "mnt"]):
+            done = mendctl(*words, check=False, cwd=self.folder)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertEqual(len(done.stderr.splitlines()), 1)
+            self.assertIn(f"fusermount3 -u {self.mount.directory}", done.stderr)
+        everything = mendctl("list", "--json")
+        self.assertIn(f"fusermount3 -u {self.mount.directory}", everything.stderr)
+        schema.validate("list", json.loads(everything.stdout))
+        self.assertEqual(ask("list", self.mount.image)["filesystems"][0]["state"], "ok")
+
+    def test_a_monitor_says_that_the_daemon_is_gone(self):
+        monitor = self.monitor(self.mount.directory)
+        self.kill()
+        self.assertEqual(monitor.process.wait(harness.TIMEOUT), 1)
+        self.assertEqual(len(monitor.process.stderr.read().splitlines()), 1)
+
+    def test_commands_find_the_mount_by_its_relative_image_while_it_is_mounted(self):
+        self.assertEqual(ask("list", "image", cwd=self.folder)["filesystems"][0]["mountpoint"], self.mount.directory)
+
+
 class Help(unittest.TestCase):
     def test_every_command_has_help_and_version(self):
         listing = mendctl("--help").stdout
