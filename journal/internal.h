@@ -104,6 +104,10 @@ struct journal {
 	_Atomic uint64_t transactions, checkpoints, written_back;
 };
 
+/* --- journal.c --- */
+/* Take the metadata lock exclusively; never by a thread that reads. */
+void journal_lock(struct journal *journal);
+
 /* --- buf.c: the cache --- */
 int cache_init(struct journal *journal, uint64_t cache_bytes);
 void cache_fini(struct journal *journal);

@@ -242,6 +242,12 @@ void journal_read_begin(struct journal *journal)
 	thread_is_reading = true;
 }
 
+void journal_lock(struct journal *journal)
+{
+	assert(!thread_is_reading);
+	pthread_rwlock_wrlock(&journal->lock);
+}
+
 void journal_read_end(struct journal *journal)
 {
 	thread_is_reading = false;
@@ -292,7 +298,7 @@ int journal_checkpoint(struct journal *journal)
 
 	if (journal_is_readonly(journal))
 		return -EROFS;
-	pthread_rwlock_wrlock(&journal->lock);
+	journal_lock(journal);
 	error = journal->sync_error ? journal->sync_error : checkpoint_run(journal, journal->log.epoch);
 	pthread_rwlock_unlock(&journal->lock);
 	return error;
@@ -314,7 +320,7 @@ static int sync_mark(struct journal *journal, uint64_t covered)
 	uint64_t mark = 0;
 	int error;
 
-	pthread_rwlock_wrlock(&journal->lock);
+	journal_lock(journal);
 	if (!log_has_room(ring, ring->slack_bytes / 2)) {
 		error = checkpoint_run(journal, ring->epoch);
 		pthread_rwlock_unlock(&journal->lock);

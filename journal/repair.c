@@ -144,7 +144,7 @@ int journal_repair(struct journal *journal, maddr_t address, unsigned *repaired)
 	*repaired = 0;
 	if (journal->readonly)
 		return -EROFS;
-	pthread_rwlock_wrlock(&journal->lock);
+	journal_lock(journal);
 	error = repair_locked(journal, address, repaired);
 	pthread_rwlock_unlock(&journal->lock);
 	return error;

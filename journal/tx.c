@@ -102,7 +102,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&journal->lock);
+	journal_lock(journal);
 	error = tx_may_begin(journal);
 	if (!error)
 		error = tx_make_space(journal);
