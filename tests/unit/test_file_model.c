@@ -1,12 +1,15 @@
 /*
  * Random operations on several files against copies in memory: every byte, every size; remounts, copies of the image as a kill would leave it, and
- * a full check now and then. MENDFS_STEPS sets how many steps.
+ * a full check now and then; and a process that is killed at work. MENDFS_STEPS sets how many steps.
  */
 #include "tests/support/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/support/random.h"
@@ -26,6 +29,7 @@ struct model {
 	struct random random;
 	struct model_file files[FILES];
 	uint64_t step;
+	bool replays; /* in memory only: what a process did that was killed */
 };
 
 static struct model model;
@@ -81,8 +85,10 @@ static void step_write(struct model_file *f)
 
 	for (uint64_t i = 0; i < length; i++)
 		buffer[i] = (uint8_t)random_next(&model.random);
-	expect_equal(fs_write(model.fix.fs, f->ino, pos, buffer, length, &done), 0);
-	expect_equal(done, length);
+	if (!model.replays) {
+		expect_equal(fs_write(model.fix.fs, f->ino, pos, buffer, length, &done), 0);
+		expect_equal(done, length);
+	}
 	memcpy(f->bytes + pos, buffer, length);
 	if (length)
 		f->size = max_u64(f->size, pos + length);
@@ -95,7 +101,8 @@ static void step_append(struct model_file *f)
 	size_t done;
 
 	memset(buffer, (int)model.step, length);
-	expect_equal(fs_append(model.fix.fs, f->ino, buffer, length, &done), 0);
+	if (!model.replays)
+		expect_equal(fs_append(model.fix.fs, f->ino, buffer, length, &done), 0);
 	memcpy(f->bytes + f->size, buffer, length);
 	f->size += length;
 }
@@ -104,7 +111,8 @@ static void step_truncate(struct model_file *f)
 {
 	uint64_t size = pick(3) ? pick_pos(f->size + 1) : pick_pos(FILE_MAX);
 
-	files_truncate(&model.fix, f->ino, size);
+	if (!model.replays)
+		files_truncate(&model.fix, f->ino, size);
 	if (size < f->size)
 		memset(f->bytes + size, 0, f->size - size);
 	f->size = size;
@@ -116,7 +124,8 @@ static void step_fallocate(struct model_file *f)
 	int mode = modes[pick(ARRAY_SIZE(modes))];
 	uint64_t pos = pick_pos(FILE_MAX - 1), length = 1 + pick_length(FILE_MAX - pos - 1);
 
-	expect_equal(fs_fallocate(model.fix.fs, f->ino, mode, pos, length), 0);
+	if (!model.replays)
+		expect_equal(fs_fallocate(model.fix.fs, f->ino, mode, pos, length), 0);
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		memset(f->bytes + pos, 0, length);
 	if (!(mode & KEEP))
@@ -128,18 +137,19 @@ static void step_copy(struct model_file *from, struct model_file *to)
 	uint64_t from_pos = pick_pos(from->size + 1), to_pos = pick_pos(FILE_MAX);
 	uint64_t length = pick_length(FILE_MAX - to_pos), done, whole;
 	uint64_t gap = from_pos > to_pos ? from_pos - to_pos : to_pos - from_pos;
-	int error;
+	bool overlaps;
 
 	if (from_pos == 0 && pick(2))
 		length = FILE_MAX - to_pos;
 	whole = from_pos < from->size ? min_u64(length, from->size - from_pos) : 0;
-	error = fs_copy_range(model.fix.fs, from->ino, from_pos, to->ino, to_pos, length, &done);
-	if (from == to && gap < whole) {
-		expect_equal(error, -EINVAL);
-		return;
+	overlaps = from == to && gap < whole;
+	if (!model.replays) {
+		expect_equal(fs_copy_range(model.fix.fs, from->ino, from_pos, to->ino, to_pos, length, &done),
+			     overlaps ? -EINVAL : 0);
+		expect_equal(done, overlaps ? 0 : whole);
 	}
-	expect_equal(error, 0);
-	expect_equal(done, whole);
+	if (overlaps)
+		return;
 	memmove(to->bytes + to_pos, from->bytes + from_pos, whole);
 	if (whole)
 		to->size = max_u64(to->size, to_pos + whole);
@@ -149,7 +159,8 @@ static void step_clone(struct model_file *from, struct model_file *to)
 {
 	if (from == to)
 		return;
-	expect_equal(fs_clone(model.fix.fs, from->ino, to->ino), 0);
+	if (!model.replays)
+		expect_equal(fs_clone(model.fix.fs, from->ino, to->ino), 0);
 	memcpy(to->bytes, from->bytes, FILE_MAX);
 	to->size = from->size;
 }
@@ -159,8 +170,10 @@ static void step_replace(struct model_file *f)
 	char name[16];
 
 	snprintf(name, sizeof(name), "file%u", (unsigned)(f - model.files));
-	expect_equal(fs_unlink(model.fix.fs, FS_ROOT_INO, name), 0);
-	expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &f->ino), 0);
+	if (!model.replays) {
+		expect_equal(fs_unlink(model.fix.fs, FS_ROOT_INO, name), 0);
+		expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &f->ino), 0);
+	}
 	memset(f->bytes, 0, FILE_MAX);
 	f->size = 0;
 }
@@ -180,11 +193,9 @@ static void step_crash(void)
 	fsfix_destroy(&copy);
 }
 
-static void step(void)
+/* What changes files. false: not one of these. */
+static bool step_change(uint64_t what, struct model_file *f)
 {
-	struct model_file *f = &model.files[pick(FILES)];
-	uint64_t what = pick(1000);
-
 	if (what < 350)
 		step_write(f);
 	else if (what < 450)
@@ -197,7 +208,19 @@ static void step(void)
 		step_copy(&model.files[pick(FILES)], f);
 	else if (what < 840)
 		step_clone(&model.files[pick(FILES)], f);
-	else if (what < 850)
+	else
+		return false;
+	return true;
+}
+
+static void step(void)
+{
+	struct model_file *f = &model.files[pick(FILES)];
+	uint64_t what = pick(1000);
+
+	if (step_change(what, f))
+		return;
+	if (what < 850)
 		step_replace(f);
 	else if (what < 997)
 		expect_file(&model.fix, f, pick_pos(FILE_MAX), pick_length(FILE_MAX));
@@ -205,6 +228,16 @@ static void step(void)
 		step_crash();
 	else
 		expect_equal(fsfix_remount(&model.fix), 0);
+}
+
+static void make_files(void)
+{
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "file%u", i);
+		expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &model.files[i].ino), 0);
+	}
 }
 
 START_TEST(files_are_what_was_written_to_them)
@@ -217,12 +250,7 @@ START_TEST(files_are_what_was_written_to_them)
 	/* Half of the runs without the background thread: a copy of the image is of one moment only then. */
 	model.fix.options.tools = pick(2);
 	expect_equal(fsfix_mount(&model.fix), 0);
-	for (unsigned i = 0; i < FILES; i++) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "file%u", i);
-		expect_equal(fsfix_mkfile(&model.fix, FS_ROOT_INO, name, &model.files[i].ino), 0);
-	}
+	make_files();
 	for (model.step = 0; model.step < steps; model.step++) {
 		step();
 		if (model.step % 1000 == 999) {
@@ -238,6 +266,113 @@ START_TEST(files_are_what_was_written_to_them)
 }
 END_TEST
 
+/* --- a process that is killed ----------------------------------------------------------------------------------------------- */
+
+#define KILLS 12
+
+static void step_kill(void)
+{
+	struct model_file *f = &model.files[pick(FILES)];
+
+	step_change(pick(840), f);
+	model.step++;
+}
+
+/* Each byte is what it was before the step under way or what it is after it; sizes likewise, or between. */
+static void expect_between(const struct model_file *before, const struct model_file *after)
+{
+	static uint8_t buffer[FILE_MAX];
+	uint64_t size = files_size(&model.fix, before->ino);
+	size_t done;
+
+	expect(size >= min_u64(before->size, after->size) && size <= max_u64(before->size, after->size));
+	expect_equal(fs_read(model.fix.fs, before->ino, 0, buffer, FILE_MAX, &done), 0);
+	expect_equal(done, size);
+	for (size_t i = 0; i < done; i++)
+		if (buffer[i] != before->bytes[i] && buffer[i] != after->bytes[i])
+			ck_abort_msg("step %llu: inode %llu byte %zu is %02x, neither %02x nor %02x",
+				     (unsigned long long)model.step, (unsigned long long)before->ino, i, buffer[i],
+				     before->bytes[i], after->bytes[i]);
+}
+
+/* The child goes on from the model as it is; the parent then follows it in memory. */
+static void run_and_kill(volatile uint64_t *acknowledged, uint64_t until, useconds_t more)
+{
+	pid_t child;
+
+	*acknowledged = 0;
+	fflush(NULL);
+	child = fork();
+	if (!child) {
+		if (fsfix_mount(&model.fix))
+			_exit(1);
+		for (;; ++*acknowledged)
+			step_kill();
+	}
+	while (*acknowledged < until && waitpid(child, NULL, WNOHANG) == 0)
+		usleep(100);
+	usleep(more);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	expect(*acknowledged >= until);
+}
+
+static void follow(uint64_t acknowledged)
+{
+	static struct model_file before[FILES];
+	struct random random;
+
+	model.replays = true;
+	for (uint64_t i = 0; i < acknowledged; i++)
+		step_kill();
+	random = model.random;
+	memcpy(before, model.files, sizeof(before));
+	step_kill(); /* the one under way */
+	model.replays = false;
+	expect_equal(fsfix_mount(&model.fix), 0);
+	for (unsigned i = 0; i < FILES; i++)
+		expect_between(&before[i], &model.files[i]);
+	files_check(&model.fix);
+	model.random = random;
+}
+
+/* Whatever was under way is settled by overwriting: the model and the files agree again. */
+static void settle(void)
+{
+	size_t done;
+
+	for (unsigned i = 0; i < FILES; i++) {
+		struct model_file *f = &model.files[i];
+
+		files_truncate(&model.fix, f->ino, 0);
+		expect_equal(fs_write(model.fix.fs, f->ino, 0, f->bytes, f->size, &done), 0);
+		if (i)
+			expect_equal(fs_clone(model.fix.fs, model.files[i - 1].ino, f->ino), 0);
+		if (i) {
+			memcpy(f->bytes, f[-1].bytes, FILE_MAX);
+			f->size = f[-1].size;
+		}
+	}
+}
+
+START_TEST(a_kill_loses_nothing_that_was_acknowledged)
+{
+	volatile uint64_t *acknowledged = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct random delays = random_start("file_kill");
+
+	model.random = delays;
+	expect_equal(fsfix_create_mounted(&model.fix, 32u << 20), 0);
+	make_files();
+	for (unsigned round = 0; round < KILLS; round++) {
+		settle();
+		expect_equal(fsfix_unmount(&model.fix), 0);
+		run_and_kill(acknowledged, random_below(&delays, 400), (useconds_t)random_below(&delays, 2000));
+		follow(*acknowledged);
+	}
+	fsfix_destroy(&model.fix);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("file_model");
@@ -245,6 +380,7 @@ int main(void)
 
 	tcase_set_timeout(tests, 600);
 	tcase_add_test(tests, files_are_what_was_written_to_them);
+	tcase_add_test(tests, a_kill_loses_nothing_that_was_acknowledged);
 	suite_add_tcase(suite, tests);
 	return files_run(suite);
 }
