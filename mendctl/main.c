@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "mendctl/subcommand.h"
+#include "util/log.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -79,6 +80,8 @@ int main(int argc, char **argv)
 	struct options options;
 	struct why why;
 
+	/* What lower layers have to tell about an image that we only look at is in the answer, or in our one line. */
+	log_set_level(LOG_LEVEL_ERROR);
 	if (options_parse(argc, argv, &options, &why))
 		return usage_error(why.text);
 	command = options.command ? subcommand_find(options.command) : NULL;

@@ -216,6 +216,18 @@ static bool seen_before(const struct mount_entry *entries, const struct mount_en
 	return entries != mount;
 }
 
+static int list_mount(const struct mount_entry *mount, struct output *output, struct why *why)
+{
+	struct target target = {.client = NULL};
+	struct why reason;
+	int error = target_connect(mount, why, &target);
+
+	if (error)
+		return error;
+	error = ask_and_end(&target, "list", output, &reason);
+	return error ? why_set(why, error, "%s: %s", mount->mountpoint, reason.text) : 0;
+}
+
 static int list_mounts(struct output *output, struct why *why)
 {
 	struct mount_entry *entries;
@@ -224,14 +236,11 @@ static int list_mounts(struct output *output, struct why *why)
 	if (error)
 		return error;
 	for (const struct mount_entry *mount = entries; !error && mount; mount = mount->next) {
-		struct target target = {.client = NULL};
 		struct why reason;
 
 		if (seen_before(entries, mount)) /* bind mounts */
 			continue;
-		error = target_connect(mount, &reason, &target);
-		if (!error)
-			error = ask_and_end(&target, "list", output, &reason);
+		error = list_mount(mount, output, &reason);
 		if (!error)
 			continue;
 		fprintf(stderr, "mendctl: %s\n", reason.text);

@@ -28,32 +28,51 @@ static void make_absolute(const char *path, char out[PATH_MAX])
 		out[0] = '\0';
 }
 
-static int dead_mount(const char *name, const struct mount_entry *entries, struct why *why)
+static const struct mount_entry *mount_by_name(const char *name, const struct mount_entry *entries)
 {
 	char path[PATH_MAX];
-	const struct mount_entry *mount;
 
 	make_absolute(name, path);
-	mount = mounts_by_path(entries, path);
+	return mounts_by_path(entries, path);
+}
+
+static int dead_mount(const char *name, const struct mount_entry *entries, struct why *why)
+{
+	const struct mount_entry *mount = mount_by_name(name, entries);
+
 	return why_set(why, -ENOTCONN, "%s is a dead mount point (its daemon is gone); clear it with: fusermount3 -u %s",
 		       mount ? mount->mountpoint : name, mount ? mount->mountpoint : name);
 }
 
-int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out, struct why *why)
+static int find_mount(const char *path, const struct mount_entry *entries, const struct mount_entry **out, struct why *why)
 {
 	struct statx stx;
+	int error;
+
+	*out = NULL;
+	if (!statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &stx)) {
+		*out = mounts_by_id(entries, stx.stx_mnt_id);
+		return 0;
+	}
+	error = -errno;
+	if (error == -ENOTCONN || error == -ECONNABORTED)
+		return dead_mount(path, entries, why);
+	/* A user's own mount lets nobody else in, root included; its daemon may still answer. */
+	if (error == -EACCES)
+		*out = mount_by_name(path, entries);
+	if (*out)
+		return 0;
+	return why_set(why, error, "%s: %s; name a mount point, a path inside one, or a device or image", path,
+		       strerror(-error));
+}
+
+int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out, struct why *why)
+{
 	int error = mounts_read(entries, why);
 
 	if (error)
 		return error;
-	*out = NULL;
-	if (!statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &stx))
-		*out = mounts_by_id(*entries, stx.stx_mnt_id);
-	else if (errno == ENOTCONN || errno == ECONNABORTED)
-		error = dead_mount(path, *entries, why);
-	else
-		error = why_set(why, -errno, "%s: %s; name a mount point, a path inside one, or a device or image", path,
-				strerror(errno));
+	error = find_mount(path, *entries, out, why);
 	if (!error)
 		return 0;
 	mounts_free(*entries);
@@ -95,24 +114,16 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* 1: connected. 0: ask again. */
-static int try_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
-{
-	struct why reason;
-	int error = client_open_inode(st, geteuid(), &reason, client);
-
-	if (!error)
-		return 1;
-	return error == -ENOENT ? 0 : why_set(why, error, "%s: %s", name, reason.text);
-}
-
 static int still_held(const char *name, const struct claim_holder *holder, struct why *why)
 {
 	return why_set(why, -EBUSY, "%s is held by process %d, which %s; try again", name, (int)holder->pid,
 		       holder->state == CLAIM_SILENT ? "does not answer" : "does not finish with it");
 }
 
-/* 0: nobody holds it. 1: connected. -EBUSY where it became neither in time. */
+/*
+ * 0: nobody holds it. 1: connected. -EBUSY where it became neither in time. The owner of an image is believed to hold it: it is his to spoil
+ * anyway.
+ */
 static int wait_for_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
 {
 	const struct timespec step = {.tv_nsec = FINISHING_STEP_MS * 1000000};
@@ -120,16 +131,18 @@ static int wait_for_holder(const char *name, const struct stat *st, struct why *
 	bool said = false;
 
 	for (;;) {
+		struct why reason;
 		struct claim_holder holder;
+		int error = client_open_inode(st, st->st_uid, &reason, client);
 		int64_t waited = now_ms() - begin;
-		int result;
 
+		if (!error)
+			return 1;
 		claim_query(st, &holder);
-		if (holder.state == CLAIM_NONE)
+		if (error == -ENOENT && holder.state == CLAIM_NONE)
 			return 0;
-		result = holder.state == CLAIM_SERVING ? try_holder(name, st, why, client) : 0;
-		if (result)
-			return result;
+		if (error != -ENOENT && holder.state == CLAIM_SERVING)
+			return why_set(why, error, "%s: %s", name, reason.text);
 		if (waited > (holder.state == CLAIM_FINISHING ? FINISHING_MS : SILENT_MS))
 			return still_held(name, &holder, why);
 		if (waited > SAY_MS && !said)
