@@ -132,17 +132,11 @@ static bool state_is(const struct state *state)
 
 static char base[160];
 
-static void run_workload(void)
+static void run_transactions(unsigned count)
 {
 	unsigned until;
 
-	memset(states, 0, sizeof(states));
-	op_count = state_now = state_synced = 0;
-	fix_create_open(&fix, 2);
-	snprintf(base, sizeof(base), "%s.base", fix.path);
-	fix_copy_file(fix.path, base);
-	recording = true;
-	for (unsigned i = 0; i < 60; i++) {
+	while (count--) {
 		run_transaction();
 		until = state_now;
 		if (rand() % 12 == 0)
@@ -153,8 +147,29 @@ static void run_workload(void)
 			continue;
 		state_synced = until;
 	}
-	recording = false;
-	fix_close(&fix);
+}
+
+static void start_recording(void)
+{
+	snprintf(base, sizeof(base), "%s.base", fix.path);
+	fix_copy_file(fix.path, base);
+	recording = true;
+}
+
+static void run_workload(void)
+{
+	start_recording();
+	run_transactions(60);
+}
+
+/* What is recorded begins with the replay after a kill. */
+static void run_replay(void)
+{
+	run_transactions(25);
+	fix_crash(&fix);
+	start_recording();
+	ck_assert_int_eq(fix_open(&fix), 0);
+	run_transactions(3);
 }
 
 static void forget_workload(void)
@@ -221,11 +236,16 @@ static bool image_recovers(unsigned crash)
 }
 
 /* How many of the crashes do not recover? */
-static unsigned crash_everywhere(unsigned samples, keep_fn *keep)
+static unsigned crash_everywhere(void (*workload)(void), unsigned samples, keep_fn *keep)
 {
 	unsigned failed = 0, crash;
 
-	run_workload();
+	memset(states, 0, sizeof(states));
+	op_count = state_now = state_synced = 0;
+	fix_create_open(&fix, 2);
+	workload();
+	recording = false;
+	fix_close(&fix);
 	printf("%u stores and barriers, %u transactions, %u crashes\n", op_count, state_now, samples);
 	for (unsigned i = 0; i < samples; i++) {
 		crash = 1 + (unsigned)rand() % op_count;
@@ -290,35 +310,62 @@ static void teardown(void)
 START_TEST(power_lost_at_any_store_leaves_a_state_between_transactions)
 {
 	start(false, 0);
-	ck_assert_uint_eq(crash_everywhere(150, keep_all), 0);
+	ck_assert_uint_eq(crash_everywhere(run_workload, 150, keep_all), 0);
 }
 END_TEST
 
 START_TEST(twin_without_any_barrier_fails)
 {
 	start(false, 1);
-	ck_assert_uint_gt(crash_everywhere(60, keep_none), 0);
+	ck_assert_uint_gt(crash_everywhere(run_workload, 60, keep_none), 0);
 }
 END_TEST
 
 START_TEST(twin_without_the_barriers_of_write_back_fails)
 {
 	start(false, 2);
-	ck_assert_uint_gt(crash_everywhere(120, keep_log), 0);
+	ck_assert_uint_gt(crash_everywhere(run_workload, 120, keep_log), 0);
 }
 END_TEST
 
 START_TEST(a_host_that_crashes_at_any_store_leaves_at_least_what_was_synced)
 {
 	start(true, 3);
-	ck_assert_uint_eq(crash_everywhere(150, keep_all), 0);
+	ck_assert_uint_eq(crash_everywhere(run_workload, 150, keep_all), 0);
+}
+END_TEST
+
+START_TEST(power_lost_during_replay_is_replayed_again)
+{
+	start(false, 5);
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_uint_eq(crash_everywhere(run_replay, 40, keep_all), 0);
+}
+END_TEST
+
+START_TEST(a_host_that_crashes_during_replay_is_replayed_again)
+{
+	start(true, 6);
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_uint_eq(crash_everywhere(run_replay, 40, keep_all), 0);
+}
+END_TEST
+
+START_TEST(twin_of_replay_without_the_barriers_of_write_back_fails)
+{
+	unsigned failed = 0;
+
+	start(false, 7);
+	for (unsigned i = 0; i < 8 && !failed; i++)
+		failed = crash_everywhere(run_replay, 40, keep_log);
+	ck_assert_uint_gt(failed, 0);
 }
 END_TEST
 
 START_TEST(twin_of_the_host_without_any_sync_fails)
 {
 	start(true, 4);
-	ck_assert_uint_gt(crash_everywhere(60, keep_none), 0);
+	ck_assert_uint_gt(crash_everywhere(run_workload, 60, keep_none), 0);
 }
 END_TEST
 
@@ -333,6 +380,9 @@ int main(void)
 	tcase_add_test(tests, twin_without_any_barrier_fails);
 	tcase_add_test(tests, twin_without_the_barriers_of_write_back_fails);
 	tcase_add_test(tests, a_host_that_crashes_at_any_store_leaves_at_least_what_was_synced);
+	tcase_add_test(tests, power_lost_during_replay_is_replayed_again);
+	tcase_add_test(tests, a_host_that_crashes_during_replay_is_replayed_again);
+	tcase_add_test(tests, twin_of_replay_without_the_barriers_of_write_back_fails);
 	tcase_add_test(tests, twin_of_the_host_without_any_sync_fails);
 	suite_add_tcase(suite, tests);
 	return fix_run(suite);
