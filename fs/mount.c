@@ -16,8 +16,30 @@
 
 struct mount_known {
 	pthread_mutex_t lock;
-	struct iset ranges; /* tag: enum failure_source */
+	struct iset ranges;	/* tag: enum failure_source */
+	struct poison_log *log; /* once it is open */
 };
+
+/*
+ * What recovery could not write home must be known to the next mount before the journal's tail moves: the copy is behind from then on. A log
+ * that cannot take it is no reason to give up: the pipeline hears of it all the same.
+ */
+static void mount_log_fault(struct mount_known *known, const struct media_fault *fault)
+{
+	devoff_t start = round_down_u64(fault->offset, SECTOR_BYTES);
+	struct poison_entry entry = {
+		.offset = start,
+		.length_bytes = round_up_u64(fault->offset + fault->length, SECTOR_BYTES) - start,
+		.time_ns = time_now_ns(),
+		.state = fault->kind == MEDIA_FAULT_SUSPECT ? BADBLOCK_SUSPECT : BADBLOCK_BAD,
+		.source = FAILURE_SIGBUS,
+	};
+
+	if (fault->kind != MEDIA_FAULT_POISON && fault->kind != MEDIA_FAULT_SUSPECT)
+		return;
+	if (known->log && !poison_log_is_appending())
+		poison_log_append(known->log, &entry);
+}
 
 /*
  * Faults met before the failure pipeline exists, and what sources knew already: reported to it as soon as it does, so that they are
@@ -32,6 +54,7 @@ static void mount_fault(void *arg, const struct media_fault *fault)
 	pthread_mutex_lock(&known->lock);
 	iset_add(&known->ranges, fault->offset, fault->offset + fault->length, FAILURE_SIGBUS);
 	pthread_mutex_unlock(&known->lock);
+	mount_log_fault(known, fault);
 }
 
 static int mount_know(struct fs *fs, struct mount_known *known, devoff_t offset, uint64_t length, unsigned source)
@@ -134,7 +157,7 @@ static int mount_read_super(struct fs *fs, struct mount_known *known, struct why
 	return mount_settle_poison(fs, known, why);
 }
 
-static int mount_open_journal(struct fs *fs, struct why *why)
+static int mount_open_journal(struct fs *fs, struct mount_known *known, struct why *why)
 {
 	struct journal_options options = {.readonly = fs->options.readonly, .cache_bytes = fs->options.cache_bytes};
 	const struct journal_recovery *recovery;
@@ -143,6 +166,7 @@ static int mount_open_journal(struct fs *fs, struct why *why)
 	if (error)
 		return why_set(why, error, "%s: the poison log cannot be read: %s", media_path(fs->media),
 			       strerror(-error));
+	known->log = fs->poison_log;
 	error = journal_open(fs->media, &fs->super, &options, why, &fs->journal);
 	if (error)
 		return error;
@@ -304,7 +328,7 @@ int fs_mount(const char *path, const struct fs_options *options, struct why *why
 	if (!error)
 		error = mount_read_super(fs, &known, why);
 	if (!error)
-		error = mount_open_journal(fs, why);
+		error = mount_open_journal(fs, &known, why);
 	if (!error)
 		error = mount_build(fs, &known, why);
 	if (!error)
