@@ -71,9 +71,7 @@ static int failure_file(void *holder, const struct notify_file_failure *failure,
 	return 0;
 }
 
-/* --- metadata
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* --- metadata --- */
 
 /* Can it be had, from either copy or the cache, and what is it? */
 static bool failure_name_block(struct fs *fs, maddr_t address, const char **name)
@@ -190,9 +188,7 @@ static int failure_super(void *holder, unsigned slot, struct event *event)
 	return 0;
 }
 
-/* --- the end
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void failure_store_flag(struct fs *fs, uint64_t flag)
 {

@@ -135,9 +135,7 @@ static inum_t lookup(inum_t dir, const char *name)
 	return attr.ino;
 }
 
-/* --- data
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- data --- */
 
 /* a, and under dir/link; clone b whole; c has two blocks of it at 64 KiB. */
 static void make_family(inum_t ino[3])
@@ -408,9 +406,7 @@ START_TEST(the_kernels_pages_of_every_sharer_are_dropped)
 }
 END_TEST
 
-/* --- metadata
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- metadata --- */
 
 struct node_find {
 	const char *tree;
