@@ -9,6 +9,8 @@ command_fn command_inject, command_uninject;				    /* command_poison.c */
 command_fn command_list, command_clone, command_stats, command_drop_caches, command_sync, command_check,
 	command_version; /* command_admin.c */
 
+/* A negative errno in words for the person who asked. */
+const char *command_reason(int error);
 int command_no_memory(struct why *why);
 /* element NULL: it could not be made. */
 int command_emit(struct command_sink *sink, struct json_object *element, struct why *why);

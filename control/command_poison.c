@@ -77,7 +77,7 @@ static int file_ranges(struct fs *fs, const struct command_args *args, command_r
 			       (unsigned long long)probe.next_pos);
 	if (!error)
 		error = walk_file(fs, attr.ino, args, &state);
-	return error ? why_set(why, error, "mapping the file: %s", strerror(-error)) : 0;
+	return error ? why_set(why, error, "mapping the file: %s", command_reason(error)) : 0;
 }
 
 int command_ranges(struct fs *fs, const struct command_args *args, command_range_fn *visit, void *arg, struct why *why)
@@ -112,7 +112,7 @@ static int inject_range(void *arg, devoff_t offset, uint64_t length_bytes)
 
 	if (error)
 		return why_set(state->why, error, "injecting at %llu+%llu: %s", (unsigned long long)offset,
-			       (unsigned long long)length_bytes, strerror(-error));
+			       (unsigned long long)length_bytes, command_reason(error));
 	return command_emit(state->sink, render_range(offset, length_bytes), state->why);
 }
 
@@ -156,7 +156,7 @@ static int uninject_range(void *arg, devoff_t offset, uint64_t length_bytes)
 
 	if (error)
 		return why_set(state->why, error, "taking back %llu+%llu: %s", (unsigned long long)offset,
-			       (unsigned long long)length_bytes, strerror(-error));
+			       (unsigned long long)length_bytes, command_reason(error));
 	return emit_removed(state, offset, offset + length_bytes);
 }
 
@@ -168,7 +168,7 @@ int command_uninject(const struct command_context *context, const struct command
 	int error = media_poison_list(fs_media(context->fs), &armed, &state.count_armed);
 
 	if (error)
-		return why_set(why, error, "listing what is injected: %s", strerror(-error));
+		return why_set(why, error, "listing what is injected: %s", command_reason(error));
 	state.armed = armed;
 	error = command_ranges(context->fs, args, uninject_range, &state, why);
 	free(armed);

@@ -31,47 +31,61 @@ struct owners_state {
 	struct emit_state emit;
 	struct fs *fs;
 	int kind;
-	inum_t ino; /* whose paths are held; 0: none */
-	uint32_t generation;
-	char **paths;
-	size_t count_paths;
+	inum_t ino; /* whose names are held; 0: none */
+	struct render_names names;
 };
 
-/* Ranges of one file often follow each other: its paths are found once. */
-static int owners_paths(struct owners_state *state, inum_t ino)
+/* -ENOENT: the inode has gone. What cannot be read of its names is said in them: the rest of the answer is worth as much. */
+static int names_find(struct fs *fs, inum_t ino, struct render_names *out)
+{
+	int error = fs_paths(fs, ino, &out->generation, &out->paths, &out->count);
+
+	out->error = NULL;
+	if (error == -EUCLEAN || error == -EIO || error == -ELOOP) {
+		*out = (struct render_names){.error = command_reason(error)};
+		return 0;
+	}
+	return error;
+}
+
+static void names_fini(struct render_names *names)
+{
+	if (!names->error)
+		fs_paths_free(names->paths, names->count);
+	*names = (struct render_names){0};
+}
+
+/* Ranges of one file often follow each other: its names are found once. */
+static int owners_names(struct owners_state *state, inum_t ino)
 {
 	int error;
 
 	if (state->ino == ino)
 		return 0;
-	fs_paths_free(state->paths, state->count_paths);
-	state->paths = NULL;
-	state->count_paths = 0;
+	names_fini(&state->names);
 	state->ino = 0;
-	error = fs_paths(state->fs, ino, &state->generation, &state->paths, &state->count_paths);
+	error = names_find(state->fs, ino, &state->names);
 	if (!error)
 		state->ino = ino;
 	return error;
 }
 
-static int emit_owner(void *arg, const struct fs_owner *found)
+static int emit_owner(void *arg, const struct fs_owner *owner)
 {
 	struct owners_state *state = arg;
-	struct fs_owner owner = *found;
 	int error;
 
-	if (state->kind >= 0 && (int)owner.kind != state->kind)
+	if (state->kind >= 0 && (int)owner->kind != state->kind)
 		return 0;
-	if (owner.kind != FS_OWNER_DATA)
-		return command_emit(state->emit.sink, render_owner(&owner, NULL, 0), state->emit.why);
-	error = owners_paths(state, owner.ino);
+	if (owner->kind != FS_OWNER_DATA)
+		return command_emit(state->emit.sink, render_owner(owner, NULL), state->emit.why);
+	error = owners_names(state, owner->ino);
 	if (error == -ENOENT) /* deleted since the map was read: no owner any more */
 		return 0;
 	if (error)
-		return why_set(state->emit.why, error, "paths of inode %llu: %s", (unsigned long long)owner.ino,
-			       strerror(-error));
-	owner.generation = state->generation;
-	return command_emit(state->emit.sink, render_owner(&owner, state->paths, state->count_paths), state->emit.why);
+		return why_set(state->emit.why, error, "paths of inode %llu: %s", (unsigned long long)owner->ino,
+			       command_reason(error));
+	return command_emit(state->emit.sink, render_owner(owner, &state->names), state->emit.why);
 }
 
 int command_owners(const struct command_context *context, const struct command_args *args,
@@ -87,7 +101,7 @@ int command_owners(const struct command_context *context, const struct command_a
 	error = args->all ? 0 : command_device_range(context->fs, args, why);
 	if (!error)
 		error = fs_owners(context->fs, offset, length, emit_owner, &state);
-	fs_paths_free(state.paths, state.count_paths);
+	names_fini(&state.names);
 	return error;
 }
 
@@ -131,19 +145,17 @@ static int damaged_flush(struct damaged_state *state)
 /* Leaves no file where the inode has gone since. */
 static int damaged_begin(struct damaged_state *state, inum_t ino)
 {
-	uint32_t generation;
-	char **paths;
-	size_t count;
-	int error = fs_paths(state->fs, ino, &generation, &paths, &count);
+	struct render_names names = {0};
+	int error = names_find(state->fs, ino, &names);
 
 	state->ino = ino;
 	if (error == -ENOENT)
 		return 0;
 	if (error)
 		return why_set(state->emit.why, error, "paths of inode %llu: %s", (unsigned long long)ino,
-			       strerror(-error));
-	state->file = render_damaged(ino, generation, paths, count);
-	fs_paths_free(paths, count);
+			       command_reason(error));
+	state->file = render_damaged(ino, &names);
+	names_fini(&names);
 	return state->file ? 0 : command_no_memory(state->emit.why);
 }
 

@@ -49,8 +49,15 @@ int command_run(const struct command *command, const struct command_context *con
 		return why_set(why, -EOPNOTSUPP, "%s works on a mounted filesystem only: mount it first", command->name);
 	error = command->run(context, args, sink, why);
 	if (error < 0 && !why->text[0])
-		why_set(why, error, "%s: %s", command->name, strerror(-error));
+		why_set(why, error, "%s: %s", command->name, command_reason(error));
 	return error;
+}
+
+const char *command_reason(int error)
+{
+	if (error == -EUCLEAN)
+		return "metadata is damaged: see mendctl check";
+	return error == -EIO ? "poison, and no other copy: see mendctl badblocks" : strerror(-error);
 }
 
 int command_no_memory(struct why *why)
@@ -76,7 +83,7 @@ int command_resolve(struct fs *fs, const struct command_args *args, inum_t *out,
 	error = fs_resolve(fs, args->path, out);
 	if (error)
 		return why_set(why, error, "%s: %s in this filesystem (paths begin with / at its root)", args->path,
-			       strerror(-error));
+			       command_reason(error));
 	return 0;
 }
 
@@ -89,7 +96,7 @@ int command_regular_file(struct fs *fs, const struct command_args *args, struct 
 		return error;
 	error = fs_getattr(fs, ino, attr);
 	if (error)
-		return why_set(why, error, "inode %llu: %s", (unsigned long long)ino, strerror(-error));
+		return why_set(why, error, "inode %llu: %s", (unsigned long long)ino, command_reason(error));
 	if ((attr->record.mode & S_IFMT) != S_IFREG)
 		return why_set(why, -EINVAL, "inode %llu is not a regular file: it has no extents",
 			       (unsigned long long)ino);

@@ -103,7 +103,15 @@ static bool kind_has_copies(enum fs_owner_kind kind)
 	return kind == FS_OWNER_METADATA || kind == FS_OWNER_JOURNAL || kind == FS_OWNER_SUPERBLOCK;
 }
 
-struct json_object *render_owner(const struct fs_owner *owner, char *const *paths, size_t count_paths)
+static int add_names(struct json_object *object, const struct render_names *names)
+{
+	if (names->error)
+		return json_add_paths(object, NULL, 0) | json_add_text(object, "paths_error", names->error);
+	return json_add_u64(object, "generation", names->generation) |
+	       json_add_paths(object, names->paths, names->count);
+}
+
+struct json_object *render_owner(const struct fs_owner *owner, const struct render_names *names)
 {
 	struct json_object *object = json_object_new_object();
 	int error = 0;
@@ -115,9 +123,8 @@ struct json_object *render_owner(const struct fs_owner *owner, char *const *path
 	error |= json_add_u64(object, "len", owner->length_bytes);
 	if (owner->kind == FS_OWNER_DATA) {
 		error |= json_add_u64(object, "inumber", owner->ino);
-		error |= json_add_u64(object, "generation", owner->generation);
 		error |= json_add_u64(object, "pos", owner->pos);
-		error |= json_add_paths(object, paths, count_paths);
+		error |= add_names(object, names);
 	}
 	if (kind_has_copies(owner->kind))
 		error |= add_copy(object, owner);
@@ -155,7 +162,7 @@ struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes)
 					  json_add_u64(object, "len", length_bytes));
 }
 
-struct json_object *render_damaged(inum_t ino, uint32_t generation, char *const *paths, size_t count_paths)
+struct json_object *render_damaged(inum_t ino, const struct render_names *names)
 {
 	struct json_object *object = json_object_new_object();
 	int error = 0;
@@ -163,8 +170,7 @@ struct json_object *render_damaged(inum_t ino, uint32_t generation, char *const 
 	if (!object)
 		return NULL;
 	error |= json_add_u64(object, "inumber", ino);
-	error |= json_add_u64(object, "generation", generation);
-	error |= json_add_paths(object, paths, count_paths);
+	error |= add_names(object, names);
 	error |= json_add(object, "ranges", json_object_new_array());
 	error |= json_add(object, "cause_ids", json_object_new_array());
 	return render_end(object, error);

@@ -15,12 +15,20 @@ struct render_place {
 struct json_object *render_filesystem(const struct super *super, const struct fs_summary *summary,
 				      const struct render_place *place);
 struct json_object *render_extent(const struct fs_map_extent *extent);
-/* paths: of a data owner. */
-struct json_object *render_owner(const struct fs_owner *owner, char *const *paths, size_t count_paths);
+/* How an inode is called. */
+struct render_names {
+	uint32_t generation;
+	char **paths;
+	size_t count;
+	const char *error; /* why paths and generation could not be found; NULL: they could */
+};
+
+/* names: of a data owner, else NULL. */
+struct json_object *render_owner(const struct fs_owner *owner, const struct render_names *names);
 struct json_object *render_badblock(const struct badblock_record *record);
 struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes);
 /* An element of `damaged`, range by range: render_damage_add() each (0, or nonzero: out of memory), then render_damage_end(). */
-struct json_object *render_damaged(inum_t ino, uint32_t generation, char *const *paths, size_t count_paths);
+struct json_object *render_damaged(inum_t ino, const struct render_names *names);
 int render_damage_add(struct json_object *damaged, const struct fs_damage *damage);
 int render_damage_end(struct json_object *damaged);
 

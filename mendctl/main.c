@@ -81,7 +81,7 @@ int main(int argc, char **argv)
 	struct why why;
 
 	/* What lower layers have to tell about an image that we only look at is in the answer, or in our one line. */
-	log_set_level(LOG_LEVEL_ERROR);
+	log_set_level(LOG_LEVEL_SILENT);
 	if (options_parse(argc, argv, &options, &why))
 		return usage_error(why.text);
 	command = options.command ? subcommand_find(options.command) : NULL;

@@ -190,20 +190,25 @@ END_TEST
 START_TEST(keys_of_an_owner_depend_on_its_kind)
 {
 	char *paths[] = {"/f"};
-	struct fs_owner data = {.kind = FS_OWNER_DATA, .device_offset = 4096, .length_bytes = 512, .ino = 5, .generation = 1, .copy = -1};
+	struct render_names names = {.generation = 1, .paths = paths, .count = 1}, unknown = {.error = "damaged"};
+	struct fs_owner data = {.kind = FS_OWNER_DATA, .device_offset = 4096, .length_bytes = 512, .ino = 5, .copy = -1};
 	struct fs_owner meta = {.kind = FS_OWNER_METADATA, .device_offset = 8192, .length_bytes = 4096, .copy = 1, .has_peer = true,
 				.peer_offset = 0, .tree = "rmap", .live = true};
 	struct fs_owner nobody = {.kind = FS_OWNER_FREE, .device_offset = 0, .length_bytes = 4096, .copy = -1};
-	struct json_object *object = render_owner(&data, paths, 1);
+	struct json_object *object = render_owner(&data, &names);
 
 	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
-						  "\"generation\":1,\"pos\":0,\"paths\":[\"/f\"]}");
+						  "\"pos\":0,\"generation\":1,\"paths\":[\"/f\"]}");
 	json_object_put(object);
-	object = render_owner(&meta, NULL, 0);
+	object = render_owner(&data, &unknown);
+	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
+						  "\"pos\":0,\"paths\":[],\"paths_error\":\"damaged\"}");
+	json_object_put(object);
+	object = render_owner(&meta, NULL);
 	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"metadata\",\"device_offset\":8192,\"len\":4096,\"copy\":\"replica\","
 						  "\"peer_offset\":0,\"tree\":\"rmap\",\"live\":true}");
 	json_object_put(object);
-	object = render_owner(&nobody, NULL, 0);
+	object = render_owner(&nobody, NULL);
 	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"free\",\"device_offset\":0,\"len\":4096}");
 	json_object_put(object);
 }
@@ -211,7 +216,8 @@ END_TEST
 
 START_TEST(causes_of_a_damaged_file_are_listed_once_and_sorted)
 {
-	struct json_object *object = render_damaged(5, 1, NULL, 0);
+	struct render_names names = {.generation = 1};
+	struct json_object *object = render_damaged(5, &names);
 	static const uint64_t causes[] = {9, 2, 9, 9, 4, 2};
 
 	for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
