@@ -1,6 +1,7 @@
 /*
- * Device range -> owners, as a gap-free cover. The reverse map is streamed in key order in batches, each under the shared metadata
- * lock; between batches visitors run without it. Free space is the exact complement of the reverse map, so it is what lies between.
+ * Device range -> owners, as a gap-free cover. The reverse map is streamed in key order in batches,
+ * each under the shared metadata lock; between batches visitors run without it. Free space is the
+ * exact complement of the reverse map, so it is what lies between.
  */
 #include "fs/data.h"
 
@@ -13,8 +14,8 @@
 
 struct owners_query {
 	struct fs *fs;
-	devoff_t start, end; /* bytes asked for */
-	blkno_t covered;     /* blocks before it have been told */
+	devoff_t start, end;   /* bytes asked for */
+	blkno_t covered;       /* blocks before it have been told */
 	struct btree_key next; /* where the next batch begins */
 	bool finished;
 	struct fs_owner *batch;
@@ -28,18 +29,15 @@ struct owners_query {
 const char *fs_owner_kind_name(enum fs_owner_kind kind)
 {
 	static const char *const names[] = {
-		[FS_OWNER_DATA] = "data",
-		[FS_OWNER_METADATA] = "metadata",
-		[FS_OWNER_JOURNAL] = "journal",
-		[FS_OWNER_SUPERBLOCK] = "superblock",
-		[FS_OWNER_FREE] = "free",
-		[FS_OWNER_QUARANTINE] = "quarantine",
+	    [FS_OWNER_DATA] = "data",       [FS_OWNER_METADATA] = "metadata",
+	    [FS_OWNER_JOURNAL] = "journal", [FS_OWNER_SUPERBLOCK] = "superblock",
+	    [FS_OWNER_FREE] = "free",       [FS_OWNER_QUARANTINE] = "quarantine",
 	};
 
 	return (size_t)kind < ARRAY_SIZE(names) ? names[kind] : "unknown";
 }
 
-/* --- emitting --------------------------------------------------------------------------------------------------------------- */
+/* --- emitting ------------------------------------------------------------------------------- */
 
 /* Clipped to what was asked for, in bytes. */
 static int owners_emit(struct owners_query *q, struct fs_owner owner)
@@ -69,10 +67,10 @@ static int owners_emit(struct owners_query *q, struct fs_owner owner)
 static struct fs_owner owner_of_record(const struct rmap_record *record, enum fs_owner_kind kind)
 {
 	return (struct fs_owner){
-		.kind = kind,
-		.device_offset = record->start << BLOCK_SHIFT,
-		.length_bytes = record->count << BLOCK_SHIFT,
-		.copy = -1,
+	    .kind = kind,
+	    .device_offset = record->start << BLOCK_SHIFT,
+	    .length_bytes = record->count << BLOCK_SHIFT,
+	    .copy = -1,
 	};
 }
 
@@ -123,7 +121,7 @@ static int emit_superblock(struct owners_query *q, const struct rmap_record *rec
 	return owners_emit(q, owner);
 }
 
-/* --- metadata, block by block ----------------------------------------------------------------------------------------------- */
+/* --- metadata, block by block --------------------------------------------------------------- */
 
 static const char *tree_of_block(struct owners_query *q, maddr_t address)
 {
@@ -151,17 +149,20 @@ struct meta_range {
 };
 
 /* How many blocks from index on are alike: one live block, or all the unused ones. */
-static uint64_t meta_run(struct owners_query *q, const struct meta_range *m, uint64_t index, uint64_t count, bool *live)
+static uint64_t meta_run(struct owners_query *q, const struct meta_range *m, uint64_t index,
+			 uint64_t count, bool *live)
 {
 	uint64_t run = 1;
 
 	*live = chunk_block_is_live(q->fs->journal, m->address + index);
-	while (!*live && index + run < count && !chunk_block_is_live(q->fs->journal, m->address + index + run))
+	while (!*live && index + run < count &&
+	       !chunk_block_is_live(q->fs->journal, m->address + index + run))
 		run++;
 	return run;
 }
 
-static int emit_metadata(struct owners_query *q, const struct rmap_record *record, const struct meta_range *m)
+static int emit_metadata(struct owners_query *q, const struct rmap_record *record,
+			 const struct meta_range *m)
 {
 	uint64_t index = 0, run;
 	bool live;
@@ -177,7 +178,8 @@ static int emit_metadata(struct owners_query *q, const struct rmap_record *recor
 		owner.has_peer = m->peer != 0;
 		owner.peer_offset = m->peer ? m->peer + (index << BLOCK_SHIFT) : 0;
 		owner.live = live;
-		if (live && owner.device_offset < q->end && owner.device_offset + owner.length_bytes > q->start)
+		if (live && owner.device_offset < q->end &&
+		    owner.device_offset + owner.length_bytes > q->start)
 			owner.tree = tree_of_block(q, m->address + index);
 		error = owners_emit(q, owner);
 		index += run;
@@ -189,8 +191,8 @@ static int emit_fixed(struct owners_query *q, const struct rmap_record *record)
 {
 	const struct area *a = &q->fs->super.areas[AREA_FIXED];
 	struct meta_range m = {
-		.address = record->offset & UINT32_MAX,
-		.copy = (unsigned)(record->offset >> 32) & 1,
+	    .address = record->offset & UINT32_MAX,
+	    .copy = (unsigned)(record->offset >> 32) & 1,
 	};
 
 	if (a->copy[!m.copy])
@@ -198,16 +200,34 @@ static int emit_fixed(struct owners_query *q, const struct rmap_record *record)
 	return emit_metadata(q, record, &m);
 }
 
-static int emit_chunk(struct owners_query *q, const struct rmap_record *record)
+static int emit_chunk_copy(struct owners_query *q, const struct rmap_record *record)
 {
 	uint64_t which = record->offset / CHUNK_SLOTS;
 	unsigned index = (unsigned)(record->offset % CHUNK_SLOTS);
-	struct meta_range m = {.address = maddr_of_chunk(which / 2, index), .copy = (unsigned)(which % 2)};
+	struct meta_range m = {.address = maddr_of_chunk(which / 2, index),
+			       .copy = (unsigned)(which % 2)};
 	struct chunk_entry entry;
 
 	if (!chunk_entry(q->fs->journal, which / 2, &entry) && entry.copy[!m.copy])
 		m.peer = entry.copy[!m.copy] + ((devoff_t)index << BLOCK_SHIFT);
 	return emit_metadata(q, record, &m);
+}
+
+/* Copies of the largest size that lie next to each other are one record, as their offsets continue
+ * too. */
+static int emit_chunk(struct owners_query *q, const struct rmap_record *record)
+{
+	struct rmap_record piece = *record;
+	uint64_t left = record->count;
+	int error = 0;
+
+	for (; left && !error; left -= piece.count) {
+		piece.count = min_u64(left, CHUNK_SLOTS - piece.offset % CHUNK_SLOTS);
+		error = emit_chunk_copy(q, &piece);
+		piece.start += piece.count;
+		piece.offset += piece.count;
+	}
+	return error;
 }
 
 static int emit_record(struct owners_query *q, const struct rmap_record *record)
@@ -220,7 +240,8 @@ static int emit_record(struct owners_query *q, const struct rmap_record *record)
 	case OWNER_SUPERBLOCK:
 		return emit_superblock(q, record);
 	case OWNER_JOURNAL:
-		return emit_area(q, record, AREA_JOURNAL, owner_of_record(record, FS_OWNER_JOURNAL));
+		return emit_area(q, record, AREA_JOURNAL,
+				 owner_of_record(record, FS_OWNER_JOURNAL));
 	case OWNER_POISON_LOG:
 		owner = owner_of_record(record, FS_OWNER_METADATA);
 		owner.tree = "poison_log";
@@ -246,21 +267,35 @@ static int emit_free_until(struct owners_query *q, blkno_t to)
 	return owners_emit(q, owner_of_record(&gap, FS_OWNER_FREE));
 }
 
-static int emit_next(struct owners_query *q, const struct rmap_record *record)
+/* A length that lies must not be walked. */
+static void record_clip(const struct owners_query *q, struct rmap_record *record)
 {
-	int error = emit_free_until(q, record->start);
+	blkno_t end = q->fs->super.size_bytes / BLOCK_BYTES;
 
-	if (!error)
-		error = emit_record(q, record);
-	q->covered = max_u64(q->covered, record->start + record->count);
+	record->start = min_u64(record->start, end);
+	record->count = min_u64(record->count, end - record->start);
+}
+
+static int emit_next(struct owners_query *q, const struct rmap_record *next)
+{
+	struct rmap_record record = *next;
+	int error;
+
+	record_clip(q, &record);
+	error = emit_free_until(q, record.start);
+	if (!error && record.count)
+		error = emit_record(q, &record);
+	q->covered = max_u64(q->covered, record.start + record.count);
 	return error;
 }
 
-/* --- streaming the reverse map ---------------------------------------------------------------------------------------------- */
+/* --- streaming the reverse map -------------------------------------------------------------- */
 
-static int record_unpack(const struct btree_key *key, const void *value, size_t length, struct rmap_record *out)
+static int record_unpack(const struct btree_key *key, const void *value, size_t length,
+			 struct rmap_record *out)
 {
-	struct rmap_record record = {.start = key->word[0], .owner = key->word[1], .offset = key->word[2]};
+	struct rmap_record record = {
+	    .start = key->word[0], .owner = key->word[1], .offset = key->word[2]};
 	int error = format_rmap_unpack(&record.count, &record.flags, value, length);
 
 	if (!error)
@@ -268,7 +303,8 @@ static int record_unpack(const struct btree_key *key, const void *value, size_t 
 	return error;
 }
 
-static int owners_collect_head(void *arg, const struct btree_key *key, const void *value, size_t length)
+static int owners_collect_head(void *arg, const struct btree_key *key, const void *value,
+			       size_t length)
 {
 	struct owners_query *q = arg;
 	size_t capacity = q->capacity_heads ? q->capacity_heads * 2 : 16;
@@ -303,7 +339,8 @@ static int head_compare(const void *a, const void *b)
 	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-/* All owners of the first block, whose records may begin before it: told in order of inode and position. */
+/* All owners of the first block, whose records may begin before it: told in order of inode and
+ * position. */
 static int owners_heads(struct owners_query *q)
 {
 	blkno_t first = q->start >> BLOCK_SHIFT;
@@ -316,7 +353,8 @@ static int owners_heads(struct owners_query *q)
 		qsort(q->heads, q->count_heads, sizeof(*q->heads), head_compare);
 	q->covered = first;
 	for (i = 0; i < q->count_heads && !error; i++) {
-		q->covered = first; /* they all cover the first block: none leaves a gap before itself */
+		q->covered =
+		    first; /* they all cover the first block: none leaves a gap before itself */
 		error = emit_record(q, &q->heads[i]);
 	}
 	for (i = 0; i < q->count_heads; i++)
