@@ -1,4 +1,7 @@
-/* The list of damaged files: the reverse map asked for every bad or lost range, and the `damaged` tree. */
+/*
+ * The list of damaged files: the reverse map asked for every bad or lost range, and the `damaged`
+ * tree.
+ */
 #include "fs/data.h"
 
 #include <errno.h>
@@ -46,16 +49,19 @@ static int array_reserve(void **array, size_t count, size_t *capacity, size_t si
 
 static int bad_add(struct damage_query *q, devoff_t offset, uint64_t length, uint64_t cause_id)
 {
-	int error = array_reserve((void **)&q->bad, q->count_bad, &q->capacity_bad, sizeof(*q->bad));
+	int error =
+	    array_reserve((void **)&q->bad, q->count_bad, &q->capacity_bad, sizeof(*q->bad));
 
 	if (!error)
 		q->bad[q->count_bad++] = (struct bad_range){offset, length, cause_id};
 	return error;
 }
 
-static int hit_add(struct damage_query *q, inum_t ino, uint64_t pos, uint64_t end, uint64_t cause_id)
+static int hit_add(struct damage_query *q, inum_t ino, uint64_t pos, uint64_t end,
+		   uint64_t cause_id)
 {
-	int error = array_reserve((void **)&q->hits, q->count_hits, &q->capacity_hits, sizeof(*q->hits));
+	int error =
+	    array_reserve((void **)&q->hits, q->count_hits, &q->capacity_hits, sizeof(*q->hits));
 
 	if (!error)
 		q->hits[q->count_hits++] = (struct hit){ino, pos, end, cause_id};
@@ -80,18 +86,20 @@ static int damaged_owner(void *arg, const struct rmap_record *record)
 
 	if (!owner_is_inode(record->owner) || (record->flags & EXTENT_UNWRITTEN))
 		return 0;
-	return hit_add(q, record->owner, record->offset << BLOCK_SHIFT, (record->offset + record->count) << BLOCK_SHIFT,
-		       q->cause_id);
+	return hit_add(q, record->owner, record->offset << BLOCK_SHIFT,
+		       (record->offset + record->count) << BLOCK_SHIFT, q->cause_id);
 }
 
-static int damaged_lost_map(void *arg, const struct btree_key *key, const void *value, size_t length)
+static int damaged_lost_map(void *arg, const struct btree_key *key, const void *value,
+			    size_t length)
 {
 	struct damaged_record record;
 	int error = format_damaged_unpack(&record, value, length);
 
 	if (error)
 		return error;
-	return hit_add(arg, key->word[0], key->word[1], key->word[1] + record.length_bytes, record.cause_id);
+	return hit_add(arg, key->word[0], key->word[1], key->word[1] + record.length_bytes,
+		       record.cause_id);
 }
 
 /* The ledger's walks take the metadata lock by themselves. */
@@ -113,7 +121,8 @@ static int damaged_collect_owners(struct damage_query *q)
 	for (i = 0; i < q->count_bad && !error; i++) {
 		start = q->bad[i].offset >> BLOCK_SHIFT;
 		q->cause_id = q->bad[i].cause_id;
-		error = rmap_query(&q->fs->rmap, start, file_block_up(q->bad[i].offset + q->bad[i].length_bytes) - start,
+		error = rmap_query(&q->fs->rmap, start,
+				   file_block_up(q->bad[i].offset + q->bad[i].length_bytes) - start,
 				   damaged_owner, q);
 	}
 	return error ? error : btree_walk(&q->fs->damaged, &from, &to, damaged_lost_map, q);
@@ -144,7 +153,8 @@ static int damaged_causes(struct damage_query *q, size_t first, size_t last)
 
 	q->count_causes = 0;
 	for (i = first; i < last; i++) {
-		int error = array_reserve((void **)&q->causes, q->count_causes, &q->capacity_causes, sizeof(*q->causes));
+		int error = array_reserve((void **)&q->causes, q->count_causes, &q->capacity_causes,
+					  sizeof(*q->causes));
 
 		if (error)
 			return error;
@@ -177,7 +187,8 @@ static uint64_t damaged_size(struct damage_query *q, inum_t ino)
 }
 
 /* hits[first, last) are one contiguous range that ends at `end`. */
-static int damaged_answer(struct damage_query *q, size_t first, size_t last, uint64_t end, fs_damage_fn *visit, void *arg)
+static int damaged_answer(struct damage_query *q, size_t first, size_t last, uint64_t end,
+			  fs_damage_fn *visit, void *arg)
 {
 	struct fs_damage damage = {.ino = q->hits[first].ino, .pos = q->hits[first].pos};
 	int error;

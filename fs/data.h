@@ -1,4 +1,7 @@
-/* What the files of the data side share: extent.c, file.c, write.c, truncate.c, fallocate.c, reflink.c, intent.c. Internal to fs/. */
+/*
+ * What the files of the data side share: extent.c, file.c, write.c, truncate.c, fallocate.c,
+ * reflink.c, intent.c. Internal to fs/.
+ */
 #ifndef FS_DATA_H
 #define FS_DATA_H
 
@@ -23,45 +26,64 @@ bool file_may_share(struct inode *inode);
 void record_touch(struct inode_record *record); /* mtime, ctime, change */
 
 /*
- * The extents that overlap [file_block, end), clipped to it, at most `max`. *covered: up to where the answer is complete. Under the
- * metadata lock.
+ * The extents that overlap [file_block, end), clipped to it, at most `max`. *covered: up to where
+ * the answer is complete. Under the metadata lock.
  */
-int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out, unsigned max,
-		   unsigned *count, uint64_t *covered);
+int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out,
+		   unsigned max, unsigned *count, uint64_t *covered);
 /* The same, taking the metadata lock shared by itself. */
-int extent_collect_unlocked(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out,
-			    unsigned max, unsigned *count, uint64_t *covered);
+int extent_collect_unlocked(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end,
+			    struct extent *out, unsigned max, unsigned *count, uint64_t *covered);
 /* Unwritten -> written for [file_block, +count), which lies within one record. */
-int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block, uint64_t count);
+int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+		       uint64_t count);
 /* extent_unmap() for callers without a struct inode. */
-int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, uint64_t file_block, uint64_t end,
-		     uint64_t *next, uint64_t *unmapped);
+int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, uint64_t file_block,
+		     uint64_t end, uint64_t *next, uint64_t *unmapped);
 /* Is the alike run at the start of this mapping shared with anybody? *run: its length in blocks. */
-int extent_shared_run(struct fs *fs, inum_t ino, const struct extent *extent, bool may_share, bool *shared,
-		      uint64_t *run);
-/* The first block of [start, +count) with a known bad sector: its index, or count when there is none. */
+int extent_shared_run(struct fs *fs, inum_t ino, const struct extent *extent, bool may_share,
+		      bool *shared, uint64_t *run);
+/*
+ * The first block of [start, +count) with a known bad sector: its index, or count when there is
+ * none.
+ */
 uint64_t extent_good_blocks(struct fs *fs, blkno_t start, uint64_t count);
 
 /* The data lock is held, shared at least. Errors as fs_read(). */
 int file_read_locked(struct inode *inode, uint64_t pos, void *buffer, size_t size, size_t *done);
 /* The data lock is held exclusively. Errors as fs_write(); a NULL buffer means zeros. */
-int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, size_t size, size_t *done);
+int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, size_t size,
+		      size_t *done);
 /*
- * Write in place as long as everything is mapped, written, unshared, good and within the size; the data lock is held, shared at least.
- * *done short (without an error) where that ends.
+ * Write in place as long as everything is mapped, written, unshared, good and within the size; the
+ * data lock is held, shared at least. *done short (without an error) where that ends.
  */
-int file_write_in_place(struct inode *inode, uint64_t pos, const void *buffer, size_t size, size_t *done);
-/* Zero [pos, pos + length) where something is written there; the size stays. Data lock held exclusively. For edges of blocks. */
+int file_write_in_place(struct inode *inode, uint64_t pos, const void *buffer, size_t size,
+			size_t *done);
+/*
+ * Zero [pos, pos + length) where something is written there; the size stays. Data lock held
+ * exclusively. For edges of blocks.
+ */
 int file_zero_edge(struct inode *inode, uint64_t pos, uint64_t length);
-/* Whoever raises the size calls this first: the bytes of the last block past the old end become zeros, durably. */
+/*
+ * Whoever raises the size calls this first: the bytes of the last block past the old end become
+ * zeros, durably.
+ */
 int file_zero_tail(struct inode *inode);
 /* Zero the tail, then set the size in a transaction. Data lock held exclusively. */
 int file_raise_size(struct inode *inode, uint64_t size);
-/* Unmap [file_block, end) in a chain of transactions under an intent (op with its arguments); the first link may set the size. */
-int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end, const uint64_t *size);
+/*
+ * Unmap [file_block, end) in a chain of transactions under an intent (op with its arguments); the
+ * first link may set the size.
+ */
+int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end,
+		     const uint64_t *size);
 /* Go on with one that has begun: the intent `id` as stored. */
 int file_unmap_resume(struct inode *inode, uint64_t id, const struct intent_record *intent);
-/* After an error a chain that has begun cannot be left half done while others go on: stop all changes, mount finishes it. */
+/*
+ * After an error a chain that has begun cannot be left half done while others go on: stop all
+ * changes, mount finishes it.
+ */
 int chain_failed(struct fs *fs, inum_t ino, const char *what, int error);
 
 /* Lock the data of two files exclusively, ascending; they may be the same. */

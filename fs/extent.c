@@ -5,9 +5,15 @@
 
 #include "util/log.h"
 
-/* Blocks that one step of an unmap may join at worst: splits of the extents, rmap, free and ledger trees, and the root block. */
+/*
+ * Blocks that one step of an unmap may join at worst: splits of the extents, rmap, free and ledger
+ * trees, and the root block.
+ */
 #define UNMAP_STEP_BLOCKS 40
-/* Where the ledger knows something bad, frees go by small pieces: each bad range in them costs records. */
+/*
+ * Where the ledger knows something bad, frees go by small pieces: each bad range in them costs
+ * records.
+ */
 #define UNMAP_BAD_BLOCKS 64
 
 static struct btree_key extent_key(inum_t ino, uint64_t file_block)
@@ -33,9 +39,10 @@ static int extent_take(struct fs *fs, const struct btree_key *key, const void *v
 	e.file_block = key->word[1];
 	if (!e.count_blocks || e.block >= blocks || e.count_blocks > blocks - e.block ||
 	    e.file_block >= FILE_BLOCKS_END || e.count_blocks > FILE_BLOCKS_END - e.file_block) {
-		log_error("extent of inode %llu at block %llu: device block %llu, %llu blocks: outside",
-			  (unsigned long long)key->word[0], (unsigned long long)e.file_block,
-			  (unsigned long long)e.block, (unsigned long long)e.count_blocks);
+		log_error(
+		    "extent of inode %llu at block %llu: device block %llu, %llu blocks: outside",
+		    (unsigned long long)key->word[0], (unsigned long long)e.file_block,
+		    (unsigned long long)e.block, (unsigned long long)e.count_blocks);
 		return -EUCLEAN;
 	}
 	*out = e;
@@ -53,7 +60,10 @@ static void extent_clip(struct extent *e, uint64_t file_block, uint64_t end)
 		e->count_blocks = end - e->file_block;
 }
 
-/* The record with the highest key <= file_block of this inode, whether it reaches file_block or not. */
+/*
+ * The record with the highest key <= file_block of this inode, whether it reaches file_block or
+ * not.
+ */
 static int extent_at_or_before(struct fs *fs, inum_t ino, uint64_t file_block, struct extent *out)
 {
 	struct btree_key key = extent_key(ino, file_block);
@@ -104,7 +114,8 @@ struct extent_collector {
 	uint64_t covered;
 };
 
-static int extent_collect_one(void *arg, const struct btree_key *key, const void *value, size_t length)
+static int extent_collect_one(void *arg, const struct btree_key *key, const void *value,
+			      size_t length)
 {
 	struct extent_collector *c = arg;
 	struct extent e;
@@ -121,8 +132,8 @@ static int extent_collect_one(void *arg, const struct btree_key *key, const void
 	return 0;
 }
 
-int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out, unsigned max,
-		   unsigned *count, uint64_t *covered)
+int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out,
+		   unsigned max, unsigned *count, uint64_t *covered)
 {
 	struct extent_collector c = {.fs = fs, .end = end, .out = out, .max = max, .covered = end};
 	struct btree_key from, to = extent_key(ino, end - 1);
@@ -134,7 +145,9 @@ int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end,
 		extent_clip(&out[0], file_block, end);
 		c.count = 1;
 		from = extent_key(ino, extent_end(&out[0]));
-		error = extent_end(&out[0]) < end ? btree_walk(&fs->extents, &from, &to, extent_collect_one, &c) : 0;
+		error = extent_end(&out[0]) < end
+			    ? btree_walk(&fs->extents, &from, &to, extent_collect_one, &c)
+			    : 0;
 		if (error < 0)
 			return error;
 	}
@@ -143,8 +156,8 @@ int extent_collect(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end,
 	return 0;
 }
 
-int extent_collect_unlocked(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end, struct extent *out,
-			    unsigned max, unsigned *count, uint64_t *covered)
+int extent_collect_unlocked(struct fs *fs, inum_t ino, uint64_t file_block, uint64_t end,
+			    struct extent *out, unsigned max, unsigned *count, uint64_t *covered)
 {
 	int error;
 
@@ -162,10 +175,12 @@ static bool extent_joins(const struct extent *left, const struct extent *right)
 
 static bool extents_overlap(const struct extent *a, const struct extent *b)
 {
-	return a->count_blocks && b->count_blocks && a->file_block < extent_end(b) && b->file_block < extent_end(a);
+	return a->count_blocks && b->count_blocks && a->file_block < extent_end(b) &&
+	       b->file_block < extent_end(a);
 }
 
-static int extent_put_record(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *e, bool update)
+static int extent_put_record(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *e,
+			     bool update)
 {
 	struct btree_key key = extent_key(ino, e->file_block);
 	struct format_extent packed;
@@ -227,8 +242,11 @@ static int extent_store(struct fs *fs, struct tx *tx, inum_t ino, const struct e
 
 static struct rmap_record extent_rmap(inum_t ino, const struct extent *e)
 {
-	return (struct rmap_record){
-		.start = e->block, .count = e->count_blocks, .owner = ino, .offset = e->file_block, .flags = e->flags};
+	return (struct rmap_record){.start = e->block,
+				    .count = e->count_blocks,
+				    .owner = ino,
+				    .offset = e->file_block,
+				    .flags = e->flags};
 }
 
 int extent_insert(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *extent)
@@ -261,7 +279,8 @@ static int extent_cut(struct fs *fs, struct tx *tx, inum_t ino, const struct ext
 	return error;
 }
 
-int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block, uint64_t count)
+int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+		       uint64_t count)
 {
 	struct rmap_record record;
 	struct extent piece;
@@ -281,15 +300,16 @@ int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_b
 	return error ? error : rmap_set_flags(&fs->rmap, tx, &record, piece.flags);
 }
 
-int extent_shared_run(struct fs *fs, inum_t ino, const struct extent *extent, bool may_share, bool *shared,
-		      uint64_t *run)
+int extent_shared_run(struct fs *fs, inum_t ino, const struct extent *extent, bool may_share,
+		      bool *shared, uint64_t *run)
 {
 	if (!may_share) {
 		*shared = false;
 		*run = extent->count_blocks;
 		return 0;
 	}
-	return rmap_shared_run(&fs->rmap, extent->block, extent->count_blocks, ino, extent->file_block, shared, run);
+	return rmap_shared_run(&fs->rmap, extent->block, extent->count_blocks, ino,
+			       extent->file_block, shared, run);
 }
 
 uint64_t extent_good_blocks(struct fs *fs, blkno_t start, uint64_t count)
@@ -297,14 +317,15 @@ uint64_t extent_good_blocks(struct fs *fs, blkno_t start, uint64_t count)
 	devoff_t bad;
 	uint64_t bad_length;
 
-	if (!media_bad_any(fs->media) ||
-	    !media_bad_find(fs->media, block_device_offset(start), count << BLOCK_SHIFT, &bad, &bad_length))
+	if (!media_bad_any(fs->media) || !media_bad_find(fs->media, block_device_offset(start),
+							 count << BLOCK_SHIFT, &bad, &bad_length))
 		return count;
 	return (bad >> BLOCK_SHIFT) - start;
 }
 
 /* Unmap the alike run at the start of `piece`; *run blocks of it. */
-static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, struct extent *piece)
+static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_share,
+			    struct extent *piece)
 {
 	struct rmap_record record;
 	bool shared;
@@ -323,8 +344,8 @@ static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_s
 	return error == -ENOENT ? -EUCLEAN : error;
 }
 
-int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, uint64_t file_block, uint64_t end,
-		     uint64_t *next, uint64_t *unmapped)
+int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, uint64_t file_block,
+		     uint64_t end, uint64_t *next, uint64_t *unmapped)
 {
 	uint64_t total = 0;
 	struct extent piece;
@@ -353,8 +374,8 @@ int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, u
 	return 0;
 }
 
-int extent_unmap(struct fs *fs, struct tx *tx, struct inode *inode, uint64_t file_block, uint64_t end,
-		 uint64_t *next, uint64_t *unmapped)
+int extent_unmap(struct fs *fs, struct tx *tx, struct inode *inode, uint64_t file_block,
+		 uint64_t end, uint64_t *next, uint64_t *unmapped)
 {
 	bool may_share = inode->record.flags & INODE_MAY_SHARE;
 

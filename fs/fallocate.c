@@ -11,7 +11,7 @@ struct fallocate {
 	uint64_t pos, end; /* bytes */
 };
 
-/* --- allocate --------------------------------------------------------------------------------------------------------------- */
+/* --- allocate ------------------------------------------------------------------------------- */
 
 /* The first hole in [*file_block, end): where and how long; -ENOENT when there is none. */
 static int hole_next(struct fs *fs, inum_t ino, uint64_t *file_block, uint64_t end, uint64_t *count)
@@ -41,8 +41,8 @@ static int allocate_check(struct fallocate *f, uint64_t file_block, uint64_t end
 	int error;
 
 	while (file_block < end) {
-		error = extent_collect_unlocked(f->fs, f->inode->ino, file_block, end, extents, COLLECT_BATCH, &count,
-						&covered);
+		error = extent_collect_unlocked(f->fs, f->inode->ino, file_block, end, extents,
+						COLLECT_BATCH, &count, &covered);
 		if (error)
 			return error;
 		for (i = 0; i < count; i++)
@@ -55,12 +55,14 @@ static int allocate_check(struct fallocate *f, uint64_t file_block, uint64_t end
 	return need > free_blocks ? -ENOSPC : 0;
 }
 
-static int allocate_hole(struct fallocate *f, struct tx *tx, uint64_t file_block, uint64_t want, uint64_t *got)
+static int allocate_hole(struct fallocate *f, struct tx *tx, uint64_t file_block, uint64_t want,
+			 uint64_t *got)
 {
 	struct alloc_request request = {.want_blocks = want, .least_blocks = 1, .align_blocks = 1};
 	struct extent e = {.file_block = file_block, .flags = EXTENT_UNWRITTEN}, before;
 	struct inode_record record = f->inode->record;
-	int error = file_block ? extent_lookup(f->fs, f->inode->ino, file_block - 1, &before) : -ENOENT;
+	int error =
+	    file_block ? extent_lookup(f->fs, f->inode->ino, file_block - 1, &before) : -ENOENT;
 
 	if (error && error != -ENOENT)
 		return error;
@@ -113,7 +115,7 @@ static int allocate_range(struct fallocate *f)
 	return error == -ENOENT ? 0 : error;
 }
 
-/* --- punch ------------------------------------------------------------------------------------------------------------------ */
+/* --- punch ---------------------------------------------------------------------------------- */
 
 /* The parts of blocks at both ends, where data of this file are next to the range. */
 static int punch_edges(struct fallocate *f, uint64_t size)
@@ -161,7 +163,8 @@ static int fallocate_locked(struct fallocate *f, int mode)
 
 static bool mode_is_known(int mode)
 {
-	return mode == 0 || mode == FALLOC_FL_KEEP_SIZE || mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) ||
+	return mode == 0 || mode == FALLOC_FL_KEEP_SIZE ||
+	       mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) ||
 	       mode == FALLOC_FL_ZERO_RANGE || mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
 }
 

@@ -79,7 +79,10 @@ struct read_cursor {
 	uint8_t *to; /* the byte at pos goes here */
 };
 
-/* Ranges of a file whose map was lost: the first byte of the file in [pos, end) that is one, or end. */
+/*
+ * Ranges of a file whose map was lost: the first byte of the file in [pos, end) that is one, or
+ * end.
+ */
 static int damage_first(struct fs *fs, inum_t ino, uint64_t pos, uint64_t end, uint64_t *first)
 {
 	struct btree_key key = {{ino, pos, 0}};
@@ -104,7 +107,8 @@ static int damage_first(struct fs *fs, inum_t ino, uint64_t pos, uint64_t end, u
 }
 
 /* The extents from pos on, and how far (bytes) the file's map is whole. */
-static int read_map(const struct read_cursor *c, struct extent *extents, unsigned *count, uint64_t *covered)
+static int read_map(const struct read_cursor *c, struct extent *extents, unsigned *count,
+		    uint64_t *covered)
 {
 	struct fs *fs = c->inode->fs;
 	uint64_t whole = c->end, block;
@@ -117,11 +121,12 @@ static int read_map(const struct read_cursor *c, struct extent *extents, unsigne
 	if (damaged_root)
 		error = damage_first(fs, c->inode->ino, c->pos, c->end, &whole);
 	if (!error)
-		error = extent_collect(fs, c->inode->ino, c->pos >> BLOCK_SHIFT, file_block_up(c->end), extents, MAP_BATCH,
-				       count, &block);
+		error = extent_collect(fs, c->inode->ino, c->pos >> BLOCK_SHIFT,
+				       file_block_up(c->end), extents, MAP_BATCH, count, &block);
 	journal_read_end(fs->journal);
 	if (!error)
-		*covered = min_u64(round_down_u64(whole, whole == c->end ? 1 : BLOCK_BYTES), block << BLOCK_SHIFT);
+		*covered = min_u64(round_down_u64(whole, whole == c->end ? 1 : BLOCK_BYTES),
+				   block << BLOCK_SHIFT);
 	return error;
 }
 
@@ -263,7 +268,8 @@ static int seek_batch(struct inode *inode, struct seek *s, uint64_t end)
 	struct extent extents[MAP_BATCH];
 	uint64_t covered;
 	unsigned count, i;
-	int error = extent_collect_unlocked(inode->fs, inode->ino, s->block, end, extents, MAP_BATCH, &count, &covered);
+	int error = extent_collect_unlocked(inode->fs, inode->ino, s->block, end, extents,
+					    MAP_BATCH, &count, &covered);
 
 	if (error)
 		return error;

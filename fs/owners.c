@@ -213,8 +213,10 @@ static int emit_chunk_copy(struct owners_query *q, const struct rmap_record *rec
 	return emit_metadata(q, record, &m);
 }
 
-/* Copies of the largest size that lie next to each other are one record, as their offsets continue
- * too. */
+/*
+ * Copies of the largest size that lie next to each other are one record, as their offsets continue
+ * too.
+ */
 static int emit_chunk(struct owners_query *q, const struct rmap_record *record)
 {
 	struct rmap_record piece = *record;
@@ -339,8 +341,10 @@ static int head_compare(const void *a, const void *b)
 	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-/* All owners of the first block, whose records may begin before it: told in order of inode and
- * position. */
+/*
+ * All owners of the first block, whose records may begin before it: told in order of inode and
+ * position.
+ */
 static int owners_heads(struct owners_query *q)
 {
 	blkno_t first = q->start >> BLOCK_SHIFT;

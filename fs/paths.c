@@ -12,7 +12,8 @@
 
 /* A path that grows towards its front. */
 struct path {
-	char *text; /* used bytes are the last `length` ones of `capacity`, the terminator included */
+	char *
+	    text; /* used bytes are the last `length` ones of `capacity`, the terminator included */
 	size_t capacity, length;
 };
 
@@ -30,7 +31,8 @@ static int path_grow(struct path *path)
 
 	if (!text)
 		return -ENOMEM;
-	memcpy(text + 2 * path->capacity - path->length, path->text + path->capacity - path->length, path->length);
+	memcpy(text + 2 * path->capacity - path->length, path->text + path->capacity - path->length,
+	       path->length);
 	free(path->text);
 	path->text = text;
 	path->capacity *= 2;
@@ -66,7 +68,10 @@ static int path_prepend_entry(struct fs *fs, struct path *path, inum_t dir, uint
 	return path_prepend(path, dirent.name, dirent.name_length);
 }
 
-/* Prepend the names above, up to the root. -ENOENT: a directory on the way has no name (removed, still open). Under the metadata lock. */
+/*
+ * Prepend the names above, up to the root. -ENOENT: a directory on the way has no name (removed,
+ * still open). Under the metadata lock.
+ */
 static int path_prepend_parents(struct fs *fs, struct path *path, inum_t dir)
 {
 	struct btree_record record;
@@ -132,7 +137,8 @@ static int path_list_add(struct path_list *list, char *path)
 	return 0;
 }
 
-static int path_list_add_entry(struct fs *fs, struct path_list *list, const struct btree_key *parent)
+static int path_list_add_entry(struct fs *fs, struct path_list *list,
+			       const struct btree_key *parent)
 {
 	char *path;
 	int error = path_build(fs, parent->word[1], parent->word[2], &path);
@@ -142,8 +148,10 @@ static int path_list_add_entry(struct fs *fs, struct path_list *list, const stru
 	return path_list_add(list, path);
 }
 
-/* Some links of the inode from *key on; *key is left at the next one. -ENOENT: there was none left. */
-static int path_list_add_batch(struct fs *fs, struct path_list *list, inum_t ino, struct btree_key *key)
+/* Some links of the inode from *key on; *key is left at the next one. -ENOENT: there was none left.
+ */
+static int path_list_add_batch(struct fs *fs, struct path_list *list, inum_t ino,
+			       struct btree_key *key)
 {
 	struct btree_record record;
 	unsigned i;
@@ -208,7 +216,7 @@ int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_
 	return 0;
 }
 
-/* --- path -> inode ---------------------------------------------------------------------------------------------------------- */
+/* --- path -> inode -------------------------------------------------------------------------- */
 
 struct resolver {
 	struct fs *fs;

@@ -7,7 +7,7 @@
 
 #define MAP_BATCH 64
 
-/* --- map of a file ---------------------------------------------------------------------------------------------------------- */
+/* --- map of a file -------------------------------------------------------------------------- */
 
 struct map_query {
 	struct fs *fs;
@@ -21,16 +21,17 @@ struct map_query {
 
 static void map_add(struct map_query *q, const struct extent *e, bool shared)
 {
-	uint64_t start = e->file_block << BLOCK_SHIFT, end = start + (e->count_blocks << BLOCK_SHIFT);
+	uint64_t start = e->file_block << BLOCK_SHIFT,
+		 end = start + (e->count_blocks << BLOCK_SHIFT);
 	uint64_t from = max_u64(start, q->pos), to = min_u64(end, q->end);
 
 	if (from < to)
 		q->batch[q->count++] = (struct fs_map_extent){
-			.pos = from,
-			.length_bytes = to - from,
-			.device_offset = block_device_offset(e->block) + (from - start),
-			.shared = shared,
-			.written = !(e->flags & EXTENT_UNWRITTEN),
+		    .pos = from,
+		    .length_bytes = to - from,
+		    .device_offset = block_device_offset(e->block) + (from - start),
+		    .shared = shared,
+		    .written = !(e->flags & EXTENT_UNWRITTEN),
 		};
 	q->next = e->file_block + e->count_blocks;
 }
@@ -50,7 +51,8 @@ static int map_fill(struct map_query *q, uint64_t end)
 			return 0;
 		}
 		if (!error)
-			error = extent_shared_run(q->fs, q->ino, &e, q->may_share, &shared, &e.count_blocks);
+			error = extent_shared_run(q->fs, q->ino, &e, q->may_share, &shared,
+						  &e.count_blocks);
 		if (!error)
 			map_add(q, &e, shared);
 	}
@@ -89,7 +91,7 @@ int fs_map(struct fs *fs, inum_t ino, uint64_t pos, uint64_t length, fs_map_fn *
 	return error;
 }
 
-/* --- the ledger ------------------------------------------------------------------------------------------------------------- */
+/* --- the ledger ----------------------------------------------------------------------------- */
 
 struct badblock_list {
 	struct badblock_record *records;
@@ -148,7 +150,10 @@ static const char *summary_state(struct fs *fs, const struct fs_summary *s)
 	pthread_mutex_unlock(&fs->state_lock);
 	if (shutdown)
 		return "shutdown";
-	/* A tool that only looks opens everything read-only: that says nothing about the filesystem. */
+	/*
+	 * A tool that only looks opens everything read-only: that says nothing about the
+	 * filesystem.
+	 */
 	if (lost || (fs_is_readonly(fs) && !fs->options.tools))
 		return "readonly";
 	return s->badblock_bytes || s->damaged_files ? "degraded" : "ok";
@@ -177,7 +182,7 @@ int fs_summary(struct fs *fs, struct fs_summary *out)
 	return 0;
 }
 
-/* --- injection -------------------------------------------------------------------------------------------------------------- */
+/* --- injection ------------------------------------------------------------------------------ */
 
 int fs_inject(struct fs *fs, devoff_t offset, uint64_t length, bool latent)
 {

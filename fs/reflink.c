@@ -6,7 +6,8 @@
 
 #define COPY_MAX_BYTES (1ull << 30) /* per call: the kernel's reply length has 32 bits */
 #define BOUNCE_BYTES (256u << 10)
-#define SHARE_ROOM_BLOCKS 64 /* what one more step of sharing may join: an unmap step, an insert, the intent */
+#define SHARE_ROOM_BLOCKS \
+	64 /* what one more step of sharing may join: an unmap step, an insert, the intent */
 
 struct share {
 	struct inode *from, *to;
@@ -14,9 +15,10 @@ struct share {
 	uint64_t from_block, to_block, left; /* next blocks of both files, and how many */
 };
 
-/* --- one link ------------------------------------------------------------------------------------------------------------- */
+/* --- one link ------------------------------------------------------------------------------- */
 
-/* What the source has at from_block: a piece of data, or (mapped false) a hole or unwritten blocks. */
+/* What the source has at from_block: a piece of data, or (mapped false) a hole or unwritten blocks.
+ */
 static int share_source(struct share *s, struct extent *piece, bool *mapped)
 {
 	uint64_t end = s->from_block + s->left;
@@ -24,7 +26,8 @@ static int share_source(struct share *s, struct extent *piece, bool *mapped)
 
 	if (error && error != -ENOENT)
 		return error;
-	*mapped = !error && piece->file_block == s->from_block && !(piece->flags & EXTENT_UNWRITTEN);
+	*mapped =
+	    !error && piece->file_block == s->from_block && !(piece->flags & EXTENT_UNWRITTEN);
 	if (error || piece->file_block >= end)
 		piece->count_blocks = s->left;
 	else if (piece->file_block > s->from_block)
@@ -44,13 +47,15 @@ static int share_step(struct share *s, struct tx *tx, struct inode_record *to, b
 
 	if (error)
 		return error;
-	error = extent_unmap(s->fs, tx, s->to, s->to_block, s->to_block + piece.count_blocks, &next, &unmapped);
+	error = extent_unmap(s->fs, tx, s->to, s->to_block, s->to_block + piece.count_blocks, &next,
+			     &unmapped);
 	if (error)
 		return error;
 	*cleared = next == s->to_block + piece.count_blocks;
 	count = next - s->to_block;
 	if (mapped && count) {
-		struct extent e = {.file_block = s->to_block, .block = piece.block, .count_blocks = count};
+		struct extent e = {
+		    .file_block = s->to_block, .block = piece.block, .count_blocks = count};
 
 		error = extent_insert(s->fs, tx, s->to->ino, &e);
 		to->count_blocks += count;
@@ -80,7 +85,10 @@ static int share_mark(struct share *s, struct tx *tx)
 	return error;
 }
 
-/* As many pieces as one transaction takes. *to: the destination's record, for the caller to complete and store. */
+/*
+ * As many pieces as one transaction takes. *to: the destination's record, for the caller to
+ * complete and store.
+ */
 static int share_apply(struct share *s, struct tx *tx, struct inode_record *to)
 {
 	unsigned steps;
@@ -97,7 +105,7 @@ static int share_apply(struct share *s, struct tx *tx, struct inode_record *to)
 	return error;
 }
 
-/* --- copy_file_range ------------------------------------------------------------------------------------------------------ */
+/* --- copy_file_range ------------------------------------------------------------------------ */
 
 struct copy {
 	struct inode *from, *to;
@@ -129,14 +137,18 @@ static int copy_share_link(struct copy *c, struct share *s)
 	return tx_commit(tx, NULL);
 }
 
-/* How many of the bytes can be shared: whole blocks, and an unaligned tail at the end of the source that ends the destination too. */
+/*
+ * How many of the bytes can be shared: whole blocks, and an unaligned tail at the end of the source
+ * that ends the destination too.
+ */
 static uint64_t copy_sharable(const struct copy *c)
 {
 	uint64_t tail = c->length % BLOCK_BYTES;
 
 	if ((c->from_pos | c->to_pos) % BLOCK_BYTES)
 		return 0;
-	if (tail && (c->from_pos + c->length != file_size(c->from) || c->to_pos + c->length < file_size(c->to)))
+	if (tail && (c->from_pos + c->length != file_size(c->from) ||
+		     c->to_pos + c->length < file_size(c->to)))
 		return c->length - tail;
 	return c->length;
 }
@@ -144,12 +156,12 @@ static uint64_t copy_sharable(const struct copy *c)
 static int copy_share(struct copy *c)
 {
 	struct share s = {
-		.from = c->from,
-		.to = c->to,
-		.fs = c->from->fs,
-		.from_block = c->from_pos >> BLOCK_SHIFT,
-		.to_block = c->to_pos >> BLOCK_SHIFT,
-		.left = file_block_up(copy_sharable(c)),
+	    .from = c->from,
+	    .to = c->to,
+	    .fs = c->from->fs,
+	    .from_block = c->from_pos >> BLOCK_SHIFT,
+	    .to_block = c->to_pos >> BLOCK_SHIFT,
+	    .left = file_block_up(copy_sharable(c)),
 	};
 	int error = 0;
 
@@ -218,8 +230,8 @@ static int copy_locked(struct copy *c)
 	return c->done ? 0 : error;
 }
 
-int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length,
-		  uint64_t *done)
+int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos,
+		  uint64_t length, uint64_t *done)
 {
 	struct copy c = {.from_pos = from_pos, .to_pos = to_pos, .length = length};
 	int error;
@@ -243,11 +255,12 @@ put_from:
 	return error;
 }
 
-/* --- whole-file clones ------------------------------------------------------------------------------------------------------ */
+/* --- whole-file clones ---------------------------------------------------------------------- */
 
 struct clone {
 	struct share share;
-	struct intent_record intent; /* args: source, its block, destination, its block, blocks left, size after */
+	struct intent_record
+	    intent; /* args: source, its block, destination, its block, blocks left, size after */
 	uint64_t id;
 	bool begun, finished;
 };
@@ -256,7 +269,8 @@ struct clone {
 static int clone_finish_link(struct clone *c, struct tx *tx, struct inode_record *to)
 {
 	uint64_t next, unmapped;
-	int error = extent_unmap(c->share.fs, tx, c->share.to, c->share.to_block, FILE_BLOCKS_END, &next, &unmapped);
+	int error = extent_unmap(c->share.fs, tx, c->share.to, c->share.to_block, FILE_BLOCKS_END,
+				 &next, &unmapped);
 
 	if (error)
 		return error;
@@ -313,13 +327,14 @@ static int clone_link(struct clone *c)
 }
 
 /*
- * Out of space in the middle is no reason to stop everything: what is left of the source is not shared, the destination ends
- * there, and the caller is told.
+ * Out of space in the middle is no reason to stop everything: what is left of the source is not
+ * shared, the destination ends there, and the caller is told.
  */
 static int clone_cut_short(struct clone *c)
 {
 	uint64_t size = min_u64(c->intent.args[5], c->share.to_block << BLOCK_SHIFT);
-	struct intent_record end = {.op = INTENT_TRUNCATE, .args = {c->share.to->ino, c->share.to_block}};
+	struct intent_record end = {.op = INTENT_TRUNCATE,
+				    .args = {c->share.to->ino, c->share.to_block}};
 	struct inode_record record;
 	struct tx *tx;
 	int error = fs_tx_begin(c->share.fs, TX_RESERVE, &tx);
@@ -350,7 +365,8 @@ static int clone_run(struct clone *c)
 		return error;
 	*c = before;
 	if (error == -ENOSPC && !clone_cut_short(c)) {
-		struct intent_record end = {.op = INTENT_TRUNCATE, .args = {c->share.to->ino, c->share.to_block}};
+		struct intent_record end = {.op = INTENT_TRUNCATE,
+					    .args = {c->share.to->ino, c->share.to_block}};
 
 		return file_unmap_resume(c->share.to, c->id, &end) ? -EIO : -ENOSPC;
 	}
@@ -361,8 +377,8 @@ static int clone_locked(struct inode *from, struct inode *to)
 {
 	uint64_t size = file_size(from), blocks = file_block_up(size);
 	struct clone c = {
-		.share = {.from = from, .to = to, .fs = from->fs, .left = blocks},
-		.intent = {.op = INTENT_CLONE, .args = {from->ino, 0, to->ino, 0, blocks, size}},
+	    .share = {.from = from, .to = to, .fs = from->fs, .left = blocks},
+	    .intent = {.op = INTENT_CLONE, .args = {from->ino, 0, to->ino, 0, blocks, size}},
 	};
 
 	return clone_run(&c);
@@ -402,7 +418,8 @@ int clone_finish(struct fs *fs, uint64_t id, const struct intent_record *intent)
 	c.share.to_block = intent->args[3];
 	c.share.left = intent->args[4];
 	if (c.share.from_block > FILE_BLOCKS_END || c.share.to_block > FILE_BLOCKS_END ||
-	    c.share.left > FILE_BLOCKS_END || intent->args[5] > FS_FILE_MAX || intent->args[0] == intent->args[2])
+	    c.share.left > FILE_BLOCKS_END || intent->args[5] > FS_FILE_MAX ||
+	    intent->args[0] == intent->args[2])
 		return -EUCLEAN;
 	error = inode_get(fs, intent->args[0], &c.share.from);
 	if (error)

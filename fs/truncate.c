@@ -1,4 +1,5 @@
-/* Unmapping in chains: truncate, the unmapping half of punch, and the end of inodes without names. */
+/* Unmapping in chains: truncate, the unmapping half of punch, and the end of inodes without names.
+ */
 #include "fs/data.h"
 
 #include <errno.h>
@@ -12,15 +13,16 @@
 
 int chain_failed(struct fs *fs, inum_t ino, const char *what, int error)
 {
-	log_error("%s of inode %llu stopped half way: %s; the next mount finishes it", what, (unsigned long long)ino,
-		  strerror(-error));
+	log_error("%s of inode %llu stopped half way: %s; the next mount finishes it", what,
+		  (unsigned long long)ino, strerror(-error));
 	fs_shutdown(fs, "chain_failed");
 	return error;
 }
 
 struct unmap_chain {
 	struct inode *inode;
-	struct intent_record intent; /* args: inode, next file block, end (of a truncate: none, up to the end of the map) */
+	struct intent_record intent; /* args: inode, next file block, end (of a truncate: none, up
+					to the end of the map) */
 	uint64_t end, id;
 	bool begun, finished;
 	const uint64_t *size; /* of the file, set by the first link; NULL: as it is */
@@ -42,7 +44,8 @@ static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
 	struct inode *inode = chain->inode;
 	struct inode_record record = inode->record;
 	uint64_t next, unmapped;
-	int error = extent_unmap(inode->fs, tx, inode, chain->intent.args[1], chain->end, &next, &unmapped);
+	int error =
+	    extent_unmap(inode->fs, tx, inode, chain->intent.args[1], chain->end, &next, &unmapped);
 
 	if (error)
 		return error;
@@ -87,10 +90,13 @@ static int unmap_chain_run(struct unmap_chain *chain)
 	return error;
 }
 
-int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end, const uint64_t *size)
+int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block, uint64_t end,
+		     const uint64_t *size)
 {
-	struct unmap_chain chain = {
-		.inode = inode, .intent = {.op = op, .args = {inode->ino, file_block}}, .end = end, .size = size};
+	struct unmap_chain chain = {.inode = inode,
+				    .intent = {.op = op, .args = {inode->ino, file_block}},
+				    .end = end,
+				    .size = size};
 
 	if (op == INTENT_PUNCH)
 		chain.intent.args[2] = end;
@@ -132,12 +138,13 @@ int file_truncate(struct inode *inode, uint64_t size)
 	if (size > file_size(inode))
 		error = file_raise_size(inode, size);
 	else
-		error = file_unmap_chain(inode, INTENT_TRUNCATE, file_block_up(size), FILE_BLOCKS_END, &size);
+		error = file_unmap_chain(inode, INTENT_TRUNCATE, file_block_up(size),
+					 FILE_BLOCKS_END, &size);
 	pthread_rwlock_unlock(&inode->data_lock);
 	return error;
 }
 
-/* --- inodes without names --------------------------------------------------------------------------------------------------- */
+/* --- inodes without names ------------------------------------------------------------------- */
 
 /* Remove the records of one inode from a tree, as many as this transaction takes. */
 static int reclaim_records(const struct btree *tree, struct tx *tx, inum_t ino, bool *finished)
@@ -171,7 +178,10 @@ static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
 
 	if (error)
 		return error;
-	/* A link that had nothing to unmap goes on whatever room there is: else a small journal would never see the end. */
+	/*
+	 * A link that had nothing to unmap goes on whatever room there is: else a small journal
+	 * would never see the end.
+	 */
 	*finished = next >= FILE_BLOCKS_END && (!unmapped || tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
 	if (*finished)
 		error = reclaim_records(&fs->xattrs, tx, inode->ino, finished);
@@ -234,7 +244,7 @@ int orphan_reclaim(struct fs *fs, inum_t ino)
 	return error;
 }
 
-/* --- at mount --------------------------------------------------------------------------------------------------------------- */
+/* --- at mount ------------------------------------------------------------------------------- */
 
 static int intent_drop(struct fs *fs, uint64_t id)
 {
@@ -252,7 +262,8 @@ static int intent_drop(struct fs *fs, uint64_t id)
 
 int file_unmap_resume(struct inode *inode, uint64_t id, const struct intent_record *intent)
 {
-	struct unmap_chain chain = {.inode = inode, .intent = *intent, .end = FILE_BLOCKS_END, .id = id, .begun = true};
+	struct unmap_chain chain = {
+	    .inode = inode, .intent = *intent, .end = FILE_BLOCKS_END, .id = id, .begun = true};
 
 	if (intent->op == INTENT_PUNCH)
 		chain.end = intent->args[2];

@@ -2,11 +2,15 @@
 
 #include <errno.h>
 
-#define WRITE_ATTEMPTS 64      /* plans made anew without progress: each follows a fault newly met, or a range lost to quarantine */
+#define WRITE_ATTEMPTS \
+	64 /* plans made anew without progress: each follows a fault newly met, or a range lost to \
+	      quarantine */
 
-static int apply_new(struct write_plan *p, struct tx *tx, const struct run *run, struct inode_record *record)
+static int apply_new(struct write_plan *p, struct tx *tx, const struct run *run,
+		     struct inode_record *record)
 {
-	struct extent e = {.file_block = run->file_block, .block = run->block, .count_blocks = run->count_blocks};
+	struct extent e = {
+	    .file_block = run->file_block, .block = run->block, .count_blocks = run->count_blocks};
 	uint64_t end = run->file_block + run->count_blocks, next = run->file_block, unmapped;
 	int error = alloc_take_exact(p->fs->alloc, tx, run->block, run->count_blocks);
 
@@ -26,16 +30,19 @@ static int apply_new(struct write_plan *p, struct tx *tx, const struct run *run,
 	return extent_insert(p->fs, tx, p->inode->ino, &e);
 }
 
-static int apply_run(struct write_plan *p, struct tx *tx, const struct run *run, struct inode_record *record)
+static int apply_run(struct write_plan *p, struct tx *tx, const struct run *run,
+		     struct inode_record *record)
 {
 	int error = 0;
 
 	if (run->kind == RUN_NEW)
 		return apply_new(p, tx, run, record);
 	if (run->kind == RUN_HEAL)
-		error = ledger_cleared(p->fs->notify, tx, block_device_offset(run->block), run->count_blocks << BLOCK_SHIFT);
+		error = ledger_cleared(p->fs->notify, tx, block_device_offset(run->block),
+				       run->count_blocks << BLOCK_SHIFT);
 	if (!error && run->unwritten)
-		error = extent_set_written(p->fs, tx, p->inode->ino, run->file_block, run->count_blocks);
+		error = extent_set_written(p->fs, tx, p->inode->ino, run->file_block,
+					   run->count_blocks);
 	return error;
 }
 
@@ -80,7 +87,8 @@ static void plan_undo(struct write_plan *p)
 		if (run->kind == RUN_NEW)
 			alloc_unreserve(p->fs->alloc, run->block, run->count_blocks);
 		if (run->kind == RUN_HEAL)
-			media_bad_add(p->fs->media, block_device_offset(run->block), run->count_blocks << BLOCK_SHIFT);
+			media_bad_add(p->fs->media, block_device_offset(run->block),
+				      run->count_blocks << BLOCK_SHIFT);
 	}
 	p->placed = 0;
 }
@@ -91,12 +99,15 @@ static void plan_publish_repairs(const struct write_plan *p)
 
 	for (i = 0; i < p->placed; i++) {
 		const struct run *run = &p->runs[i];
-		struct event event = {.type = EVENT_REPAIRED, .inumber = p->inode->ino, .action = "rewritten"};
+		struct event event = {
+		    .type = EVENT_REPAIRED, .inumber = p->inode->ino, .action = "rewritten"};
 
-		if (run->kind != RUN_HEAL && !(run->kind == RUN_NEW && run->mapped && !run->unwritten))
+		if (run->kind != RUN_HEAL &&
+		    !(run->kind == RUN_NEW && run->mapped && !run->unwritten))
 			continue;
 		if (run->kind == RUN_NEW &&
-		    extent_good_blocks(p->fs, run->old_block, run->count_blocks) == run->count_blocks)
+		    extent_good_blocks(p->fs, run->old_block, run->count_blocks) ==
+			run->count_blocks)
 			continue;
 		event.pos = run->file_block << BLOCK_SHIFT;
 		event.len = run->count_blocks << BLOCK_SHIFT;
@@ -126,7 +137,7 @@ static int plan_commit(struct write_plan *p)
 	return error;
 }
 
-/* --- the loop --------------------------------------------------------------------------------------------------------------- */
+/* --- the loop ------------------------------------------------------------------------------- */
 
 /* *moved bytes were written, and named. */
 static int plan_run(struct write_plan *p, uint64_t *moved)
@@ -180,12 +191,13 @@ static int write_all(struct write_plan *p)
 
 int file_zero_edge(struct inode *inode, uint64_t pos, uint64_t length)
 {
-	struct write_plan p = {.inode = inode, .fs = inode->fs, .pos = pos, .end = pos + length, .keep_size = true};
+	struct write_plan p = {
+	    .inode = inode, .fs = inode->fs, .pos = pos, .end = pos + length, .keep_size = true};
 	struct extent e;
 	uint64_t covered;
 	unsigned count;
-	int error = extent_collect_unlocked(inode->fs, inode->ino, pos >> BLOCK_SHIFT, (pos >> BLOCK_SHIFT) + 1, &e, 1, &count,
-					    &covered);
+	int error = extent_collect_unlocked(inode->fs, inode->ino, pos >> BLOCK_SHIFT,
+					    (pos >> BLOCK_SHIFT) + 1, &e, 1, &count, &covered);
 
 	if (error || !count || (e.flags & EXTENT_UNWRITTEN))
 		return error;
@@ -201,9 +213,11 @@ int file_zero_tail(struct inode *inode)
 	return file_zero_edge(inode, size, BLOCK_BYTES - size % BLOCK_BYTES);
 }
 
-int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, size_t size, size_t *done)
+int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, size_t size,
+		      size_t *done)
 {
-	struct write_plan p = {.inode = inode, .fs = inode->fs, .pos = pos, .end = pos + size, .buffer = buffer};
+	struct write_plan p = {
+	    .inode = inode, .fs = inode->fs, .pos = pos, .end = pos + size, .buffer = buffer};
 	int error = 0;
 
 	if (pos > file_size(inode))
@@ -224,9 +238,11 @@ static bool plan_is_in_place(const struct write_plan *p)
 	return true;
 }
 
-int file_write_in_place(struct inode *inode, uint64_t pos, const void *buffer, size_t size, size_t *done)
+int file_write_in_place(struct inode *inode, uint64_t pos, const void *buffer, size_t size,
+			size_t *done)
 {
-	struct write_plan p = {.inode = inode, .fs = inode->fs, .pos = pos, .end = pos + size, .buffer = buffer};
+	struct write_plan p = {
+	    .inode = inode, .fs = inode->fs, .pos = pos, .end = pos + size, .buffer = buffer};
 	uint64_t moved;
 	int error = 0;
 
@@ -275,7 +291,8 @@ int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t
 	pthread_rwlock_unlock(&inode->data_lock);
 	if (!error && *done < size) {
 		pthread_rwlock_wrlock(&inode->data_lock);
-		error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done, size - *done, &more);
+		error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done,
+					  size - *done, &more);
 		pthread_rwlock_unlock(&inode->data_lock);
 		*done += more;
 	}

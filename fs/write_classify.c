@@ -12,13 +12,17 @@ bool plan_covers_block(const struct write_plan *p, uint64_t file_block)
 	return p->pos <= start && (p->end >= stop || (p->end >= p->size && !p->keep_size));
 }
 
-/* How many bad blocks follow at the start of the run, of those that are alike in being covered. -EIO when the first is not. */
+/*
+ * How many bad blocks follow at the start of the run, of those that are alike in being covered.
+ * -EIO when the first is not.
+ */
 static int classify_bad(struct write_plan *p, struct run *run, bool shared)
 {
 	devoff_t bad;
 	uint64_t length, stop, i, blocks;
 
-	if (!media_bad_find(p->fs->media, block_device_offset(run->block), run->count_blocks << BLOCK_SHIFT, &bad, &length))
+	if (!media_bad_find(p->fs->media, block_device_offset(run->block),
+			    run->count_blocks << BLOCK_SHIFT, &bad, &length))
 		return -EAGAIN; /* taken back meanwhile */
 	stop = file_block_up(bad + length);
 	blocks = min_u64(stop - run->block, run->count_blocks);
@@ -40,7 +44,8 @@ static int classify_mapped(struct write_plan *p, const struct extent *extent, st
 	run->mapped = true;
 	run->unwritten = extent->flags & EXTENT_UNWRITTEN;
 	run->block = run->old_block = extent->block;
-	error = extent_shared_run(p->fs, p->inode->ino, extent, p->may_share, &shared, &run->count_blocks);
+	error = extent_shared_run(p->fs, p->inode->ino, extent, p->may_share, &shared,
+				  &run->count_blocks);
 	if (error)
 		return error;
 	good = extent_good_blocks(p->fs, run->block, run->count_blocks);

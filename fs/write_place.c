@@ -6,7 +6,7 @@
 #define WRITE_ALIGN_BYTES (256u << 10)
 #define HUGE_BLOCKS (HUGE_BYTES >> BLOCK_SHIFT)
 
-/* --- storing the data ------------------------------------------------------------------------------------------------------- */
+/* --- storing the data ----------------------------------------------------------------------- */
 
 static void plan_bytes(const struct write_plan *p, uint64_t from, uint64_t to, uint8_t *out)
 {
@@ -17,10 +17,13 @@ static void plan_bytes(const struct write_plan *p, uint64_t from, uint64_t to, u
 }
 
 /* A whole block: what was there, zeros past the end of file, the new bytes over it. */
-static int compose_block(const struct write_plan *p, const struct run *run, uint64_t file_block, uint8_t *bounce)
+static int compose_block(const struct write_plan *p, const struct run *run, uint64_t file_block,
+			 uint8_t *bounce)
 {
 	uint64_t start = file_block << BLOCK_SHIFT, stop = start + BLOCK_BYTES;
-	uint64_t old = run->mapped && !run->unwritten && p->size > start ? min_u64(p->size - start, BLOCK_BYTES) : 0;
+	uint64_t old = run->mapped && !run->unwritten && p->size > start
+			   ? min_u64(p->size - start, BLOCK_BYTES)
+			   : 0;
 	blkno_t old_block = run->old_block + (file_block - run->file_block);
 	int error = 0;
 
@@ -28,11 +31,13 @@ static int compose_block(const struct write_plan *p, const struct run *run, uint
 	if (old && !plan_covers_block(p, file_block))
 		error = media_read(p->fs->media, block_device_offset(old_block), bounce, old, NULL);
 	if (!error)
-		plan_bytes(p, max_u64(p->pos, start), min_u64(p->end, stop), bounce + (max_u64(p->pos, start) - start));
+		plan_bytes(p, max_u64(p->pos, start), min_u64(p->end, stop),
+			   bounce + (max_u64(p->pos, start) - start));
 	return error;
 }
 
-static int store_bytes(const struct write_plan *p, devoff_t offset, uint64_t pos, uint64_t length, devoff_t *bad)
+static int store_bytes(const struct write_plan *p, devoff_t offset, uint64_t pos, uint64_t length,
+		       devoff_t *bad)
 {
 	if (!p->buffer)
 		return media_zero(p->fs->media, offset, length, bad);
@@ -47,7 +52,8 @@ static bool plan_cuts_block(const struct write_plan *p, uint64_t file_block)
 }
 
 /* *bad stays 0 when it was the reading of old content that failed. */
-static int store_composed(const struct write_plan *p, const struct run *run, uint64_t file_block, devoff_t *bad)
+static int store_composed(const struct write_plan *p, const struct run *run, uint64_t file_block,
+			  devoff_t *bad)
 {
 	uint8_t bounce[BLOCK_BYTES];
 	blkno_t block = run->block + (file_block - run->file_block);
@@ -70,8 +76,9 @@ static int store_whole_blocks(const struct write_plan *p, const struct run *run,
 	}
 	cut_last = first < end && plan_cuts_block(p, end - 1);
 	if (!error && first < end - cut_last)
-		error = store_bytes(p, block_device_offset(run->block + (first - run->file_block)), first << BLOCK_SHIFT,
-				    (end - cut_last - first) << BLOCK_SHIFT, bad);
+		error =
+		    store_bytes(p, block_device_offset(run->block + (first - run->file_block)),
+				first << BLOCK_SHIFT, (end - cut_last - first) << BLOCK_SHIFT, bad);
 	if (!error && cut_last)
 		error = store_composed(p, run, end - 1, bad);
 	return error;
@@ -86,16 +93,18 @@ static int store_run(const struct write_plan *p, const struct run *run, devoff_t
 	*bad = 0;
 	if (run->kind != RUN_IN_PLACE)
 		return store_whole_blocks(p, run, bad);
-	return store_bytes(p, block_device_offset(run->block) + (from - start), from, to - from, bad);
+	return store_bytes(p, block_device_offset(run->block) + (from - start), from, to - from,
+			   bad);
 }
 
-/* --- fresh blocks ----------------------------------------------------------------------------------------------------------- */
+/* --- fresh blocks --------------------------------------------------------------------------- */
 
 static void plan_release_rejects(struct write_plan *p)
 {
 	while (p->count_rejects) {
 		p->count_rejects--;
-		alloc_unreserve(p->fs->alloc, p->rejects[p->count_rejects].start, p->rejects[p->count_rejects].count);
+		alloc_unreserve(p->fs->alloc, p->rejects[p->count_rejects].start,
+				p->rejects[p->count_rejects].count);
 	}
 }
 
@@ -134,14 +143,19 @@ static int run_goal(const struct write_plan *p, const struct run *run, blkno_t *
 	return error == -ENOENT ? 0 : error;
 }
 
-/* Set blocks aside for the start of the run; free blocks that are known to be bad (not yet quarantined) are passed over. */
+/*
+ * Set blocks aside for the start of the run; free blocks that are known to be bad (not yet
+ * quarantined) are passed over.
+ */
 static int run_reserve(struct write_plan *p, struct run *run, blkno_t *start, uint64_t *count)
 {
-	struct alloc_request request = {.want_blocks = run->count_blocks, .least_blocks = 1, .align_blocks = 1};
+	struct alloc_request request = {
+	    .want_blocks = run->count_blocks, .least_blocks = 1, .align_blocks = 1};
 	uint64_t good, got;
 	int error = run_goal(p, run, &request.goal);
 
-	if (!request.goal && run->file_block % HUGE_BLOCKS == 0 && p->end - p->pos >= WRITE_ALIGN_BYTES)
+	if (!request.goal && run->file_block % HUGE_BLOCKS == 0 &&
+	    p->end - p->pos >= WRITE_ALIGN_BYTES)
 		request.align_blocks = HUGE_BLOCKS;
 	while (!error) {
 		error = alloc_reserve(p->fs->alloc, &request, start, &got);
@@ -160,7 +174,10 @@ static int run_reserve(struct write_plan *p, struct run *run, blkno_t *start, ui
 	return error;
 }
 
-/* Split the run where the fresh blocks end: the rest becomes the next run, or is left to the next plan. */
+/*
+ * Split the run where the fresh blocks end: the rest becomes the next run, or is left to the next
+ * plan.
+ */
 static void plan_split(struct write_plan *p, unsigned index, uint64_t count)
 {
 	struct run *run = &p->runs[index];
@@ -235,7 +252,8 @@ static int place_run(struct write_plan *p, unsigned index)
 	if (run->kind == RUN_HEAL)
 		return place_heal(p, run);
 	error = store_run(p, run, &bad);
-	return error == -EIO && bad ? -EAGAIN : error; /* a fault met by the store: known now, plan anew */
+	return error == -EIO && bad ? -EAGAIN
+				    : error; /* a fault met by the store: known now, plan anew */
 }
 
 int plan_place(struct write_plan *p)
@@ -248,7 +266,8 @@ int plan_place(struct write_plan *p)
 			p->placed++;
 	}
 	plan_release_rejects(p);
-	/* Everything stored for this plan is durable now: the transaction that follows may name it. */
+	/* Everything stored for this plan is durable now: the transaction that follows may name it.
+	 */
 	media_drain(p->fs->media);
 	return p->placed ? 0 : error;
 }

@@ -34,7 +34,8 @@ static inline inum_t files_new(struct fsfix *fix, const char *name)
 	return ino;
 }
 
-static inline void files_write(struct fsfix *fix, inum_t ino, unsigned tag, uint64_t pos, size_t size)
+static inline void files_write(struct fsfix *fix, inum_t ino, unsigned tag, uint64_t pos,
+			       size_t size)
 {
 	uint8_t *buffer = malloc(size ? size : 1);
 	size_t done = 0;
@@ -45,7 +46,8 @@ static inline void files_write(struct fsfix *fix, inum_t ino, unsigned tag, uint
 	free(buffer);
 }
 
-static inline int files_read_error(struct fsfix *fix, inum_t ino, uint64_t pos, size_t size, size_t *done)
+static inline int files_read_error(struct fsfix *fix, inum_t ino, uint64_t pos, size_t size,
+				   size_t *done)
 {
 	uint8_t *buffer = malloc(size ? size : 1);
 	int error = fs_read(fix->fs, ino, pos, buffer, size, done);
@@ -55,7 +57,8 @@ static inline int files_read_error(struct fsfix *fix, inum_t ino, uint64_t pos, 
 }
 
 /* tag 0: zeros */
-static inline void files_expect(struct fsfix *fix, inum_t ino, unsigned tag, uint64_t pos, size_t size)
+static inline void files_expect(struct fsfix *fix, inum_t ino, unsigned tag, uint64_t pos,
+				size_t size)
 {
 	uint8_t *buffer = malloc(size ? size : 1);
 	size_t done = 0, i;
@@ -64,8 +67,9 @@ static inline void files_expect(struct fsfix *fix, inum_t ino, unsigned tag, uin
 	expect_equal(done, size);
 	for (i = 0; i < size; i++)
 		if (buffer[i] != (tag ? files_byte(tag, pos + i) : 0))
-			ck_abort_msg("inode %llu byte %llu: %02x, not of stream %u", (unsigned long long)ino,
-				     (unsigned long long)(pos + i), buffer[i], tag);
+			ck_abort_msg("inode %llu byte %llu: %02x, not of stream %u",
+				     (unsigned long long)ino, (unsigned long long)(pos + i),
+				     buffer[i], tag);
 	free(buffer);
 }
 
@@ -121,7 +125,8 @@ static inline devoff_t files_device_offset(struct fsfix *fix, inum_t ino, uint64
 	return map.extents[0].device_offset;
 }
 
-static inline void files_poison(struct fsfix *fix, inum_t ino, uint64_t pos, uint64_t length, bool latent)
+static inline void files_poison(struct fsfix *fix, inum_t ino, uint64_t pos, uint64_t length,
+				bool latent)
 {
 	expect_equal(fs_inject(fix->fs, files_device_offset(fix, ino, pos), length, latent), 0);
 	if (!latent)

@@ -54,7 +54,9 @@ START_TEST(unmap_of_the_middle_splits_the_extent)
 	struct files_map map;
 
 	files_write(&fix, ino, 1, 0, 8 * BLOCK_BYTES);
-	expect_equal(fs_fallocate(fix.fs, ino, 3 /* PUNCH_HOLE | KEEP_SIZE */, 3 * BLOCK_BYTES, 2 * BLOCK_BYTES), 0);
+	expect_equal(fs_fallocate(fix.fs, ino, 3 /* PUNCH_HOLE | KEEP_SIZE */, 3 * BLOCK_BYTES,
+				  2 * BLOCK_BYTES),
+		     0);
 	files_map(&fix, ino, &map);
 	expect_equal(map.count, 2);
 	expect_equal(map.extents[0].length_bytes, 3 * BLOCK_BYTES);

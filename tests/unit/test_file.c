@@ -178,7 +178,7 @@ START_TEST(seek_crosses_many_extents)
 }
 END_TEST
 
-/* --- space ---------------------------------------------------------------------------------------------------------------- */
+/* --- space ---------------------------------------------------------------------------------- */
 
 static uint64_t free_blocks(void)
 {
@@ -228,7 +228,7 @@ START_TEST(fallocate_beyond_the_space_changes_nothing)
 }
 END_TEST
 
-/* --- poison ----------------------------------------------------------------------------------------------------------------- */
+/* --- poison --------------------------------------------------------------------------------- */
 
 static void expect_bad_block(inum_t file, uint64_t block, uint64_t size)
 {
@@ -241,7 +241,8 @@ static void expect_bad_block(inum_t file, uint64_t block, uint64_t size)
 	expect_equal(done, block * BLOCK_BYTES);
 	files_expect(&fix, file, 1, 0, block * BLOCK_BYTES);
 	if (size > (block + 1) * BLOCK_BYTES)
-		files_expect(&fix, file, 1, (block + 1) * BLOCK_BYTES, size - (block + 1) * BLOCK_BYTES);
+		files_expect(&fix, file, 1, (block + 1) * BLOCK_BYTES,
+			     size - (block + 1) * BLOCK_BYTES);
 }
 
 START_TEST(poison_fails_exactly_its_block_in_every_clone)
@@ -308,8 +309,12 @@ static void heals(bool latent, bool shared)
 	files_expect(&fix, ino, 2, 3 * BLOCK_BYTES, BLOCK_BYTES);
 	files_expect(&fix, ino, 1, 4 * BLOCK_BYTES, 6 * BLOCK_BYTES);
 	if (shared) {
-		/* Latent: our write went to a fresh block without touching the old one, which nobody knows to be bad yet. */
-		expect_equal(files_read_error(&fix, other, 3 * BLOCK_BYTES, BLOCK_BYTES, &done), -EIO);
+		/*
+		 * Latent: our write went to a fresh block without touching the old one, which
+		 * nobody knows to be bad yet.
+		 */
+		expect_equal(files_read_error(&fix, other, 3 * BLOCK_BYTES, BLOCK_BYTES, &done),
+			     -EIO);
 		expect_equal(fs_notify_wait(fix.fs, 5000), 0);
 	}
 	expect_damages(shared ? 1 : 0);

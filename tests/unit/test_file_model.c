@@ -1,6 +1,7 @@
 /*
- * Random operations on several files against copies in memory: every byte, every size; remounts, copies of the image as a kill would leave it, and
- * a full check now and then; and a process that is killed at work. MENDFS_STEPS sets how many steps.
+ * Random operations on several files against copies in memory: every byte, every size; remounts,
+ * copies of the image as a kill would leave it, and a full check now and then; and a process that
+ * is killed at work. MENDFS_STEPS sets how many steps.
  */
 #include "tests/support/files.h"
 
@@ -54,7 +55,8 @@ static uint64_t pick_length(uint64_t most)
 	return pick(3) ? length : round_down_u64(length, BLOCK_BYTES);
 }
 
-static void expect_file(struct fsfix *fix, const struct model_file *f, uint64_t pos, uint64_t length)
+static void expect_file(struct fsfix *fix, const struct model_file *f, uint64_t pos,
+			uint64_t length)
 {
 	static uint8_t buffer[FILE_MAX];
 	size_t done;
@@ -120,7 +122,8 @@ static void step_truncate(struct model_file *f)
 
 static void step_fallocate(struct model_file *f)
 {
-	static const int modes[] = {0, KEEP, KEEP | FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, KEEP | FALLOC_FL_ZERO_RANGE};
+	static const int modes[] = {0, KEEP, KEEP | FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+				    KEEP | FALLOC_FL_ZERO_RANGE};
 	int mode = modes[pick(ARRAY_SIZE(modes))];
 	uint64_t pos = pick_pos(FILE_MAX - 1), length = 1 + pick_length(FILE_MAX - pos - 1);
 
@@ -144,7 +147,8 @@ static void step_copy(struct model_file *from, struct model_file *to)
 	whole = from_pos < from->size ? min_u64(length, from->size - from_pos) : 0;
 	overlaps = from == to && gap < whole;
 	if (!model.replays) {
-		expect_equal(fs_copy_range(model.fix.fs, from->ino, from_pos, to->ino, to_pos, length, &done),
+		expect_equal(fs_copy_range(model.fix.fs, from->ino, from_pos, to->ino, to_pos,
+					   length, &done),
 			     overlaps ? -EINVAL : 0);
 		expect_equal(done, overlaps ? 0 : whole);
 	}
@@ -178,7 +182,10 @@ static void step_replace(struct model_file *f)
 	f->size = 0;
 }
 
-/* The image as it is now, mounted elsewhere: what kill -9 would leave. All that was acknowledged is there. */
+/*
+ * The image as it is now, mounted elsewhere: what kill -9 would leave. All that was acknowledged is
+ * there.
+ */
 static void step_crash(void)
 {
 	struct fsfix copy = {.options = model.fix.options};
@@ -247,7 +254,10 @@ START_TEST(files_are_what_was_written_to_them)
 
 	model.random = random_start("file_model");
 	expect_equal(fsfix_create(&model.fix, 32u << 20), 0);
-	/* Half of the runs without the background thread: a copy of the image is of one moment only then. */
+	/*
+	 * Half of the runs without the background thread: a copy of the image is of one moment only
+	 * then.
+	 */
 	model.fix.options.tools = pick(2);
 	expect_equal(fsfix_mount(&model.fix), 0);
 	make_files();
@@ -266,7 +276,7 @@ START_TEST(files_are_what_was_written_to_them)
 }
 END_TEST
 
-/* --- a process that is killed ----------------------------------------------------------------------------------------------- */
+/* --- a process that is killed --------------------------------------------------------------- */
 
 #define KILLS 12
 
@@ -278,21 +288,26 @@ static void step_kill(void)
 	model.step++;
 }
 
-/* Each byte is what it was before the step under way or what it is after it; sizes likewise, or between. */
+/*
+ * Each byte is what it was before the step under way or what it is after it; sizes likewise, or
+ * between.
+ */
 static void expect_between(const struct model_file *before, const struct model_file *after)
 {
 	static uint8_t buffer[FILE_MAX];
 	uint64_t size = files_size(&model.fix, before->ino);
 	size_t done;
 
-	expect(size >= min_u64(before->size, after->size) && size <= max_u64(before->size, after->size));
+	expect(size >= min_u64(before->size, after->size) &&
+	       size <= max_u64(before->size, after->size));
 	expect_equal(fs_read(model.fix.fs, before->ino, 0, buffer, FILE_MAX, &done), 0);
 	expect_equal(done, size);
 	for (size_t i = 0; i < done; i++)
 		if (buffer[i] != before->bytes[i] && buffer[i] != after->bytes[i])
-			ck_abort_msg("step %llu: inode %llu byte %zu is %02x, neither %02x nor %02x",
-				     (unsigned long long)model.step, (unsigned long long)before->ino, i, buffer[i],
-				     before->bytes[i], after->bytes[i]);
+			ck_abort_msg(
+			    "step %llu: inode %llu byte %zu is %02x, neither %02x nor %02x",
+			    (unsigned long long)model.step, (unsigned long long)before->ino, i,
+			    buffer[i], before->bytes[i], after->bytes[i]);
 }
 
 /* The child goes on from the model as it is; the parent then follows it in memory. */
@@ -357,7 +372,8 @@ static void settle(void)
 
 START_TEST(a_kill_loses_nothing_that_was_acknowledged)
 {
-	volatile uint64_t *acknowledged = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile uint64_t *acknowledged =
+	    mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct random delays = random_start("file_kill");
 
 	model.random = delays;
@@ -366,7 +382,8 @@ START_TEST(a_kill_loses_nothing_that_was_acknowledged)
 	for (unsigned round = 0; round < KILLS; round++) {
 		settle();
 		expect_equal(fsfix_unmount(&model.fix), 0);
-		run_and_kill(acknowledged, random_below(&delays, 400), (useconds_t)random_below(&delays, 2000));
+		run_and_kill(acknowledged, random_below(&delays, 400),
+			     (useconds_t)random_below(&delays, 2000));
 		follow(*acknowledged);
 	}
 	fsfix_destroy(&model.fix);

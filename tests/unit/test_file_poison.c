@@ -1,6 +1,8 @@
 /*
- * Poison against a model of blocks: files, partial copies and clones share blocks, poison hits blocks, overwrites heal, copy-on-write parts the
- * sharers, remounts change nothing. The model knows which 4 KiB of which file must fail, and what every other byte is; it never asks the filesystem.
+ * Poison against a model of blocks: files, partial copies and clones share blocks, poison hits
+ * blocks, overwrites heal, copy-on-write parts the sharers, remounts change nothing. The model
+ * knows which 4 KiB of which file must fail, and what every other byte is; it never asks the
+ * filesystem.
  */
 #include "tests/support/files.h"
 
@@ -36,7 +38,10 @@ static struct {
 	uint64_t step, failures_expected;
 } model;
 
-/* How the medium takes a clear: as it should, not at all, or (a liar) with success but without effect. */
+/*
+ * How the medium takes a clear: as it should, not at all, or (a liar) with success but without
+ * effect.
+ */
 enum clear_mode { CLEAR_WORKS, CLEAR_NOT_SUPPORTED, CLEAR_LIES, CLEAR_MODES };
 static enum clear_mode clear_mode;
 
@@ -86,7 +91,10 @@ static void model_zero(struct model_file *f, uint64_t from, uint64_t to)
 	memset(f->bytes + from, 0, to - from);
 }
 
-/* A write that replaces all of what the file has in a block heals it or goes elsewhere; a partial one copies a shared block. */
+/*
+ * A write that replaces all of what the file has in a block heals it or goes elsewhere; a partial
+ * one copies a shared block.
+ */
 static void model_write_block(struct model_file *f, unsigned block)
 {
 	unsigned id = f->id[block];
@@ -104,7 +112,10 @@ static bool covers(const struct model_file *f, unsigned block, uint64_t pos, uin
 	return pos <= start && (end >= start + BLOCK_BYTES || end >= f->size);
 }
 
-/* Raising the size zeros the tail of the last block: a partial write of it. false: it is bad, the raise fails. */
+/*
+ * Raising the size zeros the tail of the last block: a partial write of it. false: it is bad, the
+ * raise fails.
+ */
 static bool model_raise(struct model_file *f, uint64_t pos)
 {
 	unsigned last = (unsigned)(f->size / BLOCK_BYTES);
@@ -118,7 +129,8 @@ static bool model_raise(struct model_file *f, uint64_t pos)
 }
 
 /* How many bytes of the write succeed. */
-static uint64_t model_write(struct model_file *f, uint64_t pos, const uint8_t *bytes, uint64_t length)
+static uint64_t model_write(struct model_file *f, uint64_t pos, const uint8_t *bytes,
+			    uint64_t length)
 {
 	uint64_t end = pos + length, at = pos;
 
@@ -161,16 +173,19 @@ static void step_write(struct model_file *f)
 
 static void step_truncate(struct model_file *f)
 {
-	struct inode_record values = {.size_bytes = pick(2) ? pick(BLOCKS) * BLOCK_BYTES : pick(FILE_MAX)};
+	struct inode_record values = {.size_bytes =
+					  pick(2) ? pick(BLOCKS) * BLOCK_BYTES : pick(FILE_MAX)};
 	struct fs_attr attr;
 	bool fine = model_raise(f, values.size_bytes);
 
-	expect_equal(fs_setattr(model.fix.fs, f->ino, FS_SET_SIZE, &values, &attr), fine ? 0 : -EIO);
+	expect_equal(fs_setattr(model.fix.fs, f->ino, FS_SET_SIZE, &values, &attr),
+		     fine ? 0 : -EIO);
 	if (!fine)
 		return;
 	if (values.size_bytes < f->size)
 		model_zero(f, values.size_bytes, f->size);
-	for (uint64_t block = (values.size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES; block < BLOCKS; block++)
+	for (uint64_t block = (values.size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES; block < BLOCKS;
+	     block++)
 		id_set(f, (unsigned)block, 0);
 	f->size = values.size_bytes;
 }
@@ -179,21 +194,24 @@ static void step_punch(struct model_file *f)
 {
 	unsigned from = (unsigned)pick(BLOCKS), count = 1 + (unsigned)pick(BLOCKS - from);
 
-	expect_equal(fs_fallocate(model.fix.fs, f->ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from * BLOCK_BYTES,
-				  count * (uint64_t)BLOCK_BYTES), 0);
+	expect_equal(fs_fallocate(model.fix.fs, f->ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				  from * BLOCK_BYTES, count * (uint64_t)BLOCK_BYTES),
+		     0);
 	for (unsigned i = from; i < from + count; i++)
 		id_set(f, i, 0);
 	model_zero(f, from * BLOCK_BYTES, (from + count) * (uint64_t)BLOCK_BYTES);
 }
 
-static void model_share(struct model_file *from, unsigned from_block, struct model_file *to, unsigned to_block)
+static void model_share(struct model_file *from, unsigned from_block, struct model_file *to,
+			unsigned to_block)
 {
 	unsigned id = from->id[from_block];
 
 	if (id)
 		model.physical[id].references++;
 	id_set(to, to_block, id);
-	memcpy(to->bytes + to_block * BLOCK_BYTES, from->bytes + from_block * BLOCK_BYTES, BLOCK_BYTES);
+	memcpy(to->bytes + to_block * BLOCK_BYTES, from->bytes + from_block * BLOCK_BYTES,
+	       BLOCK_BYTES);
 }
 
 static void step_clone(struct model_file *from, struct model_file *to)
@@ -218,8 +236,8 @@ static void step_copy(struct model_file *from, struct model_file *to)
 	at = (unsigned)pick(have);
 	to_at = (unsigned)pick(BLOCKS);
 	count = 1 + (unsigned)pick(min_u64(have - at, BLOCKS - to_at));
-	error = fs_copy_range(model.fix.fs, from->ino, at * BLOCK_BYTES, to->ino, to_at * BLOCK_BYTES,
-			      count * (uint64_t)BLOCK_BYTES, &done);
+	error = fs_copy_range(model.fix.fs, from->ino, at * BLOCK_BYTES, to->ino,
+			      to_at * BLOCK_BYTES, count * (uint64_t)BLOCK_BYTES, &done);
 	if (!model_raise(to, to_at * BLOCK_BYTES)) {
 		expect_equal(error, -EIO);
 		return;
@@ -271,12 +289,13 @@ static void expect_file(const struct model_file *f)
 	expect_equal(files_size(&model.fix, f->ino), f->size);
 	for (unsigned block = 0; block * BLOCK_BYTES < f->size; block++) {
 		uint64_t length = min_u64(BLOCK_BYTES, f->size - block * BLOCK_BYTES);
-		int error = fs_read(model.fix.fs, f->ino, block * BLOCK_BYTES, bytes, BLOCK_BYTES, &done);
+		int error =
+		    fs_read(model.fix.fs, f->ino, block * BLOCK_BYTES, bytes, BLOCK_BYTES, &done);
 
 		if (error != (is_bad(f, block) ? -EIO : 0))
 			ck_abort_msg("step %llu: inode %llu block %u: %d, bad in the model: %d",
-				     (unsigned long long)model.step, (unsigned long long)f->ino, block, error,
-				     is_bad(f, block));
+				     (unsigned long long)model.step, (unsigned long long)f->ino,
+				     block, error, is_bad(f, block));
 		expect_equal(done, error ? 0 : length);
 		expect(error || memcmp(bytes, f->bytes + block * BLOCK_BYTES, length) == 0);
 	}
@@ -296,7 +315,8 @@ static int mark_damage(void *arg, const struct fs_damage *damage)
 			continue;
 		expect_equal(damage->pos % BLOCK_BYTES, 0);
 		expect(damage->pos + damage->length_bytes <= model.files[i].size);
-		for (uint64_t pos = damage->pos; pos < damage->pos + damage->length_bytes; pos += BLOCK_BYTES)
+		for (uint64_t pos = damage->pos; pos < damage->pos + damage->length_bytes;
+		     pos += BLOCK_BYTES)
 			marks->bad[i][pos / BLOCK_BYTES] = true;
 		return 0;
 	}
@@ -311,11 +331,14 @@ static void expect_damage_list(void)
 	expect_equal(fs_damaged(model.fix.fs, mark_damage, &marks), 0);
 	for (unsigned i = 0; i < FILES; i++)
 		for (unsigned block = 0; block < BLOCKS; block++) {
-			bool bad = is_bad(&model.files[i], block) && block * BLOCK_BYTES < model.files[i].size;
+			bool bad = is_bad(&model.files[i], block) &&
+				   block * BLOCK_BYTES < model.files[i].size;
 
 			if (marks.bad[i][block] != bad)
-				ck_abort_msg("step %llu: damaged list, file %u block %u: %d, model %d",
-					     (unsigned long long)model.step, i, block, marks.bad[i][block], bad);
+				ck_abort_msg(
+				    "step %llu: damaged list, file %u block %u: %d, model %d",
+				    (unsigned long long)model.step, i, block, marks.bad[i][block],
+				    bad);
 		}
 }
 
@@ -409,7 +432,8 @@ int main(void)
 
 	tcase_set_timeout(tests, 300);
 	tcase_add_loop_test(tests, exactly_the_poisoned_blocks_fail, 0, CLEAR_MODES);
-	tcase_add_loop_test(tests, what_cannot_be_cleared_is_replaced_and_quarantined, CLEAR_NOT_SUPPORTED, CLEAR_MODES);
+	tcase_add_loop_test(tests, what_cannot_be_cleared_is_replaced_and_quarantined,
+			    CLEAR_NOT_SUPPORTED, CLEAR_MODES);
 	suite_add_tcase(suite, tests);
 	return files_run(suite);
 }

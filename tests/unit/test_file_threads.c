@@ -1,4 +1,7 @@
-/* Readers, writers, truncates and clones at once: every block read is of one write, none is torn or stale; run under TSan too. */
+/*
+ * Readers, writers, truncates and clones at once: every block read is of one write, none is torn or
+ * stale; run under TSan too.
+ */
 #include "tests/support/files.h"
 
 #include <errno.h>
@@ -14,7 +17,8 @@ static struct fsfix fix;
 static inum_t files[FILES];
 static unsigned rounds = 400;
 
-/* Each block is filled with one byte value by one write: a reader must find one value (0: a hole). */
+/* Each block is filled with one byte value by one write: a reader must find one value (0: a hole).
+ */
 static void expect_whole_blocks(const uint8_t *buffer, size_t size)
 {
 	for (size_t at = 0; at + BLOCK_BYTES <= size; at += BLOCK_BYTES)
@@ -32,8 +36,10 @@ static void *reader(void *arg)
 	for (unsigned i = 0; i < rounds * 2; i++) {
 		uint64_t block = random_below(&random, FILE_BLOCKS);
 
-		expect_equal(fs_read(fix.fs, files[random_below(&random, FILES)], block * BLOCK_BYTES, buffer,
-				     (FILE_BLOCKS - block) * BLOCK_BYTES, &done), 0);
+		expect_equal(fs_read(fix.fs, files[random_below(&random, FILES)],
+				     block * BLOCK_BYTES, buffer,
+				     (FILE_BLOCKS - block) * BLOCK_BYTES, &done),
+			     0);
 	}
 	free(buffer);
 	return NULL;
@@ -49,7 +55,9 @@ static void *writer(void *arg)
 		memset(buffer, (int)random_below(&random, 256), 8 * BLOCK_BYTES);
 		size = (1 + random_below(&random, 8)) * BLOCK_BYTES;
 		expect_equal(fs_write(fix.fs, files[random_below(&random, FILES)],
-				      random_below(&random, FILE_BLOCKS - 8) * BLOCK_BYTES, buffer, size, &done), 0);
+				      random_below(&random, FILE_BLOCKS - 8) * BLOCK_BYTES, buffer,
+				      size, &done),
+			     0);
 		expect_equal(done, size);
 	}
 	free(buffer);
@@ -64,7 +72,8 @@ static void *mover(void *arg)
 	uint64_t done;
 
 	for (unsigned i = 0; i < rounds / 2; i++) {
-		inum_t one = files[random_below(&random, FILES)], two = files[random_below(&random, FILES)];
+		inum_t one = files[random_below(&random, FILES)],
+		       two = files[random_below(&random, FILES)];
 
 		values.size_bytes = random_below(&random, FILE_BLOCKS) * BLOCK_BYTES;
 		switch (random_below(&random, 4)) {
@@ -77,10 +86,13 @@ static void *mover(void *arg)
 			break;
 		case 2:
 			if (one != two)
-				expect_equal(fs_copy_range(fix.fs, one, 0, two, 8 * BLOCK_BYTES, 16 * BLOCK_BYTES, &done), 0);
+				expect_equal(fs_copy_range(fix.fs, one, 0, two, 8 * BLOCK_BYTES,
+							   16 * BLOCK_BYTES, &done),
+					     0);
 			break;
 		default:
-			expect_equal(fs_fallocate(fix.fs, one, 3, values.size_bytes, 4 * BLOCK_BYTES), 0);
+			expect_equal(
+			    fs_fallocate(fix.fs, one, 3, values.size_bytes, 4 * BLOCK_BYTES), 0);
 		}
 	}
 	return NULL;
@@ -99,14 +111,17 @@ START_TEST(all_operations_at_once)
 		files[i] = files_new(&fix, name);
 	}
 	for (unsigned i = 0; i < THREADS; i++)
-		expect_equal(pthread_create(&threads[i], NULL, work[i], (void *)(uintptr_t)random_next(&random)), 0);
+		expect_equal(pthread_create(&threads[i], NULL, work[i],
+					    (void *)(uintptr_t)random_next(&random)),
+			     0);
 	for (unsigned i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	for (unsigned i = 0; i < FILES; i++) {
 		uint8_t *buffer = malloc(FILE_BLOCKS * BLOCK_BYTES);
 		size_t done;
 
-		expect_equal(fs_read(fix.fs, files[i], 0, buffer, FILE_BLOCKS * BLOCK_BYTES, &done), 0);
+		expect_equal(fs_read(fix.fs, files[i], 0, buffer, FILE_BLOCKS * BLOCK_BYTES, &done),
+			     0);
 		free(buffer);
 	}
 	files_check(&fix);
@@ -137,7 +152,10 @@ static void *overwriter(void *arg)
 	return NULL;
 }
 
-/* A clone is of one moment: a write of 16 blocks is in it as a whole or not at all, and nothing changes in it afterwards. */
+/*
+ * A clone is of one moment: a write of 16 blocks is in it as a whole or not at all, and nothing
+ * changes in it afterwards.
+ */
 START_TEST(a_clone_is_of_one_moment)
 {
 	struct cloner c = {.stop = false};

@@ -72,8 +72,9 @@ START_TEST(the_whole_device_is_covered)
 	expect_equal(c.data_bytes, 100 * BLOCK_BYTES);
 	expect(c.free_bytes / BLOCK_BYTES >= s.free_blocks);
 	expect_equal(c.primaries, c.replicas);
-	expect(c.trees[FORMAT_TREE_INODES] && c.trees[FORMAT_TREE_DIRENTS] && c.trees[FORMAT_TREE_EXTENTS] &&
-	       c.trees[FORMAT_TREE_RMAP] && c.trees[FORMAT_TREE_FREE]);
+	expect(c.trees[FORMAT_TREE_INODES] && c.trees[FORMAT_TREE_DIRENTS] &&
+	       c.trees[FORMAT_TREE_EXTENTS] && c.trees[FORMAT_TREE_RMAP] &&
+	       c.trees[FORMAT_TREE_FREE]);
 }
 END_TEST
 
@@ -88,7 +89,8 @@ START_TEST(random_ranges_are_covered_to_the_byte)
 	for (unsigned i = 0; i < 2000; i++) {
 		state = state * 6364136223846793005ull + 1442695040888963407ull;
 		uint64_t offset = (state >> 20) % size;
-		uint64_t length = 1 + (state >> 7) % min_u64(size - offset, i % 2 ? 10000 : 10000000);
+		uint64_t length =
+		    1 + (state >> 7) % min_u64(size - offset, i % 2 ? 10000 : 10000000);
 
 		cover(&c, offset, length);
 	}
@@ -103,8 +105,11 @@ START_TEST(every_sharer_is_its_own_element)
 	uint64_t done;
 
 	files_write(&fix, one, 1, 0, 10 * BLOCK_BYTES);
-	expect_equal(fs_copy_range(fix.fs, one, 2 * BLOCK_BYTES, two, 0, 4 * BLOCK_BYTES, &done), 0);
-	expect_equal(fs_copy_range(fix.fs, one, 4 * BLOCK_BYTES, one, 20 * BLOCK_BYTES, BLOCK_BYTES, &done), 0);
+	expect_equal(fs_copy_range(fix.fs, one, 2 * BLOCK_BYTES, two, 0, 4 * BLOCK_BYTES, &done),
+		     0);
+	expect_equal(
+	    fs_copy_range(fix.fs, one, 4 * BLOCK_BYTES, one, 20 * BLOCK_BYTES, BLOCK_BYTES, &done),
+	    0);
 	at = files_device_offset(&fix, one, 4 * BLOCK_BYTES);
 	cover(&c, at + 100, 200);
 	expect_equal(c.count, 3);

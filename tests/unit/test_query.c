@@ -54,7 +54,8 @@ START_TEST(every_hard_link_is_a_path)
 	expect_equal(fs_link(fix.fs, ino, FS_ROOT_INO, "top", &attr), 0);
 	fs_forget(fix.fs, ino, 2);
 	expect_equal(count_paths(ino), 3);
-	expect(has_path(ino, "/dir/sub/file") && has_path(ino, "/dir/sub/second") && has_path(ino, "/top"));
+	expect(has_path(ino, "/dir/sub/file") && has_path(ino, "/dir/sub/second") &&
+	       has_path(ino, "/top"));
 	expect(has_path(FS_ROOT_INO, "/") && has_path(sub, "/dir/sub"));
 	expect_equal(fs_rename(fix.fs, FS_ROOT_INO, "dir", FS_ROOT_INO, "moved", 0), 0);
 	expect(has_path(ino, "/moved/sub/file"));
@@ -138,11 +139,13 @@ START_TEST(map_tells_shared_and_unwritten_apart)
 	uint64_t done;
 
 	files_write(&fix, from, 1, 0, 8 * BLOCK_BYTES);
-	expect_equal(fs_copy_range(fix.fs, from, 2 * BLOCK_BYTES, to, 0, 2 * BLOCK_BYTES, &done), 0);
+	expect_equal(fs_copy_range(fix.fs, from, 2 * BLOCK_BYTES, to, 0, 2 * BLOCK_BYTES, &done),
+		     0);
 	expect_equal(fs_fallocate(fix.fs, from, 0, 8 * BLOCK_BYTES, BLOCK_BYTES), 0);
 	files_map(&fix, from, &map);
 	expect_equal(map.count, 4);
-	expect(!map.extents[0].shared && map.extents[1].shared && !map.extents[2].shared && !map.extents[3].written);
+	expect(!map.extents[0].shared && map.extents[1].shared && !map.extents[2].shared &&
+	       !map.extents[3].written);
 	expect_equal(map.extents[1].pos, 2 * BLOCK_BYTES);
 	expect_equal(map.extents[1].length_bytes, 2 * BLOCK_BYTES);
 	map.count = 0;

@@ -56,7 +56,8 @@ START_TEST(a_whole_copy_takes_no_space)
 	expect_equal(copy_range(from, 0, to, 0, UINT64_MAX >> 1), size);
 	expect_equal(files_size(&fix, to), size);
 	expect(before - free_blocks() < 256);
-	expect_equal(files_device_offset(&fix, from, size - 1), files_device_offset(&fix, to, size - 1));
+	expect_equal(files_device_offset(&fix, from, size - 1),
+		     files_device_offset(&fix, to, size - 1));
 	files_expect(&fix, to, 1, 0, size);
 	expect(is_shared(from, 0) && is_shared(to, 0));
 }
@@ -128,7 +129,8 @@ START_TEST(one_file_shares_with_itself)
 	copy_range(from, 0, from, 4 * BLOCK_BYTES, 4 * BLOCK_BYTES);
 	expect_equal(files_size(&fix, from), 8 * BLOCK_BYTES);
 	expect(is_shared(from, 0) && is_shared(from, 4 * BLOCK_BYTES));
-	expect_equal(fs_copy_range(fix.fs, from, 0, from, BLOCK_BYTES, 2 * BLOCK_BYTES, &done), -EINVAL);
+	expect_equal(fs_copy_range(fix.fs, from, 0, from, BLOCK_BYTES, 2 * BLOCK_BYTES, &done),
+		     -EINVAL);
 	files_write(&fix, from, 2, 0, BLOCK_BYTES);
 	files_truncate(&fix, from, 7 * BLOCK_BYTES);
 	files_expect(&fix, from, 2, 0, BLOCK_BYTES);
@@ -187,7 +189,8 @@ START_TEST(poison_is_inherited_by_sharing_and_stops_a_bounce)
 	files_poison(&fix, from, 4 * BLOCK_BYTES, 64, false);
 	expect_equal(copy_range(from, 0, to, 0, 8 * BLOCK_BYTES), 8 * BLOCK_BYTES);
 	expect_equal(files_read_error(&fix, to, 4 * BLOCK_BYTES, 10, &got), -EIO);
-	expect_equal(copy_range(from, 1, to, 9 * BLOCK_BYTES, 8 * BLOCK_BYTES), 4 * BLOCK_BYTES - 1);
+	expect_equal(copy_range(from, 1, to, 9 * BLOCK_BYTES, 8 * BLOCK_BYTES),
+		     4 * BLOCK_BYTES - 1);
 	expect_equal(fs_copy_range(fix.fs, from, 4 * BLOCK_BYTES + 1, to, 0, 100, &done), -EIO);
 }
 END_TEST

@@ -1,4 +1,7 @@
-/* Truncate, punch, zero, unlink: short ones, and chains over many extents that a kill may cut anywhere. */
+/*
+ * Truncate, punch, zero, unlink: short ones, and chains over many extents that a kill may cut
+ * anywhere.
+ */
 #include "tests/support/files.h"
 
 #include <errno.h>
@@ -93,7 +96,9 @@ START_TEST(zero_range_leaves_space_allocated)
 	files_expect(&fix, ino, 1, 0, 100);
 	files_expect(&fix, ino, 0, 100, 8 * BLOCK_BYTES);
 	expect_equal(files_record(&fix, ino).count_blocks, 9);
-	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, 12 * BLOCK_BYTES), 0);
+	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0,
+				  12 * BLOCK_BYTES),
+		     0);
 	expect_equal(files_size(&fix, ino), 8 * BLOCK_BYTES + 100);
 	expect_equal(files_record(&fix, ino).count_blocks, 12);
 }
@@ -101,7 +106,8 @@ END_TEST
 
 START_TEST(unknown_modes_are_refused)
 {
-	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, BLOCK_BYTES), -EOPNOTSUPP);
+	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, BLOCK_BYTES),
+		     -EOPNOTSUPP);
 	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_PUNCH_HOLE, 0, BLOCK_BYTES), -EOPNOTSUPP);
 	expect_equal(fs_fallocate(fix.fs, ino, 0, 0, 0), -EINVAL);
 	expect_equal(fs_fallocate(fix.fs, ino, 0, FS_FILE_MAX, 2), -EFBIG);
@@ -109,7 +115,7 @@ START_TEST(unknown_modes_are_refused)
 }
 END_TEST
 
-/* --- chains ------------------------------------------------------------------------------------------------------------------- */
+/* --- chains --------------------------------------------------------------------------------- */
 
 /* A file whose every second block is mapped, out of one run: as many extents as blocks. */
 static void make_many_extents(inum_t file, unsigned count)
@@ -125,10 +131,12 @@ static void make_many_extents(inum_t file, unsigned count)
 		expect_equal(fs_tx_begin(fix.fs, TX_NORMAL, &tx), 0);
 		record = inode->record;
 		for (unsigned k = 0; k < 256 && i < count; k++, i++) {
-			struct alloc_request request = {.want_blocks = 1, .least_blocks = 1, .align_blocks = 1};
+			struct alloc_request request = {
+			    .want_blocks = 1, .least_blocks = 1, .align_blocks = 1};
 			struct extent e = {.file_block = 2ull * i, .flags = EXTENT_UNWRITTEN};
 
-			expect_equal(alloc_take(fix.fs->alloc, tx, &request, &e.block, &e.count_blocks), 0);
+			expect_equal(
+			    alloc_take(fix.fs->alloc, tx, &request, &e.block, &e.count_blocks), 0);
 			expect_equal(extent_insert(fix.fs, tx, file, &e), 0);
 			record.count_blocks++;
 		}
@@ -229,7 +237,8 @@ static void kill_in_chain(enum chain chain, inum_t target, uint64_t after_blocks
 	fflush(NULL);
 	child = fork();
 	if (!child) {
-		if (fsfix_mount(&fix) || pthread_create(&killer, NULL, kill_after_blocks, &after_blocks))
+		if (fsfix_mount(&fix) ||
+		    pthread_create(&killer, NULL, kill_after_blocks, &after_blocks))
 			_exit(1);
 		run_chain(chain, target);
 		kill(getpid(), SIGKILL);
@@ -258,9 +267,11 @@ static void expect_chain_whole(enum chain chain, inum_t target)
 	if (chain == CHAIN_UNLINK)
 		expect(gone || record.count_blocks == MANY_EXTENTS);
 	if (chain == CHAIN_TRUNCATE)
-		expect((record.size_bytes == 100 && record.count_blocks <= 1) || record.count_blocks == MANY_EXTENTS);
+		expect((record.size_bytes == 100 && record.count_blocks <= 1) ||
+		       record.count_blocks == MANY_EXTENTS);
 	if (chain == CHAIN_PUNCH)
-		expect(record.count_blocks == MANY_EXTENTS || record.count_blocks == MANY_EXTENTS / 2);
+		expect(record.count_blocks == MANY_EXTENTS ||
+		       record.count_blocks == MANY_EXTENTS / 2);
 	if (chain == CHAIN_CLONE) {
 		uint64_t size = files_size(&fix, target);
 
