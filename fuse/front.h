@@ -5,6 +5,8 @@
 #ifndef FUSE_FRONT_H
 #define FUSE_FRONT_H
 
+#include <pthread.h>
+
 #include "fs/fs.h"
 #include "fs/query.h"
 #include "fuse/counters.h"
@@ -17,6 +19,11 @@
 struct front {
 	struct fs *fs;
 	struct fuse_session *session;
+	const char *mountpoint;
+	pthread_mutex_t lock; /* of the two below: the session outlives every notification that is on its way to the kernel */
+	pthread_cond_t idle;
+	unsigned count_notifying;
+	bool is_notifying; /* the session may be used for notifications */
 	bool writeback;
 	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
 	bool uring;	 /* the kernel took FUSE over io_uring */
@@ -25,6 +32,17 @@ struct front {
 };
 
 extern const struct fuse_lowlevel_ops front_ops;
+
+/*
+ * Each handler's first call: the time, for counter_end(). libfuse cancels the threads of its io_uring queues at the end of the session, also
+ * in the middle of a handler, which holds locks and references: no cancellation on a thread that has served a request (they end by their
+ * eventfd as well).
+ */
+static inline uint64_t front_begin(void)
+{
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	return counter_begin();
+}
 
 static inline struct front *front_of(fuse_req_t req)
 {

@@ -41,7 +41,7 @@ static void changed(void *arg, inum_t ino)
 {
 	struct server *server = arg;
 
-	fuse_lowlevel_notify_inval_inode(server->front.session, ino, 0, 0);
+	session_invalidate(&server->front, ino, 0, 0);
 }
 
 static const struct control_hooks hooks = {.stats = stats, .changed = changed};
@@ -130,7 +130,7 @@ static int serve_in_background(struct server *server, struct why *why)
 
 int main(int argc, char **argv)
 {
-	struct server server = {.front = {.fs = NULL}};
+	struct server server = {.front = {.lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER}};
 	struct why why = {.text = "out of memory"};
 	int usage = options_parse(argc, argv, &server.options, &why);
 	int error = usage;

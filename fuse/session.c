@@ -1,12 +1,17 @@
 #include "fuse/session.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "util/log.h"
+
+#define NOTIFYING_SECONDS 2
 
 static void front_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -108,14 +113,56 @@ const char *session_transport(const struct front *front)
 	return front->uring ? "io_uring" : "dev_fuse";
 }
 
-/* The notify thread: drop the kernel's pages of a range that went bad or was healed. It may wait for write-back, hence never a request thread. */
-static void invalidate(void *arg, inum_t ino, uint64_t pos, uint64_t length)
+void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length)
 {
-	struct front *front = arg;
-	int error = fuse_lowlevel_notify_inval_inode(front->session, ino, (off_t)pos, (off_t)length);
+	bool is_open;
+	int error;
 
+	pthread_mutex_lock(&front->lock);
+	is_open = front->is_notifying;
+	front->count_notifying += is_open;
+	pthread_mutex_unlock(&front->lock);
+	if (!is_open)
+		return;
+	error = fuse_lowlevel_notify_inval_inode(front->session, ino, (off_t)pos, (off_t)length);
 	if (error && error != -ENOENT)
 		log_debug("invalidating inode %llu: %s", (unsigned long long)ino, strerror(-error));
+	pthread_mutex_lock(&front->lock);
+	if (--front->count_notifying == 0)
+		pthread_cond_broadcast(&front->idle);
+	pthread_mutex_unlock(&front->lock);
+}
+
+/* The notify thread. */
+static void invalidate(void *arg, inum_t ino, uint64_t pos, uint64_t length)
+{
+	session_invalidate(arg, ino, pos, length);
+}
+
+static void notifying_begin(struct front *front)
+{
+	pthread_mutex_lock(&front->lock);
+	front->is_notifying = true;
+	pthread_mutex_unlock(&front->lock);
+	fs_set_invalidate(front->fs, invalidate, front);
+}
+
+/* No notification begins any more. Have those under way ended, within this time? */
+static bool notifying_end(struct front *front, unsigned seconds)
+{
+	struct timespec until;
+	bool is_idle;
+	int rc = 0;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += seconds;
+	pthread_mutex_lock(&front->lock);
+	front->is_notifying = false;
+	while (front->count_notifying && !rc)
+		rc = pthread_cond_timedwait(&front->idle, &front->lock, &until);
+	is_idle = front->count_notifying == 0;
+	pthread_mutex_unlock(&front->lock);
+	return is_idle;
 }
 
 int session_open(struct front *front, struct options *options, struct why *why)
@@ -140,7 +187,8 @@ int session_open(struct front *front, struct options *options, struct why *why)
 		fuse_session_destroy(front->session);
 		return why_set(why, -EPERM, "cannot mount on %s (see the line above)", options->mountpoint);
 	}
-	fs_set_invalidate(front->fs, invalidate, front);
+	front->mountpoint = options->mountpoint;
+	notifying_begin(front);
 	return 0;
 }
 
@@ -159,11 +207,33 @@ int session_loop(struct front *front)
 	return rc < 0 ? rc : 0;
 }
 
+/*
+ * After a signal clients may wait for answers that nobody will give, and a notification for their pages, without end: fail them all.
+ * Once unmounted (POLLERR) there is nothing to fail, and the mount point may be another filesystem's.
+ */
+static void connection_cut(const struct front *front)
+{
+	struct pollfd item = {.fd = fuse_session_fd(front->session)};
+
+	if (poll(&item, 1, 0) == 1 && (item.revents & POLLERR))
+		return;
+	if (umount2(front->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW))
+		umount2(front->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 void session_close(struct front *front)
 {
+	bool is_idle = notifying_end(front, NOTIFYING_SECONDS);
+
+	if (!is_idle)
+		connection_cut(front);
 	fs_set_invalidate(front->fs, NULL, NULL);
 	fuse_remove_signal_handlers(front->session);
 	fuse_session_unmount(front->session);
+	if (!is_idle && !notifying_end(front, NOTIFYING_SECONDS)) {
+		log_warning("a notification to the kernel does not end; its session is left behind");
+		return;
+	}
 	fuse_session_destroy(front->session);
 	front->session = NULL;
 }

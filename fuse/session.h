@@ -9,7 +9,13 @@
 int session_open(struct front *front, struct options *options, struct why *why);
 /* Serve until unmount or a signal. Returns when no request is in flight. */
 int session_loop(struct front *front);
+/* Unmount if it still is. Other threads may call session_invalidate() all the while. */
 void session_close(struct front *front);
+/*
+ * Drop the kernel's attributes of an inode, and its pages in [pos, pos + length) (length 0: to the end). Waits for the kernel's own reads and
+ * writes of these pages: never from a request thread, nor under a lock that one takes. Does nothing without an open session.
+ */
+void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length);
 /* "io_uring" or "dev_fuse". */
 const char *session_transport(const struct front *front);
 /* Whether io_uring can be used; with a one-line hint when not, or NULL. */
