@@ -40,7 +40,7 @@ static void reply_attr(fuse_req_t req, int error, const struct fs_attr *attr)
 
 void front_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_attr attr;
 	int error = fs_getattr(front_of(req)->fs, ino, &attr);
 
@@ -76,7 +76,7 @@ static unsigned set_of(int fuse_set)
 
 void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct inode_record values = {
 		.mode = stat->st_mode,
 		.uid = stat->st_uid,
@@ -95,7 +95,7 @@ void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, s
 
 void front_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_statfs from;
 
 	fs_statfs(front_of(req)->fs, &from);
@@ -138,7 +138,7 @@ static void fill_statx(const struct fs_attr *attr, struct statx *out)
 
 void front_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_attr attr;
 	struct statx st;
 	int error = fs_getattr(front_of(req)->fs, ino, &attr);

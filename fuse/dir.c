@@ -6,7 +6,7 @@
 
 void front_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	if (front_of(req)->no_opendir) {
 		fuse_reply_err(req, ENOSYS);
@@ -70,7 +70,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool
 
 void front_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	list(req, ino, size, offset, false);
 	counter_end(OP_READDIR, begin);
@@ -78,7 +78,7 @@ void front_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, st
 
 void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	list(req, ino, size, offset, true);
 	counter_end(OP_READDIRPLUS, begin);

@@ -64,7 +64,7 @@ void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct inode_record empty = {.size_bytes = 0};
 	struct fs_attr attr;
 	int error = 0;
@@ -105,7 +105,7 @@ static bool read_may_be_short(const struct fuse_file_info *fi)
 
 void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	void *buffer = reply_buffer(req, size);
 	size_t done = 0;
 	int error = buffer ? fs_read(front_of(req)->fs, ino, (uint64_t)offset, buffer, size, &done) : -ENOMEM;
@@ -119,7 +119,7 @@ void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struc
 
 void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	size_t done = 0;
 	int error = fs_write(front_of(req)->fs, ino, (uint64_t)offset, data, size, &done);
 
@@ -132,7 +132,7 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 
 void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fuse_reply_err(req, -fs_fsync(front_of(req)->fs, ino));
 	counter_end(OP_FSYNC, begin);
@@ -140,7 +140,7 @@ void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fuse_reply_err(req, -fs_fallocate(front_of(req)->fs, ino, mode, (uint64_t)offset, (uint64_t)length));
 	counter_end(OP_FALLOCATE, begin);
@@ -149,7 +149,7 @@ void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off
 void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 			   off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	uint64_t done = 0;
 	int error = flags ? -EINVAL
 			  : fs_copy_range(front_of(req)->fs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &done);
@@ -163,7 +163,7 @@ void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, s
 
 void front_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	uint64_t found = 0;
 	int error = fs_seek(front_of(req)->fs, ino, (uint64_t)offset, whence, &found);
 

@@ -37,7 +37,7 @@ void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr)
 
 void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fuse_entry_param negative = {.entry_timeout = FRONT_TIMEOUT_SECONDS};
 	struct fs_attr attr;
 	int error = fs_lookup(front_of(req)->fs, parent, name, &attr);
@@ -51,7 +51,7 @@ void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fs_forget(front_of(req)->fs, ino, count);
 	fuse_reply_none(req);
@@ -60,7 +60,7 @@ void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 
 void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	for (size_t i = 0; i < count; i++)
 		fs_forget(front_of(req)->fs, forgets[i].ino, forgets[i].nlookup);
@@ -70,7 +70,7 @@ void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 
 static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_who who = front_who(req);
 	struct fs_attr attr;
 	int error = fs_create(front_of(req)->fs, &who, parent, name, mode, rdev, &attr);
@@ -91,7 +91,7 @@ void front_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 
 void front_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_who who = front_who(req);
 	struct fs_attr attr;
 	int error = fs_symlink(front_of(req)->fs, &who, parent, name, target, &attr);
@@ -102,7 +102,7 @@ void front_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const 
 
 void front_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	char target[FS_SYMLINK_MAX + 1];
 	int error = fs_readlink(front_of(req)->fs, ino, target, sizeof(target));
 
@@ -115,7 +115,7 @@ void front_readlink(fuse_req_t req, fuse_ino_t ino)
 
 void front_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fuse_reply_err(req, -fs_unlink(front_of(req)->fs, parent, name));
 	counter_end(OP_UNLINK, begin);
@@ -123,7 +123,7 @@ void front_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void front_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fuse_reply_err(req, -fs_rmdir(front_of(req)->fs, parent, name));
 	counter_end(OP_RMDIR, begin);
@@ -132,7 +132,7 @@ void front_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 		  unsigned flags)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 
 	fuse_reply_err(req, -fs_rename(front_of(req)->fs, parent, name, new_parent, new_name, flags));
 	counter_end(OP_RENAME, begin);
@@ -140,7 +140,7 @@ void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 
 void front_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_attr attr;
 	int error = fs_link(front_of(req)->fs, ino, new_parent, new_name, &attr);
 
@@ -165,7 +165,7 @@ static void reply_create(fuse_req_t req, int error, const struct fs_attr *attr, 
 
 void front_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_who who = front_who(req);
 	struct fs_attr attr;
 	int error = fs_create(front_of(req)->fs, &who, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &attr);
@@ -176,7 +176,7 @@ void front_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 
 void front_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
 {
-	uint64_t begin = counter_begin();
+	uint64_t begin = front_begin();
 	struct fs_who who = front_who(req);
 	struct fs_attr attr;
 	int error = fs_tmpfile(front_of(req)->fs, &who, parent, (mode & ~(mode_t)S_IFMT) | S_IFREG, &attr);

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -551,7 +552,8 @@ class Run:
 
     def fio(self):
         done = self.command("fio", "--name=stress", f"--directory={self.mount.path('fio')}", f"--rw={self.random.choice(('randwrite', 'randrw', 'write'))}",
-                            "--size=2M", f"--bs={self.random.choice(('4k', '16k', '3000'))}", "--verify=crc32c", "--do_verify=1", "--end_fsync=1",
+                            "--size=2M", f"--bs={self.random.choice(('4k', '16k', '3000'))}", "--verify=crc32c", "--do_verify=1",
+                            "--end_fsync=1", "--verify_state_save=0",
                             f"--ioengine={self.random.choice(('psync', 'sync'))}", f"--randseed={self.random.randrange(1 << 30)}", "--minimal", check=False)
         text = done.stdout + done.stderr
         if "verify" in text and "bad" in text or done.returncode and "Input/output error" not in text and not self.killed:
@@ -629,12 +631,13 @@ with open(sys.argv[1], "r+b") as file:
         text = "\n".join(self.failures)
         daemon = self.mount.daemon
         stuck = any("hang" in line for line in self.failures)
-        log = "" if self.mount.log.closed else self.mount.read_log()[-6000:]
         if daemon and daemon.poll() is None:
             if stuck:
                 text += "\n" + stacks(daemon.pid)
-            if not os.environ.get("MENDFS_KEEP"):
-                self.mount.kill()
+            daemon.kill()
+        log = "" if self.mount.log.closed else self.mount.read_log()[-6000:]
+        if daemon:
+            self.mount.kill()
         raise AssertionError(f"seed {SEED}:\n{text}\nthe daemon's log:\n{log}")
 
     def lift_all(self):
@@ -675,14 +678,13 @@ with open(sys.argv[1], "r+b") as file:
 
 
 def stacks(pid):
-    """Where the threads wait, as far as this can be seen without a debugger."""
+    """Where the threads wait."""
+    if shutil.which("gdb"):
+        return harness.run("gdb", "-p", pid, "-batch", "-ex", "thread apply all bt 16", check=False, timeout=STEP_TIMEOUT).stdout[-12000:]
     lines = []
     for task in sorted(os.listdir(f"/proc/{pid}/task")):
-        try:
-            with open(f"/proc/{pid}/task/{task}/wchan") as wchan, open(f"/proc/{pid}/task/{task}/syscall") as call:
-                lines.append(f"thread {task}: {wchan.read()} {call.read().strip()}")
-        except OSError:
-            pass
+        with open(f"/proc/{pid}/task/{task}/wchan") as wchan:
+            lines.append(f"thread {task}: {wchan.read()}")
     return "\n".join(lines)
 
 
@@ -732,6 +734,75 @@ class Stress(harness.Case):
         for worker in run.workers:
             worker.resync()
         run.settle()
+
+    def test_sigterm_in_the_middle_ends_the_daemon_in_order(self):
+        run = Run(self, 2, SECONDS / 3)
+        run.start()
+        run.watch(run.seconds)
+        if run.failures:
+            run.finish()
+        run.killed = True
+        run.mount.daemon.terminate()
+        try:
+            status = run.mount.daemon.wait(harness.TIMEOUT)
+        except subprocess.TimeoutExpired:
+            run.failures.append("the daemon hangs after SIGTERM")
+            run.give_up()
+        run.mount.umount()
+        self.assertEqual(status, 0)
+        run.finish()
+        run.told()
+        run.mount.mount()
+        for worker in run.workers:
+            worker.resync()
+        run.settle()
+
+    def test_sigterm_ends_the_daemon_whatever_its_request_threads_wait_for(self):
+        """libfuse cancels them: one that dies in an msync or under a lock takes the rest of the daemon with it."""
+        mount = self.mounted(size="64M")
+
+        def client(number):
+            path = mount.path(f"file{number}")
+            try:
+                while True:
+                    with open(path, "wb", buffering=0) as file:
+                        file.write(bytes(100000))
+                        os.fsync(file.fileno())
+                    os.unlink(path)
+            except OSError:
+                pass
+        for _ in range(5):
+            clients = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(3)]
+            for thread in clients:
+                thread.start()
+            time.sleep(0.3)
+            mount.daemon.terminate()
+            try:
+                mount.daemon.wait(harness.TIMEOUT)
+            except subprocess.TimeoutExpired:
+                text = stacks(mount.daemon.pid)
+                mount.kill()
+                self.fail(f"the daemon hangs after SIGTERM\n{text}")
+            for thread in clients:
+                thread.join(harness.TIMEOUT)
+            mount.remount()
+        self.assertEqual(harness.mendctl_json("check", mount.directory), [])
+
+    def test_a_wrong_byte_would_be_noticed(self):
+        """The broken twin of them all."""
+        run = Run(self, 1)
+        worker = run.workers[0]
+        while len(worker.files) < 5 or not any(file.data.strip(b"\0") for file in worker.files.values()):
+            worker.one()
+        worker.verify_all()
+        path, place = next((path, data.index(b"mendfs-stress")) for path, data in
+                           ((path, file.data) for path, file in sorted(worker.files.items())) if b"mendfs-stress" in data)
+        extent = next(extent for extent in harness.mendctl_json("map", path) if extent["pos"] <= place < extent["pos"] + extent["len"])
+        with open(run.mount.image, "r+b") as image:
+            image.seek(extent["device_offset"] + place - extent["pos"])
+            image.write(b"X")
+        with self.assertRaisesRegex(AssertionError, "wrong byte"):
+            worker.verify_all()
 
 
 if __name__ == "__main__":
