@@ -240,10 +240,36 @@ START_TEST(records_of_the_previous_mkfs_are_refused)
 	fix_new_block(&fix, 2);
 	fix_crash(&fix);
 	fix_format(&fix, 2);
+	for (unsigned i = 0; i < 3; i++) { /* an epoch each: one of them is that of the old records */
+		reopen();
+		ck_assert_uint_eq(journal_recovery(fix.journal)->records, 0);
+		ck_assert(!journal_recovery(fix.journal)->hole);
+		ck_assert_uint_eq(root_get(fix.journal, ROOT_META_FREE), 255);
+		fix_crash(&fix);
+	}
+}
+END_TEST
+
+START_TEST(heads_of_the_previous_mkfs_are_refused)
+{
+	uint8_t old[4096];
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	for (unsigned i = 0; i < 5; i++) {
+		fix_new_block(&fix, i);
+		ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	}
+	fix_close(&fix);
+	fix_read_file(&fix, fix.super.areas[AREA_JOURNAL].copy[1], old, sizeof(old));
+	fix_format(&fix, 2);
 	reopen();
-	ck_assert_uint_eq(journal_recovery(fix.journal)->records, 0);
-	ck_assert(!journal_recovery(fix.journal)->hole);
-	ck_assert_uint_eq(root_get(fix.journal, ROOT_META_FREE), 255);
+	address = fix_new_block(&fix, 7);
+	fix_crash(&fix);
+	fix_write_file(&fix, fix.super.areas[AREA_JOURNAL].copy[1], old, sizeof(old));
+	reopen();
+	ck_assert_uint_eq(journal_recovery(fix.journal)->records, 1);
+	ck_assert_uint_eq(fix_word(&fix, address, 0), 7);
 }
 END_TEST
 
@@ -875,6 +901,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, a_gap_in_what_was_durable_is_a_hole_on_any_boot);
 	tcase_add_test(tests, records_made_on_persistent_memory_count_on_any_boot);
 	tcase_add_test(tests, records_of_the_previous_mkfs_are_refused);
+	tcase_add_test(tests, heads_of_the_previous_mkfs_are_refused);
 	tcase_add_test(tests, blocks_of_the_previous_mkfs_are_refused);
 	tcase_add_test(tests, a_record_of_an_earlier_epoch_is_not_replayed_although_its_sequence_fits);
 	tcase_add_test(tests, a_half_written_home_block_is_replaced_by_the_other_copy);
