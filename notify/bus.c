@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define SUBSCRIBERS_MAX 256
+#define EARLY_EVENTS_MAX 1024
 
 struct event_subscriber {
 	struct event_bus *bus;
@@ -22,6 +23,11 @@ struct event_bus {
 	pthread_mutex_t lock; /* a leaf: nothing is called under it but malloc */
 	struct event_subscriber *subscribers;
 	size_t count_subscribers;
+	/* Before the first subscriber: */
+	struct event **early;
+	size_t count_early;
+	uint64_t early_lost;
+	bool is_settled;
 };
 
 static uint64_t now_ns(void)
@@ -43,10 +49,21 @@ int event_bus_create(struct event_bus **out)
 	return 0;
 }
 
+static void bus_drop_early(struct event_bus *bus)
+{
+	for (size_t i = 0; i < bus->count_early; i++)
+		event_free(bus->early[i]);
+	free(bus->early);
+	bus->early = NULL;
+	bus->count_early = 0;
+	bus->early_lost = 0;
+}
+
 void event_bus_destroy(struct event_bus *bus)
 {
 	if (!bus)
 		return;
+	bus_drop_early(bus);
 	pthread_mutex_destroy(&bus->lock);
 	free(bus);
 }
@@ -99,6 +116,20 @@ static void subscriber_deliver(struct event_subscriber *sub, const struct event 
 	(void)!write(sub->fd, &one, sizeof(one));
 }
 
+static void bus_keep_early(struct event_bus *bus, const struct event *event)
+{
+	struct event *copy = NULL;
+
+	if (!bus->early)
+		bus->early = calloc(EARLY_EVENTS_MAX, sizeof(struct event *));
+	if (bus->early && bus->count_early < EARLY_EVENTS_MAX)
+		copy = event_copy(event);
+	if (copy)
+		bus->early[bus->count_early++] = copy;
+	else
+		bus->early_lost++;
+}
+
 void event_publish(struct event_bus *bus, const struct event *event)
 {
 	struct event stamped = *event;
@@ -108,7 +139,25 @@ void event_publish(struct event_bus *bus, const struct event *event)
 	pthread_mutex_lock(&bus->lock);
 	for (struct event_subscriber *sub = bus->subscribers; sub; sub = sub->next)
 		subscriber_deliver(sub, &stamped);
+	if (!bus->subscribers && !bus->is_settled)
+		bus_keep_early(bus, &stamped);
 	pthread_mutex_unlock(&bus->lock);
+}
+
+void event_bus_settle(struct event_bus *bus)
+{
+	pthread_mutex_lock(&bus->lock);
+	bus->is_settled = true;
+	pthread_mutex_unlock(&bus->lock);
+}
+
+/* The first subscriber gets what nobody could have seen. */
+static void bus_deliver_early(struct event_bus *bus, struct event_subscriber *sub)
+{
+	for (size_t i = 0; i < bus->count_early; i++)
+		subscriber_deliver(sub, bus->early[i]);
+	sub->lost += bus->early_lost;
+	bus_drop_early(bus);
 }
 
 static int bus_add(struct event_bus *bus, struct event_subscriber *sub)
@@ -120,6 +169,7 @@ static int bus_add(struct event_bus *bus, struct event_subscriber *sub)
 		sub->next = bus->subscribers;
 		bus->subscribers = sub;
 		bus->count_subscribers++;
+		bus_deliver_early(bus, sub);
 		rc = 0;
 	}
 	pthread_mutex_unlock(&bus->lock);

@@ -51,6 +51,11 @@ int event_bus_create(struct event_bus **out);
 void event_bus_destroy(struct event_bus *bus);
 /* Copies the event (paths included). Fills time_ns when 0. */
 void event_publish(struct event_bus *bus, const struct event *event);
+/*
+ * What mount found and did before anybody could subscribe is kept (bounded) for the first subscriber; called when that is over, after which events
+ * without a subscriber are gone.
+ */
+void event_bus_settle(struct event_bus *bus);
 /* eventfd becomes readable when there is something to take. -EMFILE beyond 256 subscribers. */
 int event_subscribe(struct event_bus *bus, size_t limit, struct event_subscriber **out);
 int event_subscriber_fd(const struct event_subscriber *subscriber);

@@ -165,6 +165,8 @@ static void notify_round(struct notify *notify, struct work *work)
 		notify->tail_is_held = true;
 	notify_move_tail(notify, work->tail);
 	notify_trim(notify);
+	/* The first round has what mount found. */
+	event_bus_settle(notify->setup.events);
 }
 
 /* One round; the lock is held on entry and return. */

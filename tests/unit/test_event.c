@@ -224,6 +224,43 @@ START_TEST(under_threads_taken_and_lost_add_up_to_published)
 }
 END_TEST
 
+START_TEST(what_mount_did_is_kept_for_the_first_subscriber_only)
+{
+	struct event_subscriber *first, *second;
+
+	publish(1);
+	publish(2);
+	event_bus_settle(bus);
+	publish(3);
+	first = subscribe(8);
+	second = subscribe(8);
+	ck_assert(is_readable(first));
+	expect_cause(first, 1);
+	expect_cause(first, 2);
+	ck_assert_ptr_null(event_take(first));
+	ck_assert_ptr_null(event_take(second));
+	event_unsubscribe(first);
+	event_unsubscribe(second);
+}
+END_TEST
+
+START_TEST(what_is_kept_for_the_first_subscriber_is_bounded)
+{
+	struct event_subscriber *sub;
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < 5000; i++)
+		publish(i);
+	sub = subscribe(100);
+	for (uint64_t i = 0; i < 100; i++)
+		expect_cause(sub, i);
+	for (struct event *event; (event = event_take(sub)); event_free(event))
+		count += event->count;
+	ck_assert_uint_eq(count, 4900);
+	event_unsubscribe(sub);
+}
+END_TEST
+
 START_TEST(every_type_has_its_name)
 {
 	for (int type = EVENT_RUNNING; type <= EVENT_UNMOUNT; type++)
@@ -250,6 +287,8 @@ int main(void)
 	tcase_add_test(tcase, one_slow_subscriber_costs_the_others_nothing);
 	tcase_add_test(tcase, subscribers_are_limited_in_number_and_their_places_come_back);
 	tcase_add_test(tcase, under_threads_taken_and_lost_add_up_to_published);
+	tcase_add_test(tcase, what_mount_did_is_kept_for_the_first_subscriber_only);
+	tcase_add_test(tcase, what_is_kept_for_the_first_subscriber_is_bounded);
 	tcase_add_test(tcase, every_type_has_its_name);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_NORMAL);
