@@ -3,15 +3,16 @@
 #include <errno.h>
 #include <string.h>
 
-int command_list(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		 struct why *why)
+int command_list(const struct command_context *context, const struct command_args *args,
+		 struct command_sink *sink, struct why *why)
 {
 	struct fs_summary summary;
 	int error = fs_summary(context->fs, &summary);
 
 	if (error)
 		return error;
-	return command_emit(sink, render_filesystem(fs_super(context->fs), &summary, &context->place), why);
+	return command_emit(
+	    sink, render_filesystem(fs_super(context->fs), &summary, &context->place), why);
 }
 
 static struct json_object *render_clone(inum_t ino, uint64_t length_bytes)
@@ -26,8 +27,8 @@ static struct json_object *render_clone(inum_t ino, uint64_t length_bytes)
 	return NULL;
 }
 
-int command_clone(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		  struct why *why)
+int command_clone(const struct command_context *context, const struct command_args *args,
+		  struct command_sink *sink, struct why *why)
 {
 	struct fs_attr attr;
 	int error;
@@ -102,8 +103,8 @@ static int add_media_counts(struct json_object *extra, struct media *media)
 	return -ENOMEM;
 }
 
-int command_stats(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		  struct why *why)
+int command_stats(const struct command_context *context, const struct command_args *args,
+		  struct command_sink *sink, struct why *why)
 {
 	struct stats_state state = {sink, why};
 	int error = add_media_counts(sink->extra, fs_media(context->fs));
@@ -114,7 +115,8 @@ int command_stats(const struct command_context *context, const struct command_ar
 }
 
 /* Which filesystem it was done to. */
-static int emit_done(const struct command_context *context, struct command_sink *sink, struct why *why)
+static int emit_done(const struct command_context *context, struct command_sink *sink,
+		     struct why *why)
 {
 	struct json_object *object = json_object_new_object();
 	char uuid[RENDER_UUID_BYTES];
@@ -139,8 +141,8 @@ int command_drop_caches(const struct command_context *context, const struct comm
 	return emit_done(context, sink, why);
 }
 
-int command_sync(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		 struct why *why)
+int command_sync(const struct command_context *context, const struct command_args *args,
+		 struct command_sink *sink, struct why *why)
 {
 	int error = fs_syncfs(context->fs);
 
@@ -186,8 +188,8 @@ static int add_totals(struct json_object *extra, const struct fs_check_totals *t
 	return -ENOMEM;
 }
 
-int command_check(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		  struct why *why)
+int command_check(const struct command_context *context, const struct command_args *args,
+		  struct command_sink *sink, struct why *why)
 {
 	struct check_state state = {sink, why, 0};
 	struct fs_check_totals totals;
@@ -198,8 +200,8 @@ int command_check(const struct command_context *context, const struct command_ar
 	return error ? error : add_totals(sink->extra, &totals);
 }
 
-int command_version(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		    struct why *why)
+int command_version(const struct command_context *context, const struct command_args *args,
+		    struct command_sink *sink, struct why *why)
 {
 	struct json_object *object = json_object_new_object();
 	int error = 0;

@@ -5,9 +5,9 @@
 #include "control/commands.h"
 
 command_fn command_map, command_owners, command_badblocks, command_damaged; /* command_query.c */
-command_fn command_inject, command_uninject;				    /* command_poison.c */
-command_fn command_list, command_clone, command_stats, command_drop_caches, command_sync, command_check,
-	command_version; /* command_admin.c */
+command_fn command_inject, command_uninject;                                /* command_poison.c */
+command_fn command_list, command_clone, command_stats, command_drop_caches, command_sync,
+    command_check, command_version; /* command_admin.c */
 
 /* A negative errno in words for the person who asked. */
 const char *command_reason(int error);
@@ -16,7 +16,8 @@ int command_no_memory(struct why *why);
 int command_emit(struct command_sink *sink, struct json_object *element, struct why *why);
 /* The inode that the arguments name. */
 int command_resolve(struct fs *fs, const struct command_args *args, inum_t *out, struct why *why);
-int command_regular_file(struct fs *fs, const struct command_args *args, struct fs_attr *attr, struct why *why);
+int command_regular_file(struct fs *fs, const struct command_args *args, struct fs_attr *attr,
+			 struct why *why);
 /* -ERANGE: not inside the device. */
 int command_device_range(struct fs *fs, const struct command_args *args, struct why *why);
 

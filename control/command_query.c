@@ -15,8 +15,8 @@ static int emit_extent(void *arg, const struct fs_map_extent *extent)
 	return command_emit(state->sink, render_extent(extent), state->why);
 }
 
-int command_map(const struct command_context *context, const struct command_args *args, struct command_sink *sink,
-		   struct why *why)
+int command_map(const struct command_context *context, const struct command_args *args,
+		struct command_sink *sink, struct why *why)
 {
 	struct emit_state state = {sink, why};
 	struct fs_attr attr;
@@ -25,7 +25,7 @@ int command_map(const struct command_context *context, const struct command_args
 	return error ? error : fs_map(context->fs, attr.ino, 0, FS_FILE_MAX, emit_extent, &state);
 }
 
-/* --- owners ----------------------------------------------------------------------------------------------------------------- */
+/* --- owners --- */
 
 struct owners_state {
 	struct emit_state emit;
@@ -35,7 +35,8 @@ struct owners_state {
 	struct render_names names;
 };
 
-/* -ENOENT: the inode has gone. What cannot be read of its names is said in them: the rest of the answer is worth as much. */
+/* -ENOENT: the inode has gone. What cannot be read of its names is said in them: the rest of the
+ * answer is worth as much. */
 static int names_find(struct fs *fs, inum_t ino, struct render_names *out)
 {
 	int error = fs_paths(fs, ino, &out->generation, &out->paths, &out->count);
@@ -83,13 +84,13 @@ static int emit_owner(void *arg, const struct fs_owner *owner)
 	if (error == -ENOENT) /* deleted since the map was read: no owner any more */
 		return 0;
 	if (error)
-		return why_set(state->emit.why, error, "paths of inode %llu: %s", (unsigned long long)owner->ino,
-			       command_reason(error));
+		return why_set(state->emit.why, error, "paths of inode %llu: %s",
+			       (unsigned long long)owner->ino, command_reason(error));
 	return command_emit(state->emit.sink, render_owner(owner, &state->names), state->emit.why);
 }
 
 int command_owners(const struct command_context *context, const struct command_args *args,
-		      struct command_sink *sink, struct why *why)
+		   struct command_sink *sink, struct why *why)
 {
 	struct owners_state state = {.emit = {sink, why}, .fs = context->fs, .kind = args->kind};
 	uint64_t offset = args->all ? 0 : args->offset;
@@ -97,7 +98,8 @@ int command_owners(const struct command_context *context, const struct command_a
 	int error;
 
 	if (!args->all && (!args->has_range || !args->length_bytes))
-		return why_set(why, -EINVAL, "give an offset and a length of at least 1, or ask for all");
+		return why_set(why, -EINVAL,
+			       "give an offset and a length of at least 1, or ask for all");
 	error = args->all ? 0 : command_device_range(context->fs, args, why);
 	if (!error)
 		error = fs_owners(context->fs, offset, length, emit_owner, &state);
@@ -105,7 +107,7 @@ int command_owners(const struct command_context *context, const struct command_a
 	return error;
 }
 
-/* --- badblocks, damaged ------------------------------------------------------------------------------------------------------- */
+/* --- badblocks, damaged --- */
 
 static int emit_badblock(void *arg, const struct badblock_record *record)
 {
@@ -115,7 +117,7 @@ static int emit_badblock(void *arg, const struct badblock_record *record)
 }
 
 int command_badblocks(const struct command_context *context, const struct command_args *args,
-			 struct command_sink *sink, struct why *why)
+		      struct command_sink *sink, struct why *why)
 {
 	struct emit_state state = {sink, why};
 
@@ -152,8 +154,8 @@ static int damaged_begin(struct damaged_state *state, inum_t ino)
 	if (error == -ENOENT)
 		return 0;
 	if (error)
-		return why_set(state->emit.why, error, "paths of inode %llu: %s", (unsigned long long)ino,
-			       command_reason(error));
+		return why_set(state->emit.why, error, "paths of inode %llu: %s",
+			       (unsigned long long)ino, command_reason(error));
 	state->file = render_damaged(ino, &names);
 	names_fini(&names);
 	return state->file ? 0 : command_no_memory(state->emit.why);
@@ -174,7 +176,7 @@ static int gather_damage(void *arg, const struct fs_damage *damage)
 }
 
 int command_damaged(const struct command_context *context, const struct command_args *args,
-		       struct command_sink *sink, struct why *why)
+		    struct command_sink *sink, struct why *why)
 {
 	struct damaged_state state = {.emit = {sink, why}, .fs = context->fs};
 	int error = fs_damaged(context->fs, gather_damage, &state);

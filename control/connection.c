@@ -80,7 +80,8 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* One line of at most CONTROL_REQUEST_MAX bytes, within a fixed time however it trickles in. Its length without the newline. */
+/* One line of at most CONTROL_REQUEST_MAX bytes, within a fixed time however it trickles in. Its
+ * length without the newline. */
 static ssize_t receive_line(int fd, char *buffer)
 {
 	int64_t deadline = now_ms() + CONNECTION_REQUEST_SECONDS * 1000;
@@ -118,12 +119,12 @@ static int emit_line(void *arg, struct json_object *element)
 	return send_object(setup->fd, element, 0);
 }
 
-/* --- monitor ---------------------------------------------------------------------------------------------------------------- */
+/* --- monitor --- */
 
 static int send_event(const struct connection_setup *setup, const struct event *event)
 {
-	struct json_object *object = render_event(event, fs_super(setup->context.fs)->uuid,
-						  setup->context.place.mountpoint);
+	struct json_object *object =
+	    render_event(event, fs_super(setup->context.fs)->uuid, setup->context.place.mountpoint);
 
 	return send_object(setup->fd, object, 0);
 }
@@ -156,8 +157,8 @@ static int send_pending(const struct connection_setup *setup, struct event_subsc
 static void stream_events(const struct connection_setup *setup, struct event_subscriber *subscriber)
 {
 	struct pollfd items[2] = {
-		{.fd = event_subscriber_fd(subscriber), .events = POLLIN},
-		{.fd = setup->fd, .events = POLLRDHUP},
+	    {.fd = event_subscriber_fd(subscriber), .events = POLLIN},
+	    {.fd = setup->fd, .events = POLLRDHUP},
 	};
 	int result = send_running(setup);
 
@@ -173,18 +174,20 @@ static void stream_events(const struct connection_setup *setup, struct event_sub
 static void serve_monitor(const struct connection_setup *setup)
 {
 	struct event_subscriber *subscriber;
-	int error = event_subscribe(fs_events(setup->context.fs), CONNECTION_QUEUE_EVENTS, &subscriber);
+	int error =
+	    event_subscribe(fs_events(setup->context.fs), CONNECTION_QUEUE_EVENTS, &subscriber);
 
 	if (error) {
-		send_failure(setup->fd, error, error == -EMFILE ? "too many monitors: end one of them"
-							       : strerror(-error), 0);
+		send_failure(
+		    setup->fd, error,
+		    error == -EMFILE ? "too many monitors: end one of them" : strerror(-error), 0);
 		return;
 	}
 	stream_events(setup, subscriber);
 	event_unsubscribe(subscriber);
 }
 
-/* --- commands --------------------------------------------------------------------------------------------------------------- */
+/* --- commands --- */
 
 static void serve_command(const struct connection_setup *setup, const struct command *command,
 			  const struct command_args *args)
@@ -210,7 +213,9 @@ static void serve_request(const struct connection_setup *setup, const struct req
 	const struct command *command = command_find(request->command);
 
 	if (!command) {
-		send_failure(setup->fd, -ENOSYS, "the daemon does not know this command: use a mendctl of its version", 0);
+		send_failure(setup->fd, -ENOSYS,
+			     "the daemon does not know this command: use a mendctl of its version",
+			     0);
 	} else if (command->run) {
 		set_timeout(setup->fd, SO_SNDTIMEO, CONNECTION_SEND_SECONDS);
 		serve_command(setup, command, &request->args);

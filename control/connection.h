@@ -1,6 +1,7 @@
 /*
- * One client's conversation, on a thread of its own: greeting, request, answer. Internal to control/; server.c accepts and counts.
- * Whatever the client does or fails to do costs this thread only.
+ * One client's conversation, on a thread of its own: greeting, request, answer. Internal to
+ * control/; server.c accepts and counts. Whatever the client does or fails to do costs this thread
+ * only.
  */
 #ifndef CONTROL_CONNECTION_H
 #define CONTROL_CONNECTION_H
@@ -10,7 +11,8 @@
 #include "control/request.h"
 
 #define CONNECTION_REQUEST_SECONDS 10 /* to send the request */
-#define CONNECTION_SEND_SECONDS 30    /* to take one line, but for subscribers: those get `lost` instead */
+#define CONNECTION_SEND_SECONDS \
+	30 /* to take one line, but for subscribers: those get `lost` instead */
 #define CONNECTION_QUEUE_EVENTS 4096
 
 struct connection_setup {

@@ -10,7 +10,8 @@
 static const char replacement[] = "\xef\xbf\xbd";
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/* How many bytes follow this leading byte, and which the first of them may be; -1: no leading byte. */
+/* How many bytes follow this leading byte, and which the first of them may be; -1: no leading byte.
+ */
 static int utf8_lead(unsigned char lead, unsigned char *low, unsigned char *high)
 {
 	*low = 0x80;
@@ -32,7 +33,8 @@ static int utf8_lead(unsigned char lead, unsigned char *low, unsigned char *high
 	return -1;
 }
 
-/* One character: its length, or minus the length of the malformed part (Unicode's "maximal subpart"). */
+/* One character: its length, or minus the length of the malformed part (Unicode's "maximal
+ * subpart"). */
 static int utf8_step(const unsigned char *bytes, size_t left)
 {
 	unsigned char low, high;
@@ -63,7 +65,8 @@ bool json_is_utf8(const char *bytes, size_t length_bytes)
 
 static struct json_object *string_of_length(const char *bytes, size_t length_bytes)
 {
-	return length_bytes > INT32_MAX ? NULL : json_object_new_string_len(bytes, (int)length_bytes);
+	return length_bytes > INT32_MAX ? NULL
+					: json_object_new_string_len(bytes, (int)length_bytes);
 }
 
 struct json_object *json_string_make(const char *bytes, size_t length_bytes)
@@ -226,7 +229,7 @@ int json_add_paths(struct json_object *object, char *const *paths, size_t count)
 const char *json_line(struct json_object *object, size_t *length_bytes)
 {
 	return json_object_to_json_string_length(
-		object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, length_bytes);
+	    object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, length_bytes);
 }
 
 struct json_object *json_parse_object(const char *text, size_t length_bytes)

@@ -1,4 +1,5 @@
-/* JSON values for what the disk and the user can name: strings of any bytes, base64. Over json-c; NULL means out of memory. */
+/* JSON values for what the disk and the user can name: strings of any bytes, base64. Over json-c;
+ * NULL means out of memory. */
 #ifndef CONTROL_JSON_H
 #define CONTROL_JSON_H
 
@@ -14,8 +15,8 @@ bool json_is_utf8(const char *bytes, size_t length_bytes);
 struct json_object *json_string_make(const char *bytes, size_t length_bytes);
 struct json_object *json_base64_make(const char *bytes, size_t length_bytes);
 /*
- * Strict base64 (padded, no blanks) into a malloc'ed, NUL-terminated buffer. 0; -EINVAL: not base64, or a NUL within; -ENOMEM;
- * -ENAMETOOLONG: more than limit bytes.
+ * Strict base64 (padded, no blanks) into a malloc'ed, NUL-terminated buffer. 0; -EINVAL: not
+ * base64, or a NUL within; -ENOMEM; -ENAMETOOLONG: more than limit bytes.
  */
 int json_base64_decode(const char *text, size_t limit, char **out);
 

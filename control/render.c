@@ -106,7 +106,8 @@ static bool kind_has_copies(enum fs_owner_kind kind)
 static int add_names(struct json_object *object, const struct render_names *names)
 {
 	if (names->error)
-		return json_add_paths(object, NULL, 0) | json_add_text(object, "paths_error", names->error);
+		return json_add_paths(object, NULL, 0) |
+		       json_add_text(object, "paths_error", names->error);
 	return json_add_u64(object, "generation", names->generation) |
 	       json_add_paths(object, names->paths, names->count);
 }
@@ -159,7 +160,7 @@ struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes)
 	if (!object)
 		return NULL;
 	return render_end(object, json_add_u64(object, "device_offset", device_offset) |
-					  json_add_u64(object, "len", length_bytes));
+				      json_add_u64(object, "len", length_bytes));
 }
 
 struct json_object *render_damaged(inum_t ino, const struct render_names *names)
@@ -198,7 +199,8 @@ int render_damage_add(struct json_object *damaged, const struct fs_damage *damag
 	error |= append(json_object_object_get(damaged, "ranges"), range);
 	if (!damage->cause_id)
 		return error;
-	if (!count || json_object_get_uint64(json_object_array_get_idx(causes, count - 1)) != damage->cause_id)
+	if (!count || json_object_get_uint64(json_object_array_get_idx(causes, count - 1)) !=
+			  damage->cause_id)
 		error |= append(causes, json_object_new_uint64(damage->cause_id));
 	return error;
 }

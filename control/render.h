@@ -1,4 +1,5 @@
-/* Each element of an output, and each event, as a JSON object (docs/JSON.md). NULL: out of memory. The caller puts the object. */
+/* Each element of an output, and each event, as a JSON object (docs/JSON.md). NULL: out of memory.
+ * The caller puts the object. */
 #ifndef CONTROL_RENDER_H
 #define CONTROL_RENDER_H
 
@@ -7,7 +8,7 @@
 
 /* Where a filesystem is seen; strings that do not apply are NULL. */
 struct render_place {
-	const char *device;	/* the source as given */
+	const char *device;     /* the source as given */
 	const char *mountpoint; /* NULL: not mounted */
 	const char *transport;
 };
@@ -27,7 +28,8 @@ struct render_names {
 struct json_object *render_owner(const struct fs_owner *owner, const struct render_names *names);
 struct json_object *render_badblock(const struct badblock_record *record);
 struct json_object *render_range(devoff_t device_offset, uint64_t length_bytes);
-/* An element of `damaged`, range by range: render_damage_add() each (0, or nonzero: out of memory), then render_damage_end(). */
+/* An element of `damaged`, range by range: render_damage_add() each (0, or nonzero: out of memory),
+ * then render_damage_end(). */
 struct json_object *render_damaged(inum_t ino, const struct render_names *names);
 int render_damage_add(struct json_object *damaged, const struct fs_damage *damage);
 int render_damage_end(struct json_object *damaged);

@@ -9,9 +9,9 @@ enum field {
 	LEN = 1 << 2,
 	SECTORS = 1 << 3,
 	SOURCE = 1 << 4,
-	INODE = 1 << 5, /* inumber, pos */
+	INODE = 1 << 5,         /* inumber, pos */
 	INODE_AS_SEEN = 1 << 6, /* generation, paths */
-	DAMAGE = 1 << 7, /* sharers, bytes_lost, error */
+	DAMAGE = 1 << 7,        /* sharers, bytes_lost, error */
 	ACTION = 1 << 8,
 	TREE = 1 << 9, /* tree, copy */
 	REASONS = 1 << 10,
@@ -22,18 +22,18 @@ static const struct shape {
 	const char *name, *domain;
 	unsigned fields;
 } shapes[] = {
-	[EVENT_RUNNING] = {"running", "mount", 0},
-	[EVENT_MEDIA_FAILURE] = {"media_failure", "datadev", CAUSE | DEVICE | LEN | SECTORS | SOURCE},
-	[EVENT_FILE_DAMAGED] = {"file_damaged", "filerange",
-				CAUSE | DEVICE | LEN | INODE | INODE_AS_SEEN | DAMAGE | ACTION},
-	[EVENT_METADATA_REPAIRED] = {"metadata_repaired", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
-	[EVENT_METADATA_LOST] = {"metadata_lost", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
-	[EVENT_REPAIRED] = {"repaired", "filerange", LEN | INODE},
-	[EVENT_UNINJECTED] = {"uninjected", "datadev", DEVICE | LEN | SECTORS},
-	[EVENT_HOST_FULL] = {"host_full", "datadev", DEVICE | LEN},
-	[EVENT_SHUTDOWN] = {"shutdown", "fs", REASONS},
-	[EVENT_LOST] = {"lost", "mount", COUNT},
-	[EVENT_UNMOUNT] = {"unmount", "mount", 0},
+    [EVENT_RUNNING] = {"running", "mount", 0},
+    [EVENT_MEDIA_FAILURE] = {"media_failure", "datadev", CAUSE | DEVICE | LEN | SECTORS | SOURCE},
+    [EVENT_FILE_DAMAGED] = {"file_damaged", "filerange",
+			    CAUSE | DEVICE | LEN | INODE | INODE_AS_SEEN | DAMAGE | ACTION},
+    [EVENT_METADATA_REPAIRED] = {"metadata_repaired", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
+    [EVENT_METADATA_LOST] = {"metadata_lost", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
+    [EVENT_REPAIRED] = {"repaired", "filerange", LEN | INODE},
+    [EVENT_UNINJECTED] = {"uninjected", "datadev", DEVICE | LEN | SECTORS},
+    [EVENT_HOST_FULL] = {"host_full", "datadev", DEVICE | LEN},
+    [EVENT_SHUTDOWN] = {"shutdown", "fs", REASONS},
+    [EVENT_LOST] = {"lost", "mount", COUNT},
+    [EVENT_UNMOUNT] = {"unmount", "mount", 0},
 };
 
 static int add_where(struct json_object *object, const struct event *event, unsigned fields)
@@ -110,7 +110,8 @@ static int add_what(struct json_object *object, const struct event *event, unsig
 	return error;
 }
 
-struct json_object *render_event(const struct event *event, const uint8_t *uuid, const char *mountpoint)
+struct json_object *render_event(const struct event *event, const uint8_t *uuid,
+				 const char *mountpoint)
 {
 	struct json_object *object;
 	const struct shape *shape;

@@ -5,7 +5,9 @@
 #include "control/json.h"
 #include "notify/event.h"
 
-/* The caller puts the object. mountpoint NULL: not mounted. NULL: out of memory, or an event that has no name. */
-struct json_object *render_event(const struct event *event, const uint8_t *uuid, const char *mountpoint);
+/* The caller puts the object. mountpoint NULL: not mounted. NULL: out of memory, or an event that
+ * has no name. */
+struct json_object *render_event(const struct event *event, const uint8_t *uuid,
+				 const char *mountpoint);
 
 #endif

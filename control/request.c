@@ -17,7 +17,9 @@ void control_socket_name(dev_t dev, unsigned attempt, char *name, size_t size)
 
 static int malformed(struct why *why, const char *what)
 {
-	return why_set(why, -EINVAL, "the request's %s is malformed: use a mendctl of the daemon's version", what);
+	return why_set(why, -EINVAL,
+		       "the request's %s is malformed: use a mendctl of the daemon's version",
+		       what);
 }
 
 static int parse_kind(struct json_object *object, struct command_args *args)
@@ -71,7 +73,8 @@ static int parse_members(struct json_object *object, struct request *out, struct
 {
 	const char *command;
 
-	if (json_get_text(object, "command", &command) != 1 || strlen(command) >= sizeof(out->command))
+	if (json_get_text(object, "command", &command) != 1 ||
+	    strlen(command) >= sizeof(out->command))
 		return malformed(why, "command");
 	strcpy(out->command, command);
 	if (parse_path(object, out))
@@ -82,7 +85,8 @@ static int parse_members(struct json_object *object, struct request *out, struct
 		return malformed(why, "inode number");
 	if (parse_kind(object, &out->args))
 		return malformed(why, "kind");
-	if (json_get_bool(object, "all", &out->args.all) < 0 || json_get_bool(object, "latent", &out->args.latent) < 0)
+	if (json_get_bool(object, "all", &out->args.all) < 0 ||
+	    json_get_bool(object, "latent", &out->args.latent) < 0)
 		return malformed(why, "flag");
 	return 0;
 }
@@ -118,7 +122,8 @@ struct json_object *request_make(const char *command, const struct command_args 
 		return NULL;
 	error |= json_add_text(object, "command", command);
 	if (args->path)
-		error |= json_add(object, "path_raw", json_base64_make(args->path, strlen(args->path)));
+		error |=
+		    json_add(object, "path_raw", json_base64_make(args->path, strlen(args->path)));
 	if (args->ino)
 		error |= json_add_u64(object, "inumber", args->ino);
 	if (args->to_ino)
@@ -127,7 +132,8 @@ struct json_object *request_make(const char *command, const struct command_args 
 		error |= json_add_u64(object, "offset", args->offset) |
 			 json_add_u64(object, "length", args->length_bytes);
 	if (args->kind >= 0)
-		error |= json_add_text(object, "kind", fs_owner_kind_name((enum fs_owner_kind)args->kind));
+		error |= json_add_text(object, "kind",
+				       fs_owner_kind_name((enum fs_owner_kind)args->kind));
 	if (args->all)
 		error |= json_add_bool(object, "all", true);
 	if (args->latent)

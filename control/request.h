@@ -1,8 +1,10 @@
 /*
  * The control protocol, one JSON object per line:
- *   server: {"version":1,"pid":..,"mountpoint":..,"state":..,"protocol":1}			the greeting
- *   client: {"command":NAME, ...arguments}							one request per connection
- *   server: an element per line, then {"done":true, ...} or {"done":false,"error":TEXT,"errno":N}
+ *   server: {"version":1,"pid":..,"mountpoint":..,"state":..,"protocol":1}			the
+ * greeting
+ *   client: {"command":NAME, ...arguments}							one request per
+ * connection server: an element per line, then {"done":true, ...} or
+ * {"done":false,"error":TEXT,"errno":N}
  */
 #ifndef CONTROL_REQUEST_H
 #define CONTROL_REQUEST_H

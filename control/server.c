@@ -53,7 +53,7 @@ struct control {
 	unsigned count_peers;
 };
 
-/* --- one client ----------------------------------------------------------------------------------------------------------- */
+/* --- one client --- */
 
 static void peer_link(struct control *control, struct peer *peer)
 {
@@ -77,7 +77,8 @@ static void peer_unlink(struct control *control, struct peer *peer)
 	pthread_cond_broadcast(&control->changed);
 }
 
-/* Under the lock, so that control_stop() never shuts down a descriptor that is somebody else's by now. */
+/* Under the lock, so that control_stop() never shuts down a descriptor that is somebody else's by
+ * now. */
 static void peer_end(struct peer *peer)
 {
 	struct control *control = peer->control;
@@ -106,12 +107,12 @@ static struct peer *peer_create(struct control *control, int fd)
 		return NULL;
 	peer->control = control;
 	peer->setup = (struct connection_setup){
-		.fd = fd,
-		.stopping = &control->stopping,
-		.context = {.fs = control->fs,
-			    .place = {control->device, control->mountpoint, peer->transport},
-			    .hooks = control->hooks,
-			    .hooks_arg = control->hooks_arg},
+	    .fd = fd,
+	    .stopping = &control->stopping,
+	    .context = {.fs = control->fs,
+			.place = {control->device, control->mountpoint, peer->transport},
+			.hooks = control->hooks,
+			.hooks_arg = control->hooks_arg},
 	};
 	pthread_mutex_lock(&control->lock);
 	memcpy(peer->transport, control->transport, sizeof(peer->transport));
@@ -134,7 +135,8 @@ static void peer_start(struct control *control, int fd)
 	int error;
 
 	if (!peer) {
-		connection_refuse(fd, -EBUSY, "too many clients at once: end a monitor, or try again");
+		connection_refuse(fd, -EBUSY,
+				  "too many clients at once: end a monitor, or try again");
 		close(fd);
 		return;
 	}
@@ -149,7 +151,7 @@ static void peer_start(struct control *control, int fd)
 	}
 }
 
-/* --- accepting ------------------------------------------------------------------------------------------------------------ */
+/* --- accepting --- */
 
 static bool peer_is_permitted(int fd)
 {
@@ -168,12 +170,14 @@ static void own_greeting(struct control *control, char *line, size_t size)
 	line[0] = '\0';
 	if (object && !json_add_u64(object, "version", JSON_VERSION) &&
 	    !json_add_u64(object, "pid", (uint64_t)getpid()) &&
-	    !json_add_text(object, "mountpoint", control->mountpoint) && !json_add_text(object, "state", "serving"))
+	    !json_add_text(object, "mountpoint", control->mountpoint) &&
+	    !json_add_text(object, "state", "serving"))
 		snprintf(line, size, "%s", json_line(object, NULL));
 	json_object_put(object);
 }
 
-/* The claim's line with our protocol's number added. The socket's buffer is empty, so this never waits. */
+/* The claim's line with our protocol's number added. The socket's buffer is empty, so this never
+ * waits. */
 static int greet(struct control *control, int fd)
 {
 	char line[GREETING_BYTES];
@@ -195,7 +199,9 @@ static void admit(struct control *control, int fd)
 	if (greet(control, fd)) {
 		close(fd);
 	} else if (!peer_is_permitted(fd)) {
-		connection_refuse(fd, -EPERM, "not permitted: run mendctl as root or as the user who mounted this filesystem");
+		connection_refuse(fd, -EPERM,
+				  "not permitted: run mendctl as root or as the user who mounted "
+				  "this filesystem");
 		close(fd);
 	} else {
 		peer_start(control, fd);
@@ -236,9 +242,9 @@ static void *acceptor_main(void *arg)
 
 	while (!atomic_load(&control->stopping)) {
 		struct pollfd items[3] = {
-			{.fd = control->wake, .events = POLLIN},
-			{.fd = control->claim_socket, .events = POLLIN},
-			{.fd = mounted_socket(control), .events = POLLIN},
+		    {.fd = control->wake, .events = POLLIN},
+		    {.fd = control->claim_socket, .events = POLLIN},
+		    {.fd = mounted_socket(control), .events = POLLIN},
 		};
 
 		if (poll(items, 3, -1) < 0)
@@ -260,7 +266,7 @@ static void wake(struct control *control)
 		log_error("control: waking the server: %s", strerror(errno));
 }
 
-/* --- start, stop ------------------------------------------------------------------------------------------------------------ */
+/* --- start, stop --- */
 
 static void control_free(struct control *control)
 {
@@ -275,7 +281,8 @@ static void control_free(struct control *control)
 	free(control);
 }
 
-static struct control *control_create(struct fs *fs, struct claim *claim, const struct control_options *options)
+static struct control *control_create(struct fs *fs, struct claim *claim,
+				      const struct control_options *options)
 {
 	struct control *control = calloc(1, sizeof(*control));
 	pthread_condattr_t attributes;
@@ -303,7 +310,8 @@ static struct control *control_create(struct fs *fs, struct claim *claim, const 
 	return NULL;
 }
 
-/* Our threads take no signals but those of their own faults: SIGTERM must reach the thread that unmounts. */
+/* Our threads take no signals but those of their own faults: SIGTERM must reach the thread that
+ * unmounts. */
 static int start_acceptor(struct control *control)
 {
 	sigset_t blocked, before;
@@ -320,7 +328,8 @@ static int start_acceptor(struct control *control)
 	return -error;
 }
 
-int control_start(struct fs *fs, struct claim *claim, const struct control_options *options, struct control **out)
+int control_start(struct fs *fs, struct claim *claim, const struct control_options *options,
+		  struct control **out)
 {
 	struct control *control = control_create(fs, claim, options);
 	int error;
@@ -345,7 +354,8 @@ static int listen_as(const char *name)
 	if (fd < 0)
 		return -errno;
 	memcpy(address.sun_path + 1, name, length);
-	if (!bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) &&
+	if (!bind(fd, (struct sockaddr *)&address,
+		  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) &&
 	    !listen(fd, BACKLOG))
 		return fd;
 	length = (size_t)errno;

@@ -46,7 +46,8 @@ static int connect_to(const char *name, uid_t owner, pid_t *pid)
 		return -errno;
 	memcpy(address.sun_path + 1, name, length);
 	length += offsetof(struct sockaddr_un, sun_path) + 1;
-	if (!connect(fd, (struct sockaddr *)&address, (socklen_t)length) && peer_is_trusted(fd, owner, pid))
+	if (!connect(fd, (struct sockaddr *)&address, (socklen_t)length) &&
+	    peer_is_trusted(fd, owner, pid))
 		return fd;
 	close(fd);
 	return -ENOENT;
@@ -94,7 +95,8 @@ static int make_room(struct client *client)
 	char *buffer;
 
 	if (client->start) {
-		memmove(client->buffer, client->buffer + client->start, client->end - client->start);
+		memmove(client->buffer, client->buffer + client->start,
+			client->end - client->start);
 		client->end -= client->start;
 		client->start = 0;
 	}
@@ -118,7 +120,8 @@ static int receive(struct client *client)
 	if (error)
 		return error;
 	do {
-		got = recv(client->fd, client->buffer + client->end, client->capacity - client->end, 0);
+		got = recv(client->fd, client->buffer + client->end, client->capacity - client->end,
+			   0);
 	} while (got < 0 && errno == EINTR);
 	if (got <= 0)
 		return got < 0 && errno == EAGAIN ? -ETIMEDOUT : -ECONNRESET;
@@ -135,7 +138,9 @@ static int read_object(struct client *client, struct json_object **out)
 		size_t left = client->end - client->start;
 		int error;
 
-		newline = left > looked ? memchr(client->buffer + client->start + looked, '\n', left - looked) : NULL;
+		newline = left > looked
+			      ? memchr(client->buffer + client->start + looked, '\n', left - looked)
+			      : NULL;
 		if (newline)
 			break;
 		looked = left;
@@ -143,7 +148,8 @@ static int read_object(struct client *client, struct json_object **out)
 		if (error)
 			return error;
 	}
-	*out = json_parse_object(client->buffer + client->start, (size_t)(newline - client->buffer) - client->start);
+	*out = json_parse_object(client->buffer + client->start,
+				 (size_t)(newline - client->buffer) - client->start);
 	client->start = (size_t)(newline + 1 - client->buffer);
 	return *out ? 0 : -EPROTO;
 }
@@ -157,11 +163,13 @@ static int check_greeting(struct client *client, struct json_object *greeting, s
 	json_get_text(greeting, "state", &state);
 	json_get_u64(greeting, "protocol", &protocol);
 	if (!protocol || strcmp(state, "serving"))
-		return why_set(why, -EBUSY, "process %d is %s; try again when it has ended", (int)client->pid,
-			       protocol ? "unmounting it" : "working on it");
+		return why_set(why, -EBUSY, "process %d is %s; try again when it has ended",
+			       (int)client->pid, protocol ? "unmounting it" : "working on it");
 	if (protocol != CONTROL_PROTOCOL)
-		return why_set(why, -EPROTO, "the daemon (pid %d) speaks another protocol: use the mendctl of its version",
-			       (int)client->pid);
+		return why_set(
+		    why, -EPROTO,
+		    "the daemon (pid %d) speaks another protocol: use the mendctl of its version",
+		    (int)client->pid);
 	client->mountpoint = strdup(mountpoint);
 	return client->mountpoint ? 0 : -ENOMEM;
 }
@@ -173,11 +181,13 @@ static int take_greeting(struct client *client, struct why *why)
 	int error;
 
 	if (poll(&item, 1, GREETING_MS) <= 0)
-		return why_set(why, -ETIMEDOUT, "process %d holds it but does not answer; look at what it is doing",
+		return why_set(why, -ETIMEDOUT,
+			       "process %d holds it but does not answer; look at what it is doing",
 			       (int)client->pid);
 	error = read_object(client, &greeting);
 	if (error)
-		return why_set(why, -EBUSY, "process %d holds it and does not talk; try again", (int)client->pid);
+		return why_set(why, -EBUSY, "process %d holds it and does not talk; try again",
+			       (int)client->pid);
 	error = check_greeting(client, greeting, why);
 	json_object_put(greeting);
 	return error;
@@ -246,7 +256,8 @@ static int send_line(int fd, const char *line, size_t length)
 	return 0;
 }
 
-int client_request(struct client *client, const char *command, const struct command_args *args, struct why *why)
+int client_request(struct client *client, const char *command, const struct command_args *args,
+		   struct why *why)
 {
 	struct json_object *request = request_make(command, args);
 	size_t length = 0;

@@ -37,7 +37,8 @@ static int open_destination(struct clone *clone, bool force, struct why *why)
 	clone->created = clone->to_fd >= 0;
 	if (!clone->created && errno == EEXIST) {
 		if (!force)
-			return why_set(why, -EEXIST, "%s exists; give -f to replace its content", clone->to);
+			return why_set(why, -EEXIST, "%s exists; give -f to replace its content",
+				       clone->to);
 		clone->to_fd = open(clone->to, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 	}
 	if (clone->to_fd < 0 || fstat(clone->to_fd, &clone->to_st))
@@ -45,8 +46,10 @@ static int open_destination(struct clone *clone, bool force, struct why *why)
 	if (!S_ISREG(clone->to_st.st_mode))
 		return why_set(why, -EINVAL, "%s is not a regular file", clone->to);
 	if (clone->to_st.st_dev != clone->from_st.st_dev)
-		return why_set(why, -EXDEV, "%s and %s are not in the same filesystem: only cp can copy between them",
-			       clone->from, clone->to);
+		return why_set(
+		    why, -EXDEV,
+		    "%s and %s are not in the same filesystem: only cp can copy between them",
+		    clone->from, clone->to);
 	if (clone->to_st.st_ino == clone->from_st.st_ino)
 		return why_set(why, -EINVAL, "%s and %s are the same file", clone->from, clone->to);
 	return 0;
@@ -62,7 +65,8 @@ static int copy_by_range(const struct clone *clone, struct why *why)
 	do {
 		copied = copy_file_range(clone->from_fd, NULL, clone->to_fd, NULL, COPY_BYTES, 0);
 	} while (copied > 0 || (copied < 0 && errno == EINTR));
-	return copied < 0 ? why_set(why, -errno, "cloning to %s: %s", clone->to, strerror(errno)) : 0;
+	return copied < 0 ? why_set(why, -errno, "cloning to %s: %s", clone->to, strerror(errno))
+			  : 0;
 }
 
 static int emit_clone(const struct clone *clone, struct output *output, struct why *why)
@@ -76,7 +80,8 @@ static int emit_clone(const struct clone *clone, struct output *output, struct w
 	return why_set(why, -ENOMEM, "out of memory");
 }
 
-static int clone_by_daemon(const struct clone *clone, struct target *target, struct output *output, struct why *why)
+static int clone_by_daemon(const struct clone *clone, struct target *target, struct output *output,
+			   struct why *why)
 {
 	struct command_args args = COMMAND_ARGS_INIT;
 	struct json_object *extra = NULL;
@@ -132,7 +137,8 @@ static int clone_files(struct clone *clone, bool force, struct output *output, s
 
 int clone_run(const struct subcommand *self, const struct options *options, struct why *why)
 {
-	struct clone clone = {.from = options->words[0], .to = options->words[1], .from_fd = -1, .to_fd = -1};
+	struct clone clone = {
+	    .from = options->words[0], .to = options->words[1], .from_fd = -1, .to_fd = -1};
 	struct output output;
 	int error;
 

@@ -23,14 +23,17 @@ static void print_help(void)
 
 static void print_command_help(const struct subcommand *command)
 {
-	printf("usage: mendctl %s %s\n\n%s.\n\n%s", command->name, command->synopsis, command->summary, command->details);
+	printf("usage: mendctl %s %s\n\n%s.\n\n%s", command->name, command->synopsis,
+	       command->summary, command->details);
 	if (command->array)
-		printf("      --json                 one JSON object with the array \"%s\"\n", command->array);
+		printf("      --json                 one JSON object with the array \"%s\"\n",
+		       command->array);
 	printf("  -h, --help                 this text\n"
 	       "  -V, --version              the version\n");
 }
 
-static int check_usage(const struct subcommand *command, const struct options *options, struct why *why)
+static int check_usage(const struct subcommand *command, const struct options *options,
+		       struct why *why)
 {
 	if (options->given & ~command->options)
 		return why_set(why, -EINVAL, "an option that this command does not take");
@@ -53,7 +56,8 @@ static int run(const struct subcommand *command, const struct options *options)
 	struct why why = {.text = ""};
 
 	if (check_usage(command, options, &why)) {
-		fprintf(stderr, "mendctl: %s: %s; see mendctl %s --help\n", command->name, why.text, command->name);
+		fprintf(stderr, "mendctl: %s: %s; see mendctl %s --help\n", command->name, why.text,
+			command->name);
 		return EXIT_USAGE;
 	}
 	if (!command->run(command, options, &why))
@@ -80,7 +84,8 @@ int main(int argc, char **argv)
 	struct options options;
 	struct why why;
 
-	/* What lower layers have to tell about an image that we only look at is in the answer, or in our one line. */
+	/* What lower layers have to tell about an image that we only look at is in the answer, or
+	 * in our one line. */
 	log_set_level(LOG_LEVEL_SILENT);
 	if (options_parse(argc, argv, &options, &why))
 		return usage_error(why.text);
@@ -92,7 +97,8 @@ int main(int argc, char **argv)
 	if (options.version)
 		return print_version();
 	if (!options.help)
-		return command ? run(command, &options) : usage_error("which command? see mendctl --help");
+		return command ? run(command, &options)
+			       : usage_error("which command? see mendctl --help");
 	if (command)
 		print_command_help(command);
 	else

@@ -36,7 +36,9 @@ static int follow(struct client *client, struct why *why)
 		return 0;
 	if (!result) /* an end without a last event: no daemon of ours does that */
 		json_object_put(event);
-	return result ? result : why_set(why, -EPROTO, "the daemon ended the stream without unmounting; see its log");
+	return result ? result
+		      : why_set(why, -EPROTO,
+				"the daemon ended the stream without unmounting; see its log");
 }
 
 int monitor_run(const struct subcommand *self, const struct options *options, struct why *why)
@@ -48,8 +50,10 @@ int monitor_run(const struct subcommand *self, const struct options *options, st
 	if (error)
 		return error;
 	if (!target.client)
-		error = why_set(why, -EOPNOTSUPP, "%s is not mounted, so nothing happens to it; mount it with: mendfs %s DIR",
-				options->words[0], options->words[0]);
+		error = why_set(
+		    why, -EOPNOTSUPP,
+		    "%s is not mounted, so nothing happens to it; mount it with: mendfs %s DIR",
+		    options->words[0], options->words[0]);
 	if (!error)
 		error = client_request(target.client, self->name, &args, why);
 	if (!error)

@@ -42,7 +42,8 @@ static struct mount_entry *entry_create(const char *mountpoint, const char *sour
 	return NULL;
 }
 
-/* 36 35 98:0 /root /mount/point options [fields] - type source options. 0, 1: not one of ours, -ENOMEM. */
+/* 36 35 98:0 /root /mount/point options [fields] - type source options. 0, 1: not one of ours,
+ * -ENOMEM. */
 static int parse_line(char *line, struct mount_entry **out)
 {
 	char *words[5], *rest = line, *type, *source, *owner;
@@ -101,7 +102,8 @@ int mounts_read(struct mount_entry **out, struct why *why)
 	int error;
 
 	if (!file)
-		return why_set(why, -errno, "/proc/self/mountinfo: %s; mount proc on /proc", strerror(errno));
+		return why_set(why, -errno, "/proc/self/mountinfo: %s; mount proc on /proc",
+			       strerror(errno));
 	error = mounts_parse(file, out);
 	fclose(file);
 	return error ? why_set(why, error, "out of memory") : 0;
@@ -143,7 +145,8 @@ const struct mount_entry *mounts_by_source(const struct mount_entry *entries, co
 	struct stat source;
 
 	for (; entries; entries = entries->next)
-		if (entries->source[0] == '/' && is_believed(entries, st) && !stat(entries->source, &source) && is_same_medium(&source, st))
+		if (entries->source[0] == '/' && is_believed(entries, st) &&
+		    !stat(entries->source, &source) && is_same_medium(&source, st))
 			return entries;
 	return NULL;
 }

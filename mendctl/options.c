@@ -9,20 +9,20 @@
 #include "control/commands.h"
 
 static const struct option long_options[] = {
-	{"offset", required_argument, NULL, OPTION_OFFSET},
-	{"length", required_argument, NULL, OPTION_LENGTH},
-	{"sector", required_argument, NULL, OPTION_SECTOR},
-	{"count", required_argument, NULL, OPTION_COUNT},
-	{"all", no_argument, NULL, OPTION_ALL},
-	{"kind", required_argument, NULL, OPTION_KIND},
-	{"file", required_argument, NULL, OPTION_FILE},
-	{"device-offset", required_argument, NULL, OPTION_DEVICE_OFFSET},
-	{"latent", no_argument, NULL, OPTION_LATENT},
-	{"force", no_argument, NULL, OPTION_FORCE},
-	{"json", no_argument, NULL, 'j'},
-	{"help", no_argument, NULL, 'h'},
-	{"version", no_argument, NULL, 'V'},
-	{NULL, 0, NULL, 0},
+    {"offset", required_argument, NULL, OPTION_OFFSET},
+    {"length", required_argument, NULL, OPTION_LENGTH},
+    {"sector", required_argument, NULL, OPTION_SECTOR},
+    {"count", required_argument, NULL, OPTION_COUNT},
+    {"all", no_argument, NULL, OPTION_ALL},
+    {"kind", required_argument, NULL, OPTION_KIND},
+    {"file", required_argument, NULL, OPTION_FILE},
+    {"device-offset", required_argument, NULL, OPTION_DEVICE_OFFSET},
+    {"latent", no_argument, NULL, OPTION_LATENT},
+    {"force", no_argument, NULL, OPTION_FORCE},
+    {"json", no_argument, NULL, 'j'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
 };
 
 int options_parse_size(const char *text, uint64_t *out)
@@ -69,8 +69,10 @@ static int take_kind(struct options *out, const char *text, struct why *why)
 {
 	out->kind = command_kind_parse(text);
 	if (out->kind < 0)
-		return why_set(why, -EINVAL,
-			       "--kind %s: it is data, metadata, journal, superblock, free or quarantine", text);
+		return why_set(
+		    why, -EINVAL,
+		    "--kind %s: it is data, metadata, journal, superblock, free or quarantine",
+		    text);
 	return 0;
 }
 
@@ -119,7 +121,8 @@ static int take_letter(struct options *out, int letter, char **argv, struct why 
 	}
 }
 
-/* No bit has the value of a letter: they are powers of two, and '@' and the like are none of ours. */
+/* No bit has the value of a letter: they are powers of two, and '@' and the like are none of ours.
+ */
 static bool is_bit(int option)
 {
 	return (option & (option - 1)) == 0;

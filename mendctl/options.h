@@ -26,13 +26,14 @@ struct options {
 	int kind; /* enum fs_owner_kind, or -1 */
 	const char *file;
 	const char *command; /* NULL: no word at all */
-	char **words;	     /* those after the command */
+	char **words;        /* those after the command */
 	int count_words;
 };
 
 /* 0; -EINVAL with *why: a usage error. */
 int options_parse(int argc, char **argv, struct options *out, struct why *why);
-/* Bytes: digits with K, M, G or T (powers of 1024; "KiB" and "KB" forms too). 0, -EINVAL, -ERANGE. */
+/* Bytes: digits with K, M, G or T (powers of 1024; "KiB" and "KB" forms too). 0, -EINVAL, -ERANGE.
+ */
 int options_parse_size(const char *text, uint64_t *out);
 
 #endif

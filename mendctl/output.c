@@ -10,7 +10,8 @@
 #define HOLD_BYTES (1u << 20)
 #define CELL_BYTES 4096
 
-void output_begin(struct output *output, bool json, const char *array, const struct column *columns, const char *nothing)
+void output_begin(struct output *output, bool json, const char *array, const struct column *columns,
+		  const char *nothing)
 {
 	memset(output, 0, sizeof(*output));
 	output->json = json;
@@ -22,7 +23,8 @@ void output_begin(struct output *output, bool json, const char *array, const str
 static void flush_held(struct output *output)
 {
 	if (!output->error && output->held_bytes &&
-	    (fwrite(output->held, 1, output->held_bytes, stdout) != output->held_bytes || fflush(stdout)))
+	    (fwrite(output->held, 1, output->held_bytes, stdout) != output->held_bytes ||
+	     fflush(stdout)))
 		output->error = errno ? -errno : -EIO;
 	output->held_bytes = 0;
 }
@@ -51,7 +53,7 @@ static void put_text(struct output *output, const char *text)
 	put(output, text, strlen(text));
 }
 
-/* --- readable --------------------------------------------------------------------------------------------------------------- */
+/* --- readable --- */
 
 /* Control characters, those of Latin-1 in UTF-8 (0xc2 0x80 ..) included: how many bytes, or 0. */
 static size_t control_length(const unsigned char *text)
@@ -109,7 +111,8 @@ static void describe(struct json_object *value, char *to, size_t *used);
 
 static void describe_members(struct json_object *value, char *to, size_t *used)
 {
-	struct json_object_iterator at = json_object_iter_begin(value), end = json_object_iter_end(value);
+	struct json_object_iterator at = json_object_iter_begin(value),
+				    end = json_object_iter_end(value);
 	bool first = true;
 
 	for (; !json_object_iter_equal(&at, &end); json_object_iter_next(&at)) {
@@ -168,7 +171,8 @@ static void put_headers(struct output *output)
 /* {"reads": 1, "writes": 2} under the table: "media: reads 1, writes 2". */
 static void put_extra(struct output *output, const char *name, struct json_object *value)
 {
-	struct json_object_iterator at = json_object_iter_begin(value), end = json_object_iter_end(value);
+	struct json_object_iterator at = json_object_iter_begin(value),
+				    end = json_object_iter_end(value);
 	const char *separator = ": ";
 
 	put_text(output, name);
@@ -186,7 +190,7 @@ static void put_extra(struct output *output, const char *name, struct json_objec
 	put_text(output, "\n");
 }
 
-/* --- JSON ------------------------------------------------------------------------------------------------------------------- */
+/* --- JSON --- */
 
 static void put_opening(struct output *output)
 {
@@ -211,7 +215,8 @@ static void put_closing(struct output *output, struct json_object *extra)
 {
 	put_text(output, output->count ? "\n]" : "]");
 	if (extra) {
-		json_object_object_foreach(extra, key, value) {
+		json_object_object_foreach(extra, key, value)
+		{
 			put_text(output, ",\"");
 			put_text(output, key);
 			put_text(output, "\":");
@@ -221,7 +226,7 @@ static void put_closing(struct output *output, struct json_object *extra)
 	put_text(output, "}\n");
 }
 
-/* --- both ------------------------------------------------------------------------------------------------------------------- */
+/* --- both --- */
 
 int output_emit(void *arg, struct json_object *element)
 {
@@ -255,9 +260,9 @@ static void put_end(struct output *output, struct json_object *extra)
 		put_text(output, "\n");
 	}
 	if (extra) {
-		json_object_object_foreach(extra, key, value)
-			if (json_object_is_type(value, json_type_object))
-				put_extra(output, key, value);
+		json_object_object_foreach(extra, key,
+					   value) if (json_object_is_type(value, json_type_object))
+		    put_extra(output, key, value);
 	}
 }
 

@@ -13,8 +13,8 @@
 
 #define ANSWER_SECONDS 5
 
-static int ask_daemon(struct target *target, const char *command, const struct command_args *args, struct output *output,
-		      struct json_object **extra, struct why *why)
+static int ask_daemon(struct target *target, const char *command, const struct command_args *args,
+		      struct output *output, struct json_object **extra, struct why *why)
 {
 	struct json_object *object;
 	int result = client_request(target->client, command, args, why);
@@ -23,7 +23,8 @@ static int ask_daemon(struct target *target, const char *command, const struct c
 		return result;
 	while ((result = client_next(target->client, &object, why)) > 0)
 		if (output_emit(output, object))
-			return why_set(why, output->error, "writing to stdout: %s", strerror(-output->error));
+			return why_set(why, output->error, "writing to stdout: %s",
+				       strerror(-output->error));
 	if (!result) {
 		json_object_put(*extra);
 		*extra = object;
@@ -31,8 +32,8 @@ static int ask_daemon(struct target *target, const char *command, const struct c
 	return result;
 }
 
-int query_ask(struct target *target, const char *command, const struct command_args *args, struct output *output,
-	      struct json_object **extra, struct why *why)
+int query_ask(struct target *target, const char *command, const struct command_args *args,
+	      struct output *output, struct json_object **extra, struct why *why)
 {
 	struct command_sink sink = {output_emit, output, NULL};
 	int error;
@@ -62,13 +63,16 @@ static int find_in_mount(const struct target *target, const char *file, struct c
 	return inside;
 }
 
-int query_file(const struct target *target, const char *file, struct command_args *args, struct why *why)
+int query_file(const struct target *target, const char *file, struct command_args *args,
+	       struct why *why)
 {
 	args->has_file = true;
 	if (target->client && find_in_mount(target, file, args))
 		return 0;
 	if (file[0] != '/')
-		return why_set(why, -ENOENT, "%s: no such file in %s; name one inside the mount, or from the filesystem's root with a leading /",
+		return why_set(why, -ENOENT,
+			       "%s: no such file in %s; name one inside the mount, or from the "
+			       "filesystem's root with a leading /",
 			       file, target->mountpoint ? target->mountpoint : target->source);
 	args->path = file;
 	return 0;
@@ -87,7 +91,8 @@ static int take_range(const struct options *options, struct command_args *args, 
 		args->offset = options->sector * SECTOR_BYTES;
 		args->length_bytes = options->count * SECTOR_BYTES;
 	} else {
-		args->offset = options->given & OPTION_DEVICE_OFFSET ? options->device_offset : options->offset;
+		args->offset = options->given & OPTION_DEVICE_OFFSET ? options->device_offset
+								     : options->offset;
 		args->length_bytes = options->length;
 	}
 	args->has_range = !args->all && options->given & (OPTION_LENGTH | OPTION_COUNT);
@@ -127,18 +132,24 @@ int query_run(const struct subcommand *self, const struct options *options, stru
 	return finish(&output, extra, error, why);
 }
 
-/* --- map -------------------------------------------------------------------------------------------------------------------- */
+/* --- map --- */
 
-static int find_mapped(const struct options *options, struct target *target, struct command_args *args, struct why *why)
+static int find_mapped(const struct options *options, struct target *target,
+		       struct command_args *args, struct why *why)
 {
 	const char *name = options->words[0];
-	const char *file = options->count_words > 1 ? options->words[1] : options->file ? options->file : name;
+	const char *file = options->count_words > 1 ? options->words[1]
+			   : options->file          ? options->file
+						    : name;
 	int error = target_find(name, why, target);
 
 	if (error)
 		return error;
 	if (file == name && !target->client)
-		error = why_set(why, -EINVAL, "%s is not mounted: name the file in it too, as in: mendctl map %s /PATH", name, name);
+		error = why_set(
+		    why, -EINVAL,
+		    "%s is not mounted: name the file in it too, as in: mendctl map %s /PATH", name,
+		    name);
 	else
 		error = query_file(target, file, args, why);
 	if (error)
@@ -162,10 +173,11 @@ int query_map(const struct subcommand *self, const struct options *options, stru
 	return finish(&output, extra, error, why);
 }
 
-/* --- list ------------------------------------------------------------------------------------------------------------------- */
+/* --- list --- */
 
 /* One element is all we want: whoever sends more, or nothing, holds nobody up. */
-static int ask_one(struct client *client, const char *command, struct output *output, struct why *why)
+static int ask_one(struct client *client, const char *command, struct output *output,
+		   struct why *why)
 {
 	struct command_args args = COMMAND_ARGS_INIT;
 	struct json_object *object;
@@ -182,7 +194,8 @@ static int ask_one(struct client *client, const char *command, struct output *ou
 	return why_set(why, -EPROTO, "the daemon has no answer; use the mendctl of its version");
 }
 
-static int ask_and_end(struct target *target, const char *command, struct output *output, struct why *why)
+static int ask_and_end(struct target *target, const char *command, struct output *output,
+		       struct why *why)
 {
 	struct command_args args = COMMAND_ARGS_INIT;
 	struct json_object *extra = NULL;
@@ -270,17 +283,19 @@ int query_list(const struct subcommand *self, const struct options *options, str
 	int error;
 
 	output_begin(&output, options->json, self->array, self->columns, self->nothing);
-	error = options->count_words ? list_targets(options, &output, why) : list_mounts(&output, why);
+	error =
+	    options->count_words ? list_targets(options, &output, why) : list_mounts(&output, why);
 	return finish(&output, NULL, error, why);
 }
 
-/* --- version ---------------------------------------------------------------------------------------------------------------- */
+/* --- version --- */
 
 static int emit_own_version(struct output *output)
 {
 	struct json_object *object = json_object_new_object();
 
-	if (object && !json_add_text(object, "program", "mendctl") && !json_add_text(object, "version", MENDFS_VERSION) &&
+	if (object && !json_add_text(object, "program", "mendctl") &&
+	    !json_add_text(object, "version", MENDFS_VERSION) &&
 	    !json_add_u64(object, "format_version", FORMAT_VERSION))
 		return output_emit(output, object);
 	json_object_put(object);

@@ -6,10 +6,13 @@
 #include "mendctl/output.h"
 #include "mendctl/target.h"
 
-/* Elements go to the output; *extra (NULL before, or an object) takes what else the answer has, and is the caller's to put. */
-int query_ask(struct target *target, const char *command, const struct command_args *args, struct output *output,
-	      struct json_object **extra, struct why *why);
-/* The file as the user's shell sees it, when it is in the mount; else as a path from the filesystem's root. */
-int query_file(const struct target *target, const char *file, struct command_args *args, struct why *why);
+/* Elements go to the output; *extra (NULL before, or an object) takes what else the answer has, and
+ * is the caller's to put. */
+int query_ask(struct target *target, const char *command, const struct command_args *args,
+	      struct output *output, struct json_object **extra, struct why *why);
+/* The file as the user's shell sees it, when it is in the mount; else as a path from the
+ * filesystem's root. */
+int query_file(const struct target *target, const char *file, struct command_args *args,
+	       struct why *why);
 
 #endif

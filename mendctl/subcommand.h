@@ -25,10 +25,11 @@ extern const struct subcommand subcommands[];
 extern const size_t count_subcommands;
 const struct subcommand *subcommand_find(const char *name);
 
-typedef int subcommand_run_fn(const struct subcommand *self, const struct options *options, struct why *why);
+typedef int subcommand_run_fn(const struct subcommand *self, const struct options *options,
+			      struct why *why);
 typedef int subcommand_check_fn(const struct options *options, struct why *why);
 subcommand_run_fn query_run, query_map, query_list, query_version; /* query.c */
-subcommand_run_fn monitor_run;					   /* monitor.c */
-subcommand_run_fn clone_run;					   /* clone.c */
+subcommand_run_fn monitor_run;                                     /* monitor.c */
+subcommand_run_fn clone_run;                                       /* clone.c */
 
 #endif

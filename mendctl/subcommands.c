@@ -3,45 +3,82 @@
 
 #include "mendctl/subcommand.h"
 
-#define TARGET_HELP \
-	"TARGET is a mount point, any path inside one, or the device or image.\n"
+#define TARGET_HELP "TARGET is a mount point, any path inside one, or the device or image.\n"
 #define RANGE_HELP "Numbers are bytes, plain or with K, M, G or T (powers of 1024).\n"
 
+#define RANGE_OPTIONS_HELP                                                                         \
+	"      --file F --offset B    a range of a file; F as your shell sees it, or from\n"        \
+	"                             the filesystem's root\n"                                      \
+	"      --device-offset B      a range of the device\n"                                      \
+	"      --length B             at least 1, any alignment\n"
+#define RANGE_OPTIONS (OPTION_FILE | OPTION_OFFSET | OPTION_DEVICE_OFFSET | OPTION_LENGTH)
+
 static const struct column list_columns[] = {
-	{"device", "DEVICE", -20},	 {"mountpoint", "MOUNTPOINT", -20}, {"state", "STATE", -8},
-	{"size_bytes", "SIZE", 14},	 {"free_bytes", "FREE", 14},	    {"badblock_bytes", "BAD", 10},
-	{"quarantined_bytes", "QUARANTINED", 11}, {"damaged_files", "DAMAGED", 7}, {"sigbus_count", "SIGBUS", 6},
-	{"transport", "TRANSPORT", -9},	 {"label", "LABEL", -8},	    {"uuid", "UUID", 0},
-	{NULL, NULL, 0},
+    {"device", "DEVICE", -20},
+    {"mountpoint", "MOUNTPOINT", -20},
+    {"state", "STATE", -8},
+    {"size_bytes", "SIZE", 14},
+    {"free_bytes", "FREE", 14},
+    {"badblock_bytes", "BAD", 10},
+    {"quarantined_bytes", "QUARANTINED", 11},
+    {"damaged_files", "DAMAGED", 7},
+    {"sigbus_count", "SIGBUS", 6},
+    {"transport", "TRANSPORT", -9},
+    {"label", "LABEL", -8},
+    {"uuid", "UUID", 0},
+    {NULL, NULL, 0},
 };
 static const struct column map_columns[] = {
-	{"pos", "POS", 14}, {"len", "LEN", 12}, {"device_offset", "DEVICE_OFFSET", 16},
-	{"shared", "SHARED", -6}, {"written", "WRITTEN", 0}, {NULL, NULL, 0},
+    {"pos", "POS", 14},       {"len", "LEN", 12},        {"device_offset", "DEVICE_OFFSET", 16},
+    {"shared", "SHARED", -6}, {"written", "WRITTEN", 0}, {NULL, NULL, 0},
 };
 static const struct column owners_columns[] = {
-	{"device_offset", "DEVICE_OFFSET", 16}, {"len", "LEN", 12}, {"kind", "KIND", -10},
-	{"inumber", "INODE", 10}, {"pos", "POS", 14}, {"tree", "TREE", -10}, {"copy", "COPY", -7},
-	{"live", "LIVE", -4}, {"peer_offset", "PEER_OFFSET", 16}, {"paths", "PATHS", 0}, {NULL, NULL, 0},
+    {"device_offset", "DEVICE_OFFSET", 16},
+    {"len", "LEN", 12},
+    {"kind", "KIND", -10},
+    {"inumber", "INODE", 10},
+    {"pos", "POS", 14},
+    {"tree", "TREE", -10},
+    {"copy", "COPY", -7},
+    {"live", "LIVE", -4},
+    {"peer_offset", "PEER_OFFSET", 16},
+    {"paths", "PATHS", 0},
+    {NULL, NULL, 0},
 };
 static const struct column badblocks_columns[] = {
-	{"device_offset", "DEVICE_OFFSET", 16}, {"len", "LEN", 10}, {"sector", "SECTOR", 12}, {"count", "COUNT", 8},
-	{"state", "STATE", -11}, {"source", "SOURCE", -8}, {"cause_id", "CAUSE", 8}, {"since_ns", "SINCE_NS", 0},
-	{NULL, NULL, 0},
+    {"device_offset", "DEVICE_OFFSET", 16},
+    {"len", "LEN", 10},
+    {"sector", "SECTOR", 12},
+    {"count", "COUNT", 8},
+    {"state", "STATE", -11},
+    {"source", "SOURCE", -8},
+    {"cause_id", "CAUSE", 8},
+    {"since_ns", "SINCE_NS", 0},
+    {NULL, NULL, 0},
 };
 static const struct column damaged_columns[] = {
-	{"inumber", "INODE", 10}, {"cause_ids", "CAUSES", -8}, {"paths", "PATHS", -30}, {"ranges", "POS+LEN", 0},
-	{NULL, NULL, 0},
+    {"inumber", "INODE", 10}, {"cause_ids", "CAUSES", -8},
+    {"paths", "PATHS", -30},  {"ranges", "POS+LEN", 0},
+    {NULL, NULL, 0},
 };
 static const struct column range_columns[] = {
-	{"device_offset", "DEVICE_OFFSET", 16}, {"len", "LEN", 10}, {NULL, NULL, 0},
+    {"device_offset", "DEVICE_OFFSET", 16},
+    {"len", "LEN", 10},
+    {NULL, NULL, 0},
 };
 static const struct column stats_columns[] = {
-	{"opcode", "OPCODE", -16}, {"count", "COUNT", 12}, {"total_ns", "TOTAL_NS", 16},
-	{"histogram", "HISTOGRAM (requests of at least 1, 2, 4, ... ns)", 0}, {NULL, NULL, 0},
+    {"opcode", "OPCODE", -16},
+    {"count", "COUNT", 12},
+    {"total_ns", "TOTAL_NS", 16},
+    {"histogram", "HISTOGRAM (requests of at least 1, 2, 4, ... ns)", 0},
+    {NULL, NULL, 0},
 };
 static const struct column check_columns[] = {{"message", "FINDING", 0}, {NULL, NULL, 0}};
 static const struct column version_columns[] = {
-	{"program", "PROGRAM", -8}, {"version", "VERSION", -10}, {"format_version", "FORMAT", 0}, {NULL, NULL, 0},
+    {"program", "PROGRAM", -8},
+    {"version", "VERSION", -10},
+    {"format_version", "FORMAT", 0},
+    {NULL, NULL, 0},
 };
 
 static int usage(struct why *why, const char *text)
@@ -69,17 +106,16 @@ static int check_range(const struct options *options, struct why *why)
 	bool device = options->given & OPTION_DEVICE_OFFSET;
 
 	if (file + device != 1 || file != offset || !(options->given & OPTION_LENGTH))
-		return usage(why, "give --file F --offset B --length B, or --device-offset B --length B");
+		return usage(
+		    why, "give --file F --offset B --length B, or --device-offset B --length B");
 	return options->length ? 0 : usage(why, "--length 0: give at least 1");
 }
 
 static int check_uninject(const struct options *options, struct why *why)
 {
-	unsigned others = OPTION_FILE | OPTION_OFFSET | OPTION_DEVICE_OFFSET | OPTION_LENGTH;
-
 	if (!(options->given & OPTION_ALL))
 		return check_range(options, why);
-	return options->given & others ? usage(why, "--all goes alone") : 0;
+	return options->given & RANGE_OPTIONS ? usage(why, "--all goes alone") : 0;
 }
 
 static int check_map(const struct options *options, struct why *why)
@@ -87,58 +123,190 @@ static int check_map(const struct options *options, struct why *why)
 	return options->file && options->count_words > 1 ? usage(why, "name one file") : 0;
 }
 
+/* clang-format off: one line per fact */
 const struct subcommand subcommands[] = {
-	{"list", "[TARGET...]", "show filesystems: state, space, bad and quarantined bytes, damaged files",
-	 "Without TARGET: all that are mounted. " TARGET_HELP, 0, 0, INT32_MAX, list_columns, "filesystems",
-	 "no mendfs is mounted", NULL, query_list},
-	{"map", "FILE | TARGET FILE | TARGET --file FILE", "show where a file lies on the device",
-	 "FILE is a path inside a mount; with a TARGET that is not mounted, a path from its root.\n"
-	 "      --file FILE            the same, as an option\n",
-	 OPTION_FILE, 1, 2, map_columns, "extents", "no extents", check_map, query_map},
-	{"owners", "TARGET (--offset B --length B | --sector N --count N | --all [--kind KIND])",
-	 "say what a range of the device belongs to: which files, at which offsets, or which metadata",
-	 "      --offset B --length B  a range of the device, in bytes\n"
-	 "      --sector N --count N   the same in 512-byte sectors\n"
-	 "      --all                  the whole device\n"
-	 "      --kind KIND            only data, metadata, journal, superblock, free or quarantine\n" TARGET_HELP RANGE_HELP,
-	 OPTION_OFFSET | OPTION_LENGTH | OPTION_SECTOR | OPTION_COUNT | OPTION_ALL | OPTION_KIND, 1, 1, owners_columns,
-	 "owners", "nothing", check_owners, query_run},
-	{"badblocks", "TARGET", "list what is known to be bad", TARGET_HELP, 0, 1, 1, badblocks_columns, "badblocks",
-	 "no bad blocks are known", NULL, query_run},
-	{"damaged", "TARGET", "list the damaged files and their ranges", TARGET_HELP, 0, 1, 1, damaged_columns, "damaged",
-	 "no file is damaged", NULL, query_run},
-	{"inject-error", "TARGET (--file F --offset B | --device-offset B) --length B [--latent]",
-	 "make a range fail as if its memory had",
-	 "      --file F --offset B    a range of a file; F as your shell sees it, or from the filesystem's root\n"
-	 "      --device-offset B      a range of the device\n"
-	 "      --length B             at least 1, any alignment\n"
-	 "      --latent               tell nobody until it is touched\n" TARGET_HELP RANGE_HELP,
-	 OPTION_FILE | OPTION_OFFSET | OPTION_DEVICE_OFFSET | OPTION_LENGTH | OPTION_LATENT, 1, 1, range_columns, "injected",
-	 NULL, check_range, query_run},
-	{"uninject-error", "TARGET (--file F --offset B | --device-offset B) --length B | TARGET --all",
-	 "take injected failures back",
-	 "      --file F --offset B    a range of a file; F as your shell sees it, or from the filesystem's root\n"
-	 "      --device-offset B      a range of the device\n"
-	 "      --length B             at least 1, any alignment\n"
-	 "      --all                  everything that was injected\n" TARGET_HELP RANGE_HELP,
-	 OPTION_FILE | OPTION_OFFSET | OPTION_DEVICE_OFFSET | OPTION_LENGTH | OPTION_ALL, 1, 1, range_columns, "removed",
-	 "nothing was injected there", check_uninject, query_run},
-	{"monitor", "TARGET", "print events as they happen, one JSON object per line",
-	 "The first event is `running`, the last `unmount`. " TARGET_HELP, 0, 1, 1, NULL, NULL, NULL, NULL, monitor_run},
-	{"clone", "SRC DST", "make DST share all blocks of SRC (reflink)",
-	 "Both are in the same mounted filesystem.\n"
-	 "  -f, --force                replace the content of DST if it exists\n",
-	 OPTION_FORCE, 2, 2, NULL, "cloned", NULL, NULL, clone_run},
-	{"stats", "TARGET", "show how many requests were served, and how long they took", TARGET_HELP, 0, 1, 1,
-	 stats_columns, "requests", "no requests yet", NULL, query_run},
-	{"check", "TARGET", "check everything that can be checked without writing", TARGET_HELP, 0, 1, 1, check_columns,
-	 "findings", "no findings", NULL, query_run},
-	{"sync", "TARGET", "make everything durable now", TARGET_HELP, 0, 1, 1, NULL, "synced", NULL, NULL, query_run},
-	{"drop-caches", "TARGET", "forget what the daemon has cached and could read again", TARGET_HELP, 0, 1, 1, NULL,
-	 "dropped", NULL, NULL, query_run},
-	{"version", "[TARGET]", "show the version of mendctl, and of the daemon that serves TARGET", TARGET_HELP, 0, 0, 1,
-	 version_columns, "programs", NULL, NULL, query_version},
+	{
+		.name = "list",
+		.synopsis = "[TARGET...]",
+		.summary = "show filesystems: state, space, bad and quarantined bytes, damaged files",
+		.details = "Without TARGET: all that are mounted. " TARGET_HELP,
+		.words_max = INT32_MAX,
+		.columns = list_columns,
+		.array = "filesystems",
+		.nothing = "no mendfs is mounted",
+		.run = query_list,
+	},
+	{
+		.name = "map",
+		.synopsis = "FILE | TARGET FILE | TARGET --file FILE",
+		.summary = "show where a file lies on the device",
+		.details = 
+			"FILE is a path inside a mount; with a TARGET that is not mounted, a path from its "
+			"root.\n"
+			"      --file FILE            the same, as an option\n",
+		.options = OPTION_FILE,
+		.words_min = 1,
+		.words_max = 2,
+		.columns = map_columns,
+		.array = "extents",
+		.nothing = "no extents",
+		.check = check_map,
+		.run = query_map,
+	},
+	{
+		.name = "owners",
+		.synopsis = "TARGET (--offset B --length B | --sector N --count N | --all [--kind KIND])",
+		.summary = "say what a range of the device belongs to: files with offsets, or metadata",
+		.details = 
+			"      --offset B --length B  a range of the device, in bytes\n"
+			"      --sector N --count N   the same in 512-byte sectors\n"
+			"      --all                  the whole device\n"
+			"      --kind KIND            only data, metadata, journal, superblock, free or "
+			"quarantine\n" TARGET_HELP RANGE_HELP,
+		.options = OPTION_OFFSET | OPTION_LENGTH | OPTION_SECTOR | OPTION_COUNT | OPTION_ALL |
+			   OPTION_KIND,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = owners_columns,
+		.array = "owners",
+		.nothing = "nothing",
+		.check = check_owners,
+		.run = query_run,
+	},
+	{
+		.name = "badblocks",
+		.synopsis = "TARGET",
+		.summary = "list what is known to be bad",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = badblocks_columns,
+		.array = "badblocks",
+		.nothing = "no bad blocks are known",
+		.run = query_run,
+	},
+	{
+		.name = "damaged",
+		.synopsis = "TARGET",
+		.summary = "list the damaged files and their ranges",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = damaged_columns,
+		.array = "damaged",
+		.nothing = "no file is damaged",
+		.run = query_run,
+	},
+	{
+		.name = "inject-error",
+		.synopsis = "TARGET (--file F --offset B | --device-offset B) --length B [--latent]",
+		.summary = "make a range fail as if its memory had",
+		.details = 
+			RANGE_OPTIONS_HELP "      --latent               tell nobody until it is touched\n"
+			TARGET_HELP RANGE_HELP,
+		.options = RANGE_OPTIONS | OPTION_LATENT,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = range_columns,
+		.array = "injected",
+		.check = check_range,
+		.run = query_run,
+	},
+	{
+		.name = "uninject-error",
+		.synopsis = 
+			"TARGET (--file F --offset B | --device-offset B) --length B | TARGET --all",
+		.summary = "take injected failures back",
+		.details = 
+			RANGE_OPTIONS_HELP "      --all                  everything that was injected\n"
+			TARGET_HELP RANGE_HELP,
+		.options = RANGE_OPTIONS | OPTION_ALL,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = range_columns,
+		.array = "removed",
+		.nothing = "nothing was injected there",
+		.check = check_uninject,
+		.run = query_run,
+	},
+	{
+		.name = "monitor",
+		.synopsis = "TARGET",
+		.summary = "print events as they happen, one JSON object per line",
+		.details = "The first event is `running`, the last `unmount`. " TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.run = monitor_run,
+	},
+	{
+		.name = "clone",
+		.synopsis = "SRC DST",
+		.summary = "make DST share all blocks of SRC (reflink)",
+		.details = 
+			"Both are in the same mounted filesystem.\n"
+			"  -f, --force                replace the content of DST if it exists\n",
+		.options = OPTION_FORCE,
+		.words_min = 2,
+		.words_max = 2,
+		.array = "cloned",
+		.run = clone_run,
+	},
+	{
+		.name = "stats",
+		.synopsis = "TARGET",
+		.summary = "show how many requests were served, and how long they took",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = stats_columns,
+		.array = "requests",
+		.nothing = "no requests yet",
+		.run = query_run,
+	},
+	{
+		.name = "check",
+		.synopsis = "TARGET",
+		.summary = "check everything that can be checked without writing",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = check_columns,
+		.array = "findings",
+		.nothing = "no findings",
+		.run = query_run,
+	},
+	{
+		.name = "sync",
+		.synopsis = "TARGET",
+		.summary = "make everything durable now",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.array = "synced",
+		.run = query_run,
+	},
+	{
+		.name = "drop-caches",
+		.synopsis = "TARGET",
+		.summary = "forget what the daemon has cached and could read again",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 1,
+		.array = "dropped",
+		.run = query_run,
+	},
+	{
+		.name = "version",
+		.synopsis = "[TARGET]",
+		.summary = "show the version of mendctl, and of the daemon that serves TARGET",
+		.details = TARGET_HELP,
+		.words_max = 1,
+		.columns = version_columns,
+		.array = "programs",
+		.run = query_version,
+	},
 };
+/* clang-format on */
 const size_t count_subcommands = ARRAY_SIZE(subcommands);
 
 const struct subcommand *subcommand_find(const char *name)

@@ -40,11 +40,14 @@ static int dead_mount(const char *name, const struct mount_entry *entries, struc
 {
 	const struct mount_entry *mount = mount_by_name(name, entries);
 
-	return why_set(why, -ENOTCONN, "%s is a dead mount point (its daemon is gone); clear it with: fusermount3 -u %s",
-		       mount ? mount->mountpoint : name, mount ? mount->mountpoint : name);
+	return why_set(
+	    why, -ENOTCONN,
+	    "%s is a dead mount point (its daemon is gone); clear it with: fusermount3 -u %s",
+	    mount ? mount->mountpoint : name, mount ? mount->mountpoint : name);
 }
 
-static int find_mount(const char *path, const struct mount_entry *entries, const struct mount_entry **out, struct why *why)
+static int find_mount(const char *path, const struct mount_entry *entries,
+		      const struct mount_entry **out, struct why *why)
 {
 	struct statx stx;
 	int error;
@@ -62,11 +65,13 @@ static int find_mount(const char *path, const struct mount_entry *entries, const
 		*out = mount_by_name(path, entries);
 	if (*out)
 		return 0;
-	return why_set(why, error, "%s: %s; name a mount point, a path inside one, or a device or image", path,
+	return why_set(why, error,
+		       "%s: %s; name a mount point, a path inside one, or a device or image", path,
 		       strerror(-error));
 }
 
-int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out, struct why *why)
+int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out,
+		    struct why *why)
 {
 	int error = mounts_read(entries, why);
 
@@ -85,7 +90,8 @@ int target_connect(const struct mount_entry *mount, struct why *why, struct targ
 	struct why reason;
 	int error = client_open_mount(mount->dev, mount->uid, &reason, &out->client);
 
-	/* Mounted in another network namespace, or the second name was taken: the image's own socket may answer. */
+	/* Mounted in another network namespace, or the second name was taken: the image's own
+	 * socket may answer. */
 	if (error == -ENOENT && mount->source[0] == '/') {
 		struct stat st;
 
@@ -93,7 +99,9 @@ int target_connect(const struct mount_entry *mount, struct why *why, struct targ
 			error = client_open_inode(&st, mount->uid, &reason, &out->client);
 	}
 	if (error == -ENOENT)
-		return why_set(why, error, "%s: its daemon does not answer; if it is gone, clear the mount with: fusermount3 -u %s",
+		return why_set(why, error,
+			       "%s: its daemon does not answer; if it is gone, clear the mount "
+			       "with: fusermount3 -u %s",
 			       mount->mountpoint, mount->mountpoint);
 	if (error)
 		return why_set(why, error, "%s: %s", mount->mountpoint, reason.text);
@@ -116,15 +124,17 @@ static int64_t now_ms(void)
 
 static int still_held(const char *name, const struct claim_holder *holder, struct why *why)
 {
-	return why_set(why, -EBUSY, "%s is held by process %d, which %s; try again", name, (int)holder->pid,
-		       holder->state == CLAIM_SILENT ? "does not answer" : "does not finish with it");
+	return why_set(
+	    why, -EBUSY, "%s is held by process %d, which %s; try again", name, (int)holder->pid,
+	    holder->state == CLAIM_SILENT ? "does not answer" : "does not finish with it");
 }
 
 /*
- * 0: nobody holds it. 1: connected. -EBUSY where it became neither in time. The owner of an image is believed to hold it: it is his to spoil
- * anyway.
+ * 0: nobody holds it. 1: connected. -EBUSY where it became neither in time. The owner of an image
+ * is believed to hold it: it is his to spoil anyway.
  */
-static int wait_for_holder(const char *name, const struct stat *st, struct why *why, struct client **client)
+static int wait_for_holder(const char *name, const struct stat *st, struct why *why,
+			   struct client **client)
 {
 	const struct timespec step = {.tv_nsec = FINISHING_STEP_MS * 1000000};
 	int64_t begin = now_ms();
@@ -146,7 +156,8 @@ static int wait_for_holder(const char *name, const struct stat *st, struct why *
 		if (waited > (holder.state == CLAIM_FINISHING ? FINISHING_MS : SILENT_MS))
 			return still_held(name, &holder, why);
 		if (waited > SAY_MS && !said)
-			fprintf(stderr, "mendctl: %s: waiting for process %d to finish with it\n", name, (int)holder.pid);
+			fprintf(stderr, "mendctl: %s: waiting for process %d to finish with it\n",
+				name, (int)holder.pid);
 		said = waited > SAY_MS;
 		nanosleep(&step, NULL);
 	}
@@ -169,7 +180,8 @@ static dev_t device_of_mount(const char *mountpoint)
 	return dev;
 }
 
-static int find_source(const char *name, const struct mount_entry *entries, struct why *why, struct target *out)
+static int find_source(const char *name, const struct mount_entry *entries, struct why *why,
+		       struct target *out)
 {
 	const struct mount_entry *mount;
 	struct stat st;
@@ -181,10 +193,13 @@ static int find_source(const char *name, const struct mount_entry *entries, stru
 	if (mount && !target_connect(mount, why, out))
 		return 0;
 	if (S_ISDIR(st.st_mode))
-		return why_set(why, -EINVAL, "%s is not in a mounted mendfs: name a mount point, a path inside one, or a device or image",
+		return why_set(why, -EINVAL,
+			       "%s is not in a mounted mendfs: name a mount point, a path inside "
+			       "one, or a device or image",
 			       name);
 	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
-		return why_set(why, -EINVAL, "%s is neither a device-dax device nor an image file", name);
+		return why_set(why, -EINVAL, "%s is neither a device-dax device nor an image file",
+			       name);
 	result = wait_for_holder(name, &st, why, &out->client);
 	if (result < 0)
 		return result;

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- in the filesystem ------------------------------------------------------------------------------------------------------ */
+/* --- in the filesystem --- */
 
-static int run_in_fs(const char *path, bool writable, const struct command *command, const struct command_args *args,
-		     struct command_sink *sink, struct why *why)
+static int run_in_fs(const char *path, bool writable, const struct command *command,
+		     const struct command_args *args, struct command_sink *sink, struct why *why)
 {
 	struct fs_options options = {.readonly = !writable, .tools = true, .claim = writable};
 	struct command_context context = {.place = {.device = path}};
@@ -23,7 +23,8 @@ static int run_in_fs(const char *path, bool writable, const struct command *comm
 	return error;
 }
 
-/* --- on the medium: poison is kept beside the image, and the next mount finds it ----------------------------------------------- */
+/* --- on the medium: poison is kept beside the image, and the next mount finds it
+ * ----------------------------------------------- */
 
 struct arm_state {
 	struct media *media;
@@ -36,7 +37,8 @@ static int emit_range(struct arm_state *state, devoff_t offset, uint64_t length_
 {
 	struct json_object *range = render_range(offset, length_bytes);
 
-	return range ? state->sink->emit(state->sink->arg, range) : why_set(state->why, -ENOMEM, "out of memory");
+	return range ? state->sink->emit(state->sink->arg, range)
+		     : why_set(state->why, -ENOMEM, "out of memory");
 }
 
 static int arm_range(void *arg, devoff_t offset, uint64_t length_bytes)
@@ -45,8 +47,9 @@ static int arm_range(void *arg, devoff_t offset, uint64_t length_bytes)
 	int error = media_poison_arm(state->media, offset, length_bytes, state->args->latent);
 
 	if (error)
-		return why_set(state->why, error, "injecting at %llu+%llu: %s", (unsigned long long)offset,
-			       (unsigned long long)length_bytes, strerror(-error));
+		return why_set(state->why, error, "injecting at %llu+%llu: %s",
+			       (unsigned long long)offset, (unsigned long long)length_bytes,
+			       strerror(-error));
 	return emit_range(state, offset, length_bytes);
 }
 
@@ -90,14 +93,15 @@ static int check_range(struct media *media, const struct command_args *args, str
 	if (!args->has_range || !args->length_bytes)
 		return why_set(why, -EINVAL, "give an offset and a length of at least 1");
 	if (args->offset >= size || args->length_bytes > size - args->offset)
-		return why_set(why, -ERANGE, "%llu+%llu is outside the device, which has %llu bytes",
-			       (unsigned long long)args->offset, (unsigned long long)args->length_bytes,
-			       (unsigned long long)size);
+		return why_set(why, -ERANGE,
+			       "%llu+%llu is outside the device, which has %llu bytes",
+			       (unsigned long long)args->offset,
+			       (unsigned long long)args->length_bytes, (unsigned long long)size);
 	return 0;
 }
 
-static int poison_medium(const char *path, bool arm, const struct command_args *args, struct command_sink *sink,
-			 struct why *why)
+static int poison_medium(const char *path, bool arm, const struct command_args *args,
+			 struct command_sink *sink, struct why *why)
 {
 	struct media_options options = {.readonly = true, .claim = true};
 	struct arm_state state = {.args = args, .sink = sink, .why = why};
@@ -114,7 +118,8 @@ static int poison_medium(const char *path, bool arm, const struct command_args *
 	return error;
 }
 
-static int inject_into_file(const char *path, const struct command_args *args, struct command_sink *sink, struct why *why)
+static int inject_into_file(const char *path, const struct command_args *args,
+			    struct command_sink *sink, struct why *why)
 {
 	struct fs_options options = {.readonly = true, .tools = true, .claim = true};
 	struct arm_state state = {.args = args, .sink = sink, .why = why};
@@ -129,9 +134,10 @@ static int inject_into_file(const char *path, const struct command_args *args, s
 	return error;
 }
 
-/* With the filesystem, so that its ledger forgets the range too; on the medium alone where there is none to be had. */
-static int uninject(const char *path, const struct command *command, const struct command_args *args,
-		    struct command_sink *sink, struct why *why)
+/* With the filesystem, so that its ledger forgets the range too; on the medium alone where there is
+ * none to be had. */
+static int uninject(const char *path, const struct command *command,
+		    const struct command_args *args, struct command_sink *sink, struct why *why)
 {
 	struct fs_options options = {.readonly = true, .tools = true};
 	struct why none;
@@ -144,15 +150,18 @@ static int uninject(const char *path, const struct command *command, const struc
 	return run_in_fs(path, true, command, args, sink, why);
 }
 
-int unmounted_run(const char *path, const struct command *command, const struct command_args *args, struct command_sink *sink,
-		  struct why *why)
+int unmounted_run(const char *path, const struct command *command, const struct command_args *args,
+		  struct command_sink *sink, struct why *why)
 {
 	if (!command->on_unmounted)
-		return why_set(why, -EOPNOTSUPP, "%s is not mounted, and %s needs it to be; mount it with: mendfs %s DIR", path,
-			       command->name, path);
+		return why_set(
+		    why, -EOPNOTSUPP,
+		    "%s is not mounted, and %s needs it to be; mount it with: mendfs %s DIR", path,
+		    command->name, path);
 	if (!command->changes)
 		return run_in_fs(path, false, command, args, sink, why);
 	if (!strcmp(command->name, "uninject-error"))
 		return uninject(path, command, args, sink, why);
-	return args->has_file ? inject_into_file(path, args, sink, why) : poison_medium(path, true, args, sink, why);
+	return args->has_file ? inject_into_file(path, args, sink, why)
+			      : poison_medium(path, true, args, sink, why);
 }

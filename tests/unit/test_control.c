@@ -27,7 +27,8 @@ static dev_t device;
 
 static int visit_stats(void *arg, control_opcode_fn *visit, void *visit_arg)
 {
-	struct control_opcode opcode = {.name = "READ", .count = 3, .total_ns = 21, .histogram = {[2] = 3}};
+	struct control_opcode opcode = {
+	    .name = "READ", .count = 3, .total_ns = 21, .histogram = {[2] = 3}};
 
 	return visit(visit_arg, &opcode);
 }
@@ -36,7 +37,8 @@ static const struct control_hooks hooks = {.stats = visit_stats};
 
 static void setup(void)
 {
-	struct control_options options = {.device = "image", .mountpoint = "/nowhere", .transport = "none", .hooks = &hooks};
+	struct control_options options = {
+	    .device = "image", .mountpoint = "/nowhere", .transport = "none", .hooks = &hooks};
 
 	device = (dev_t)getpid() << 20;
 	ck_assert_int_eq(fsfix_create_mounted(&fix, IMAGE_BYTES), 0);
@@ -56,7 +58,7 @@ static void teardown(void)
 	fsfix_destroy(&fix);
 }
 
-/* --- a client ------------------------------------------------------------------------------------------------------------- */
+/* --- a client --- */
 
 struct asker {
 	int fd;
@@ -72,7 +74,8 @@ static int dial(void)
 	socklen_t length;
 
 	control_socket_name(device, 0, address.sun_path + 1, sizeof(address.sun_path) - 1);
-	length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(address.sun_path + 1));
+	length =
+	    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(address.sun_path + 1));
 	return connect(fd, (struct sockaddr *)&address, length) ? -1 : fd;
 }
 
@@ -173,7 +176,8 @@ static uint64_t number_of(struct json_object *object, const char *key)
 {
 	uint64_t value = 0;
 
-	ck_assert_msg(json_get_u64(object, key, &value) == 1, "%s: %s", key, json_line(object, NULL));
+	ck_assert_msg(json_get_u64(object, key, &value) == 1, "%s: %s", key,
+		      json_line(object, NULL));
 	return value;
 }
 
@@ -181,7 +185,8 @@ static const char *text_of(struct json_object *object, const char *key)
 {
 	const char *value = NULL;
 
-	ck_assert_msg(json_get_text(object, key, &value) == 1, "%s: %s", key, json_line(object, NULL));
+	ck_assert_msg(json_get_text(object, key, &value) == 1, "%s: %s", key,
+		      json_line(object, NULL));
 	return value;
 }
 
@@ -192,7 +197,8 @@ static struct json_object *answer(const char *line)
 	struct json_object *array = json_object_new_array(), *object;
 
 	while ((object = next(&asker)) && !is_done(object)) {
-		ck_assert_msg(!json_object_object_get_ex(object, "done", NULL), "%s", json_line(object, NULL));
+		ck_assert_msg(!json_object_object_get_ex(object, "done", NULL), "%s",
+			      json_line(object, NULL));
 		json_object_array_add(array, object);
 	}
 	ck_assert_ptr_nonnull(object);
@@ -214,7 +220,7 @@ static inum_t make_file(const char *name, size_t length)
 	return ino;
 }
 
-/* --- commands --------------------------------------------------------------------------------------------------------------- */
+/* --- commands --- */
 
 START_TEST(list_answers_with_one_filesystem)
 {
@@ -259,7 +265,8 @@ END_TEST
 
 START_TEST(owners_of_one_kind_are_only_that_kind)
 {
-	struct json_object *array = answer("{\"command\":\"owners\",\"all\":true,\"kind\":\"metadata\"}");
+	struct json_object *array =
+	    answer("{\"command\":\"owners\",\"all\":true,\"kind\":\"metadata\"}");
 	size_t count = json_object_array_length(array);
 
 	ck_assert_uint_gt(count, 0);
@@ -272,10 +279,12 @@ END_TEST
 START_TEST(map_names_files_by_path_and_by_inode)
 {
 	inum_t ino = make_file("f", 2 * BLOCK_BYTES);
-	struct json_object *by_path = answer("{\"command\":\"map\",\"path_raw\":\"L2Y=\"}"), *by_inode;
+	struct json_object *by_path = answer("{\"command\":\"map\",\"path_raw\":\"L2Y=\"}"),
+			   *by_inode;
 	char line[64];
 
-	snprintf(line, sizeof(line), "{\"command\":\"map\",\"inumber\":%llu}", (unsigned long long)ino);
+	snprintf(line, sizeof(line), "{\"command\":\"map\",\"inumber\":%llu}",
+		 (unsigned long long)ino);
 	by_inode = answer(line);
 	ck_assert_uint_ge(json_object_array_length(by_path), 1);
 	ck_assert_str_eq(json_line(by_path, NULL), json_line(by_inode, NULL));
@@ -289,7 +298,8 @@ START_TEST(stats_come_from_the_front_and_the_medium)
 	struct asker asker = ask("{\"command\":\"stats\"}");
 	struct json_object *opcode = next(&asker), *end;
 
-	ck_assert_str_eq(json_line(opcode, NULL), "{\"opcode\":\"READ\",\"count\":3,\"total_ns\":21,\"histogram\":[0,0,3]}");
+	ck_assert_str_eq(json_line(opcode, NULL),
+			 "{\"opcode\":\"READ\",\"count\":3,\"total_ns\":21,\"histogram\":[0,0,3]}");
 	end = next(&asker);
 	ck_assert(is_done(end));
 	ck_assert(json_object_object_get_ex(end, "media", NULL));
@@ -341,9 +351,13 @@ START_TEST(injecting_past_the_end_or_into_a_hole_is_refused)
 	size_t done;
 
 	ck_assert_int_eq(fs_write(fix.fs, ino, 4 * BLOCK_BYTES, "x", 1, &done), 0);
-	snprintf(line, sizeof(line), "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":16384,\"length\":2}", (unsigned long long)ino);
+	snprintf(line, sizeof(line),
+		 "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":16384,\"length\":2}",
+		 (unsigned long long)ino);
 	expect_refused(line, ENXIO);
-	snprintf(line, sizeof(line), "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":4000,\"length\":200}", (unsigned long long)ino);
+	snprintf(line, sizeof(line),
+		 "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":4000,\"length\":200}",
+		 (unsigned long long)ino);
 	expect_refused(line, ENXIO);
 	array = answer("{\"command\":\"badblocks\"}");
 	ck_assert_uint_eq(json_object_array_length(array), 0);
@@ -357,7 +371,9 @@ START_TEST(injected_errors_are_in_the_ledger_on_return_and_can_be_taken_back)
 	struct json_object *array;
 	char line[128];
 
-	snprintf(line, sizeof(line), "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":5000,\"length\":3}", (unsigned long long)ino);
+	snprintf(line, sizeof(line),
+		 "{\"command\":\"inject-error\",\"inumber\":%llu,\"offset\":5000,\"length\":3}",
+		 (unsigned long long)ino);
 	array = answer(line);
 	ck_assert_uint_eq(number_of(json_object_array_get_idx(array, 0), "len"), 3);
 	json_object_put(array);
@@ -382,8 +398,8 @@ START_TEST(a_clone_has_the_length_of_its_source)
 	struct json_object *array;
 	char line[128];
 
-	snprintf(line, sizeof(line), "{\"command\":\"clone\",\"inumber\":%llu,\"to_inumber\":%llu}", (unsigned long long)from,
-		 (unsigned long long)to);
+	snprintf(line, sizeof(line), "{\"command\":\"clone\",\"inumber\":%llu,\"to_inumber\":%llu}",
+		 (unsigned long long)from, (unsigned long long)to);
 	array = answer(line);
 	ck_assert_uint_eq(number_of(json_object_array_get_idx(array, 0), "len"), 5000);
 	json_object_put(array);
@@ -392,7 +408,7 @@ START_TEST(a_clone_has_the_length_of_its_source)
 }
 END_TEST
 
-/* --- monitor ---------------------------------------------------------------------------------------------------------------- */
+/* --- monitor --- */
 
 static void expect_event(struct asker *asker, const char *type)
 {
@@ -413,7 +429,8 @@ START_TEST(every_monitor_sees_running_first_and_unmount_last)
 		expect_event(&monitors[i], "running");
 	}
 	make_file("f", BLOCK_BYTES);
-	json_object_put(answer("{\"command\":\"inject-error\",\"path_raw\":\"L2Y=\",\"offset\":0,\"length\":1}"));
+	json_object_put(answer(
+	    "{\"command\":\"inject-error\",\"path_raw\":\"L2Y=\",\"offset\":0,\"length\":1}"));
 	stop();
 	for (size_t i = 0; i < ARRAY_SIZE(monitors); i++) {
 		expect_event(&monitors[i], "media_failure");
@@ -450,7 +467,7 @@ START_TEST(a_monitor_that_does_not_read_is_told_how_many_it_lost)
 }
 END_TEST
 
-/* --- bad company -------------------------------------------------------------------------------------------------------------- */
+/* --- bad company --- */
 
 START_TEST(clients_that_say_nothing_or_half_a_line_block_nobody)
 {
@@ -532,7 +549,8 @@ static int stranger(void)
 	if (setgid(65534) || setuid(65534))
 		return 2;
 	fd = dial();
-	while (fd >= 0 && used < sizeof(text) - 1 && (got = recv(fd, text + used, sizeof(text) - 1 - used, 0)) > 0)
+	while (fd >= 0 && used < sizeof(text) - 1 &&
+	       (got = recv(fd, text + used, sizeof(text) - 1 - used, 0)) > 0)
 		used += (size_t)got;
 	text[used] = '\0';
 	return strstr(text, "\"protocol\":1}\n") && strstr(text, "not permitted") ? 0 : 1;

@@ -20,9 +20,26 @@ static void expect_string(const char *bytes, const char *expected)
 
 START_TEST(utf8_is_told_from_what_only_looks_like_it)
 {
-	static const char *good[] = {"", "abc", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x92\xbe", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"};
-	static const char *bad[] = {"\xff", "\x80", "a\xc3", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xed\xa0\x80",
-				    "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\xe2" "a\xac"};
+	static const char *good[] = {"",
+				     "abc",
+				     "\xc3\xa9",
+				     "\xe2\x82\xac",
+				     "\xf0\x9f\x92\xbe",
+				     "\xed\x9f\xbf",
+				     "\xf4\x8f\xbf\xbf"};
+	static const char *bad[] = {"\xff",
+				    "\x80",
+				    "a\xc3",
+				    "\xc0\xaf",
+				    "\xc1\xbf",
+				    "\xe0\x80\xaf",
+				    "\xed\xa0\x80",
+				    "\xf0\x80\x80\x80",
+				    "\xf4\x90\x80\x80",
+				    "\xf5\x80\x80\x80",
+				    "\xe2\x82",
+				    "\xe2"
+				    "a\xac"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
 		ck_assert_msg(json_is_utf8(good[i], strlen(good[i])), "good %zu", i);
@@ -34,7 +51,10 @@ END_TEST
 START_TEST(malformed_parts_become_replacement_characters)
 {
 	expect_string("plain", "plain");
-	expect_string("a\xff" "b", "a\xef\xbf\xbd" "b");
+	expect_string("a\xff"
+		      "b",
+		      "a\xef\xbf\xbd"
+		      "b");
 	expect_string("\xe2\x82", "\xef\xbf\xbd");
 	expect_string("\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
 	expect_string("\xf0\x9f\x92x", "\xef\xbf\xbdx");
@@ -63,8 +83,9 @@ START_TEST(paths_raw_appears_only_beside_names_that_are_not_utf8)
 	json_object_put(object);
 	object = json_object_new_object();
 	ck_assert_int_eq(json_add_paths(object, dirty, 2), 0);
-	ck_assert_str_eq(json_line(object, NULL),
-			 "{\"paths\":[\"/a\",\"/\xef\xbf\xbd\"],\"paths_raw\":[\"L2E=\",\"L/8=\"]}");
+	ck_assert_str_eq(
+	    json_line(object, NULL),
+	    "{\"paths\":[\"/a\",\"/\xef\xbf\xbd\"],\"paths_raw\":[\"L2E=\",\"L/8=\"]}");
 	json_object_put(object);
 }
 END_TEST
@@ -91,7 +112,8 @@ END_TEST
 
 START_TEST(base64_that_is_not_strict_is_refused)
 {
-	static const char *bad[] = {"a", "ab", "abc", "a===", "ab=c", "=abc", "ab==abcd", "ab c", "YR==", "YWF=", "AA==", "YQ==\n"};
+	static const char *bad[] = {"a",        "ab",   "abc",  "a===", "ab=c", "=abc",
+				    "ab==abcd", "ab c", "YR==", "YWF=", "AA==", "YQ==\n"};
 	char *out;
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -102,8 +124,16 @@ END_TEST
 
 START_TEST(parsing_takes_one_object_of_bounded_depth_and_nothing_else)
 {
-	static const char *bad[] = {"", "[]", "1", "{", "{}x", "{\"a\":1}{}", "nul", "{\"a\":\"\xff\"}",
-				    "{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}"};
+	static const char *bad[] = {
+	    "",
+	    "[]",
+	    "1",
+	    "{",
+	    "{}x",
+	    "{\"a\":1}{}",
+	    "nul",
+	    "{\"a\":\"\xff\"}",
+	    "{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":1}}}}}}}}}"};
 	struct json_object *object = json_parse_object("{\"a\":1}", 7);
 
 	ck_assert_ptr_nonnull(object);
@@ -116,7 +146,8 @@ END_TEST
 
 START_TEST(numbers_out_of_range_or_of_another_type_are_refused)
 {
-	static const char text[] = "{\"max\":18446744073709551615,\"minus\":-1,\"real\":1.5,\"text\":\"1\"}";
+	static const char text[] =
+	    "{\"max\":18446744073709551615,\"minus\":-1,\"real\":1.5,\"text\":\"1\"}";
 	struct json_object *object = json_parse_object(text, strlen(text));
 	uint64_t value = 7;
 
@@ -159,28 +190,39 @@ START_TEST(requests_come_back_as_they_were_made)
 {
 	expect_round_trip(&(struct command_args){.kind = -1});
 	expect_round_trip(&(struct command_args){.kind = FS_OWNER_METADATA, .all = true});
-	expect_round_trip(&(struct command_args){.kind = -1, .has_range = true, .offset = 1ull << 55, .length_bytes = 3});
-	expect_round_trip(&(struct command_args){.kind = -1, .has_file = true, .path = "/a\n\xff", .latent = true});
-	expect_round_trip(&(struct command_args){.kind = -1, .has_file = true, .ino = 12, .to_ino = 13});
+	expect_round_trip(&(struct command_args){
+	    .kind = -1, .has_range = true, .offset = 1ull << 55, .length_bytes = 3});
+	expect_round_trip(&(struct command_args){
+	    .kind = -1, .has_file = true, .path = "/a\n\xff", .latent = true});
+	expect_round_trip(
+	    &(struct command_args){.kind = -1, .has_file = true, .ino = 12, .to_ino = 13});
 }
 END_TEST
 
 START_TEST(malformed_requests_are_refused_with_a_line)
 {
 	static const char *bad[] = {
-		"", "[]", "{}", "{\"command\":1}", "{\"command\":\"a name that is too long for any command there is\"}",
-		"{\"command\":\"map\",\"path_raw\":\"bm8=\"}", "{\"command\":\"map\",\"path_raw\":\"?\"}",
-		"{\"command\":\"owners\",\"offset\":1}", "{\"command\":\"owners\",\"offset\":-1,\"length\":1}",
-		"{\"command\":\"owners\",\"offset\":18446744073709551615,\"length\":2}",
-		"{\"command\":\"owners\",\"kind\":\"none\"}", "{\"command\":\"map\",\"inumber\":0}",
-		"{\"command\":\"inject-error\",\"latent\":1}",
+	    "",
+	    "[]",
+	    "{}",
+	    "{\"command\":1}",
+	    "{\"command\":\"a name that is too long for any command there is\"}",
+	    "{\"command\":\"map\",\"path_raw\":\"bm8=\"}",
+	    "{\"command\":\"map\",\"path_raw\":\"?\"}",
+	    "{\"command\":\"owners\",\"offset\":1}",
+	    "{\"command\":\"owners\",\"offset\":-1,\"length\":1}",
+	    "{\"command\":\"owners\",\"offset\":18446744073709551615,\"length\":2}",
+	    "{\"command\":\"owners\",\"kind\":\"none\"}",
+	    "{\"command\":\"map\",\"inumber\":0}",
+	    "{\"command\":\"inject-error\",\"latent\":1}",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		struct request request;
 		struct why why = {.text = ""};
 
-		ck_assert_msg(request_parse(bad[i], strlen(bad[i]), &request, &why) == -EINVAL, "%s", bad[i]);
+		ck_assert_msg(request_parse(bad[i], strlen(bad[i]), &request, &why) == -EINVAL,
+			      "%s", bad[i]);
 		ck_assert_str_ne(why.text, "");
 		request_fini(&request);
 	}
@@ -190,26 +232,43 @@ END_TEST
 START_TEST(keys_of_an_owner_depend_on_its_kind)
 {
 	char *paths[] = {"/f"};
-	struct render_names names = {.generation = 1, .paths = paths, .count = 1}, unknown = {.error = "damaged"};
-	struct fs_owner data = {.kind = FS_OWNER_DATA, .device_offset = 4096, .length_bytes = 512, .ino = 5, .copy = -1};
-	struct fs_owner meta = {.kind = FS_OWNER_METADATA, .device_offset = 8192, .length_bytes = 4096, .copy = 1, .has_peer = true,
-				.peer_offset = 0, .tree = "rmap", .live = true};
-	struct fs_owner nobody = {.kind = FS_OWNER_FREE, .device_offset = 0, .length_bytes = 4096, .copy = -1};
+	struct render_names names = {.generation = 1, .paths = paths, .count = 1},
+			    unknown = {.error = "damaged"};
+	struct fs_owner data = {.kind = FS_OWNER_DATA,
+				.device_offset = 4096,
+				.length_bytes = 512,
+				.ino = 5,
+				.copy = -1};
+	struct fs_owner meta = {.kind = FS_OWNER_METADATA,
+				.device_offset = 8192,
+				.length_bytes = 4096,
+				.copy = 1,
+				.has_peer = true,
+				.peer_offset = 0,
+				.tree = "rmap",
+				.live = true};
+	struct fs_owner nobody = {
+	    .kind = FS_OWNER_FREE, .device_offset = 0, .length_bytes = 4096, .copy = -1};
 	struct json_object *object = render_owner(&data, &names);
 
-	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
-						  "\"pos\":0,\"generation\":1,\"paths\":[\"/f\"]}");
+	ck_assert_str_eq(json_line(object, NULL),
+			 "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
+			 "\"pos\":0,\"generation\":1,\"paths\":[\"/f\"]}");
 	json_object_put(object);
 	object = render_owner(&data, &unknown);
-	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
-						  "\"pos\":0,\"paths\":[],\"paths_error\":\"damaged\"}");
+	ck_assert_str_eq(json_line(object, NULL),
+			 "{\"kind\":\"data\",\"device_offset\":4096,\"len\":512,\"inumber\":5,"
+			 "\"pos\":0,\"paths\":[],\"paths_error\":\"damaged\"}");
 	json_object_put(object);
 	object = render_owner(&meta, NULL);
-	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"metadata\",\"device_offset\":8192,\"len\":4096,\"copy\":\"replica\","
-						  "\"peer_offset\":0,\"tree\":\"rmap\",\"live\":true}");
+	ck_assert_str_eq(
+	    json_line(object, NULL),
+	    "{\"kind\":\"metadata\",\"device_offset\":8192,\"len\":4096,\"copy\":\"replica\","
+	    "\"peer_offset\":0,\"tree\":\"rmap\",\"live\":true}");
 	json_object_put(object);
 	object = render_owner(&nobody, NULL);
-	ck_assert_str_eq(json_line(object, NULL), "{\"kind\":\"free\",\"device_offset\":0,\"len\":4096}");
+	ck_assert_str_eq(json_line(object, NULL),
+			 "{\"kind\":\"free\",\"device_offset\":0,\"len\":4096}");
 	json_object_put(object);
 }
 END_TEST
@@ -221,7 +280,8 @@ START_TEST(causes_of_a_damaged_file_are_listed_once_and_sorted)
 	static const uint64_t causes[] = {9, 2, 9, 9, 4, 2};
 
 	for (size_t i = 0; i < ARRAY_SIZE(causes); i++) {
-		struct fs_damage damage = {.ino = 5, .pos = i, .length_bytes = 1, .cause_id = causes[i]};
+		struct fs_damage damage = {
+		    .ino = 5, .pos = i, .length_bytes = 1, .cause_id = causes[i]};
 
 		ck_assert_int_eq(render_damage_add(object, &damage), 0);
 	}
@@ -235,19 +295,32 @@ END_TEST
 
 START_TEST(a_damaged_file_event_has_the_keys_of_the_contract)
 {
-	static const char *keys[] = {"version", "type", "time_ns", "domain", "uuid", "mountpoint", "inumber", "generation", "pos",
-				     "len", "device_offset", "paths", "sharers", "cause_id", "action", "bytes_lost", "error"};
+	static const char *keys[] = {"version",       "type",    "time_ns",    "domain",   "uuid",
+				     "mountpoint",    "inumber", "generation", "pos",      "len",
+				     "device_offset", "paths",   "sharers",    "cause_id", "action",
+				     "bytes_lost",    "error"};
 	char *paths[] = {"/x"};
 	uint8_t uuid[16] = {0xab};
-	struct event event = {.type = EVENT_FILE_DAMAGED, .time_ns = 1, .cause_id = 2, .device_offset = 4096, .len = 512, .inumber = 3,
-			      .generation = 4, .paths = paths, .count_paths = 1, .sharers = 1, .action = "eio", .error = EIO};
+	struct event event = {.type = EVENT_FILE_DAMAGED,
+			      .time_ns = 1,
+			      .cause_id = 2,
+			      .device_offset = 4096,
+			      .len = 512,
+			      .inumber = 3,
+			      .generation = 4,
+			      .paths = paths,
+			      .count_paths = 1,
+			      .sharers = 1,
+			      .action = "eio",
+			      .error = EIO};
 	struct json_object *object = render_event(&event, uuid, "/mnt");
 
 	ck_assert_ptr_nonnull(object);
 	ck_assert_int_eq(json_object_object_length(object), (int)ARRAY_SIZE(keys));
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		ck_assert_msg(json_object_object_get_ex(object, keys[i], NULL), "%s", keys[i]);
-	ck_assert_str_eq(json_object_get_string(json_object_object_get(object, "uuid")), "ab000000-0000-0000-0000-000000000000");
+	ck_assert_str_eq(json_object_get_string(json_object_object_get(object, "uuid")),
+			 "ab000000-0000-0000-0000-000000000000");
 	json_object_put(object);
 }
 END_TEST
@@ -255,7 +328,10 @@ END_TEST
 START_TEST(sectors_of_an_event_cover_its_bytes)
 {
 	uint8_t uuid[16] = {0};
-	struct event event = {.type = EVENT_MEDIA_FAILURE, .device_offset = 1000, .len = 100, .source = FAILURE_INJECTED};
+	struct event event = {.type = EVENT_MEDIA_FAILURE,
+			      .device_offset = 1000,
+			      .len = 100,
+			      .source = FAILURE_INJECTED};
 	struct json_object *object = render_event(&event, uuid, NULL);
 
 	ck_assert_uint_eq(json_object_get_uint64(json_object_object_get(object, "sector")), 1);

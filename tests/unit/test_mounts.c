@@ -6,16 +6,17 @@
 
 #include "mendctl/mounts.h"
 
-static const char text[] =
-	"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
-	"30 22 0:40 / /mnt rw,nosuid,nodev - fuse.mendfs /dev/dax0.0 rw,user_id=0,group_id=0,allow_other\n"
-	"31 22 0:41 / /mnt\\040with\\134odd\\012names rw shared:7 master:2 - fuse.mendfs image\\040one rw,user_id=1000,group_id=100\n"
-	"32 22 0:40 /sub /bind rw - fuse.mendfs /dev/dax0.0 rw,user_id=0\n"
-	"33 22 0:42 / /mnt/inner rw - fuse.sshfs host rw,user_id=7\n"
-	"34 22 0:43 / /mnt/inner/deep rw - fuse.mendfs /dev/null rw\n"
-	"rubbish\n"
-	"35 22 0:44 /\n"
-	"36 22 x / /bad rw - fuse.mendfs s rw\n";
+static const char text[] = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+			   "30 22 0:40 / /mnt rw,nosuid,nodev - fuse.mendfs /dev/dax0.0 "
+			   "rw,user_id=0,group_id=0,allow_other\n"
+			   "31 22 0:41 / /mnt\\040with\\134odd\\012names rw shared:7 master:2 - "
+			   "fuse.mendfs image\\040one rw,user_id=1000,group_id=100\n"
+			   "32 22 0:40 /sub /bind rw - fuse.mendfs /dev/dax0.0 rw,user_id=0\n"
+			   "33 22 0:42 / /mnt/inner rw - fuse.sshfs host rw,user_id=7\n"
+			   "34 22 0:43 / /mnt/inner/deep rw - fuse.mendfs /dev/null rw\n"
+			   "rubbish\n"
+			   "35 22 0:44 /\n"
+			   "36 22 x / /bad rw - fuse.mendfs s rw\n";
 
 static struct mount_entry *entries;
 

@@ -8,9 +8,20 @@
 
 START_TEST(sizes_are_plain_or_in_powers_of_1024)
 {
-	static const struct { const char *text; uint64_t value; } good[] = {
-		{"0", 0}, {"512", 512}, {"4K", 4096}, {"4k", 4096}, {"2M", 2 << 20}, {"1G", 1 << 30}, {"1T", 1ull << 40},
-		{"4KiB", 4096}, {"4KB", 4096}, {"18446744073709551615", UINT64_MAX}, {"17179869183G", 17179869183ull << 30}};
+	static const struct {
+		const char *text;
+		uint64_t value;
+	} good[] = {{"0", 0},
+		    {"512", 512},
+		    {"4K", 4096},
+		    {"4k", 4096},
+		    {"2M", 2 << 20},
+		    {"1G", 1 << 30},
+		    {"1T", 1ull << 40},
+		    {"4KiB", 4096},
+		    {"4KB", 4096},
+		    {"18446744073709551615", UINT64_MAX},
+		    {"17179869183G", 17179869183ull << 30}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		uint64_t value;
@@ -23,7 +34,8 @@ END_TEST
 
 START_TEST(what_is_no_size_is_refused)
 {
-	static const char *bad[] = {"", "-1", "+1", " 1", "1 ", "1X", "K", "1KK", "1.5G", "0x10", "1Kx"};
+	static const char *bad[] = {"",  "-1",  "+1",   " 1",   "1 ", "1X",
+				    "K", "1KK", "1.5G", "0x10", "1Kx"};
 	uint64_t value;
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -46,7 +58,8 @@ static int parse(char **argv, struct options *options)
 
 START_TEST(options_are_taken_before_and_after_the_words)
 {
-	char *argv[] = {"mendctl", "--json", "owners", "/mnt", "--offset", "4K", "--length=512", NULL};
+	char *argv[] = {"mendctl",  "--json", "owners",       "/mnt",
+			"--offset", "4K",     "--length=512", NULL};
 	struct options options;
 
 	ck_assert_int_eq(parse(argv, &options), 0);
@@ -75,8 +88,10 @@ END_TEST
 
 START_TEST(mistakes_on_the_command_line_are_refused)
 {
-	char *unknown[] = {"mendctl", "list", "--nothing", NULL}, *letter[] = {"mendctl", "list", "-z", NULL};
-	char *value[] = {"mendctl", "owners", "--offset", NULL}, *number[] = {"mendctl", "owners", "--offset", "x", NULL};
+	char *unknown[] = {"mendctl", "list", "--nothing", NULL},
+	     *letter[] = {"mendctl", "list", "-z", NULL};
+	char *value[] = {"mendctl", "owners", "--offset", NULL},
+	     *number[] = {"mendctl", "owners", "--offset", "x", NULL};
 	char *kind[] = {"mendctl", "owners", "--kind", "x", NULL};
 	char **all[] = {unknown, letter, value, number, kind};
 	struct options options;
