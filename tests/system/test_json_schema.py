@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import unittest
@@ -141,11 +142,29 @@ class Mounted(harness.Case):
         self.assertEqual(mendctl("clone", self.file, os.path.join(self.folder, "outside"), check=False).returncode, 1)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "outside")))
 
-    def test_strangers_may_not_command(self):
+    def as_stranger(self, *words):
+        """mendctl as another user; the programs may lie where that user cannot go."""
         os.chmod(self.folder, 0o755)
-        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", program("mendctl"), "damaged",
-                               self.mount.directory], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=harness.TIMEOUT,
-                              check=False)
+        copy = os.path.join(self.folder, "mendctl")
+        shutil.copy(program("mendctl"), copy)
+        return subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", copy, *words],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=harness.TIMEOUT, check=False)
+
+    def test_strangers_clone_with_their_own_rights(self):
+        os.chmod(self.mount.directory, 0o777)
+        clone = self.mount.path("clone")
+        done = self.as_stranger("clone", self.file, clone)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(file_hash(clone), file_hash(self.file))
+        self.assertEqual(os.stat(clone).st_uid, 65534)
+        self.assertTrue(all(extent["shared"] for extent in ask("map", clone)["extents"]))
+        os.chmod(self.file, 0o600)
+        done = self.as_stranger("clone", self.file, self.mount.path("other"))
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertFalse(os.path.exists(self.mount.path("other")))
+
+    def test_strangers_may_not_command(self):
+        done = self.as_stranger("damaged", self.mount.directory)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1)
         self.assertIn("as root", done.stderr)
