@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -759,6 +760,9 @@ class Stress(harness.Case):
 
     def test_sigterm_ends_the_daemon_whatever_its_request_threads_wait_for(self):
         """libfuse cancels them: one that dies in an msync or under a lock takes the rest of the daemon with it."""
+        # Not on tmpfs, if possible: an msync that takes a while is where they wait.
+        self.folder = tempfile.mkdtemp(prefix="mendfs-test.")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         mount = self.mounted(size="64M")
 
         def client(number):
