@@ -163,6 +163,8 @@ class Mapper:
         to_child, from_child = os.pipe(), os.pipe()
         self.child = os.fork()
         if self.child == 0:
+            os.close(to_child[1])  # else the end of the orders would never be seen
+            os.close(from_child[0])
             self.serve(to_child[0], from_child[1])
         os.close(to_child[0])
         os.close(from_child[1])
