@@ -58,11 +58,16 @@ bool fs_trim_host(struct fs *fs)
 {
 	struct trim trim = {.fs = fs};
 	blkno_t from = 0, end = media_size(fs->media) >> BLOCK_SHIFT;
-	uint64_t free_blocks = alloc_free_blocks(fs->alloc);
+	uint64_t free_blocks;
 	int rc = 1;
 
+	if (!media_host_is_full(fs->media))
+		return false;
+	journal_read_begin(fs->journal);
+	free_blocks = alloc_free_blocks(fs->alloc);
+	journal_read_end(fs->journal);
 	/* Nothing was freed since the last time: there is nothing to find. */
-	if (!media_host_is_full(fs->media) || atomic_exchange(&fs->trimmed_free_blocks, free_blocks) == free_blocks)
+	if (atomic_exchange(&fs->trimmed_free_blocks, free_blocks) == free_blocks)
 		return false;
 	while (rc > 0 && from < end) {
 		rc = trim_batch(&trim, from, end);
