@@ -22,7 +22,7 @@ struct trace_step {
 
 static struct {
 	pthread_mutex_t lock;
-	struct media *media;
+	bool is_on;
 	unsigned count;
 	struct trace_step steps[TRACE_STEPS];
 } trace = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -30,9 +30,10 @@ static struct {
 static inline void trace_add(enum trace_kind kind, devoff_t offset, uint64_t length)
 {
 	pthread_mutex_lock(&trace.lock);
-	if (trace.count == TRACE_STEPS)
+	if (trace.is_on && trace.count == TRACE_STEPS)
 		ck_abort_msg("the trace is full");
-	trace.steps[trace.count++] = (struct trace_step){kind, offset, length};
+	if (trace.is_on)
+		trace.steps[trace.count++] = (struct trace_step){kind, offset, length};
 	pthread_mutex_unlock(&trace.lock);
 }
 
@@ -70,16 +71,32 @@ static inline int trace_sync(struct media *media)
 
 static const struct media_backend trace_backend = {trace_store, trace_zero, trace_store_line, trace_drain, trace_sync};
 
-static inline void trace_begin(struct media *media)
+int __real_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out);
+int __wrap_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out);
+
+int __wrap_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out)
 {
-	trace.count = 0;
-	trace.media = media;
-	media->backend = &trace_backend;
+	int error = __real_media_open(path, options, why, out);
+
+	if (!error)
+		(*out)->backend = &trace_backend;
+	return error;
 }
 
+static inline void trace_begin(void)
+{
+	pthread_mutex_lock(&trace.lock);
+	trace.count = 0;
+	trace.is_on = true;
+	pthread_mutex_unlock(&trace.lock);
+}
+
+/* What is asked of the trace is asked after this. */
 static inline void trace_end(void)
 {
-	trace.media->backend = &media_backend_mapped;
+	pthread_mutex_lock(&trace.lock);
+	trace.is_on = false;
+	pthread_mutex_unlock(&trace.lock);
 }
 
 static inline bool trace_touches(unsigned i, devoff_t offset, uint64_t length)

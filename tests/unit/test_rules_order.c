@@ -122,7 +122,7 @@ static void expect_file_durable_before_its_record(uint64_t pos, uint64_t length)
 
 START_TEST(new_data_are_drained_before_the_record_that_names_them)
 {
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	files_write(&fix, ino, 1, 0, 3 * BLOCK_BYTES);
 	expect_file_durable_before_its_record(0, 3 * BLOCK_BYTES);
 }
@@ -134,7 +134,7 @@ START_TEST(a_write_to_shared_blocks_is_drained_before_the_record_that_names_it)
 
 	files_write(&fix, ino, 1, 0, 3 * BLOCK_BYTES);
 	expect_equal(fs_clone(fix.fs, ino, other), 0);
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	files_write(&fix, ino, 2, 100, BLOCK_BYTES);
 	expect_file_durable_before_its_record(0, 2 * BLOCK_BYTES);
 	files_expect(&fix, other, 1, 0, 3 * BLOCK_BYTES);
@@ -144,7 +144,7 @@ END_TEST
 START_TEST(a_write_to_space_set_aside_is_drained_before_the_record_that_shows_it)
 {
 	expect_equal(fs_fallocate(fix.fs, ino, 0, 0, 4 * BLOCK_BYTES), 0);
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	files_write(&fix, ino, 1, BLOCK_BYTES + 7, BLOCK_BYTES);
 	expect_file_durable_before_its_record(BLOCK_BYTES, 2 * BLOCK_BYTES);
 }
@@ -156,7 +156,7 @@ START_TEST(copied_bytes_are_drained_before_the_record_that_names_them)
 	uint64_t done = 0;
 
 	files_write(&fix, source, 1, 0, 4 * BLOCK_BYTES);
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	expect_equal(fs_copy_range(fix.fs, source, 1, ino, 0, 2 * BLOCK_BYTES, &done), 0);
 	expect_equal(done, 2 * BLOCK_BYTES);
 	expect_file_durable_before_its_record(0, 2 * BLOCK_BYTES);
@@ -168,7 +168,7 @@ START_TEST(on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_reco
 {
 	unsigned stored, synced, marked;
 
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	files_write(&fix, ino, 1, 0, BLOCK_BYTES);
 	expect_equal(fs_fsync(fix.fs, ino), 0);
 	trace_end();
@@ -228,7 +228,7 @@ START_TEST(what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raise
 	place = files_device_offset(&fix, ino, 0);
 	read_file(place + OLD_END, bytes, BLOCK_BYTES - OLD_END);
 	ck_assert_msg(bytes[5] == files_byte(1, OLD_END + 5), "nothing to zero: the test shows nothing");
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	expect_equal(raise[_i](), 0);
 	trace_end();
 	expect_durable_before_its_record(place + OLD_END, BLOCK_BYTES - OLD_END);
@@ -270,7 +270,7 @@ static void write_back_without_primary(void)
 	files_truncate(&fix, ino, 12345);
 	cannot_clear = true;
 	expect_equal(media_poison_arm(fs_media(fix.fs), watched[0], BLOCK_BYTES, true), 0);
-	trace_begin(fs_media(fix.fs));
+	trace_begin();
 	expect_equal(journal_checkpoint(fix.fs->journal), 0);
 	trace_end();
 }
