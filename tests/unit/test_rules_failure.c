@@ -2,6 +2,7 @@
 #include "tests/support/files.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
@@ -24,7 +25,8 @@ int __wrap_journal_open(struct media *media, const struct super *super, const st
 			struct journal **out);
 int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
-static bool keeps_image, cannot_clear;
+static bool keeps_image;
+static atomic_bool cannot_clear;
 
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length)
 {

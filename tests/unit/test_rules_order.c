@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -19,9 +20,9 @@ int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __real_poison_log_append(struct poison_log *log, struct poison_entry *entry);
 int __wrap_poison_log_append(struct poison_log *log, struct poison_entry *entry);
-static bool cannot_clear;
-static devoff_t watched[2]; /* copies of one block; 0: nobody watches */
-static unsigned called_good, called_good_too_early;
+static atomic_bool cannot_clear;
+static _Atomic devoff_t watched[2]; /* copies of one block; 0: nobody watches */
+static atomic_uint called_good, called_good_too_early;
 
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length)
 {
