@@ -163,6 +163,14 @@ void background_stop(struct fs *fs)
 	pthread_cond_signal(&background->wake);
 	pthread_mutex_unlock(&background->lock);
 	pthread_join(background->thread, NULL);
+}
+
+void background_destroy(struct fs *fs)
+{
+	struct background *background = fs->background;
+
+	if (!background)
+		return;
 	fs->background = NULL;
 	pthread_cond_destroy(&background->wake);
 	pthread_mutex_destroy(&background->lock);

@@ -293,6 +293,7 @@ static int mount_teardown(struct fs *fs)
 
 	if (fs->notify)
 		notify_destroy(fs->notify);
+	background_destroy(fs);
 	if (fs->alloc)
 		alloc_destroy(fs->alloc);
 	if (fs->journal)
