@@ -84,7 +84,8 @@ uint64_t notify_now_ns(void);
 /* thread.c */
 void *notify_main(void *arg);
 /* The holder stops changing anything, and subscribers are told, once. On the thread only. */
-void notify_shutdown(struct notify *notify, const char *reason);
+/* The holder first, then the event that says why (or NULL), then `shutdown`, once. */
+void notify_shutdown(struct notify *notify, const char *reason, const struct event *cause);
 /* fail.c: one range of the queue that failed: into the ledger, then everybody is told. 0 or the error that kept it out of the trees. */
 int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag);
 /* narrow.c: a coarse report becomes exact: what is good leaves the known set, what is bad is reported or entered. */

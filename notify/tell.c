@@ -104,10 +104,10 @@ static void tell_metadata_block(struct notify *notify, const struct cause *cause
 	}
 	if (cause->id && event.type == EVENT_METADATA_REPAIRED)
 		tell_block_is_good(notify, offset, cause->source);
-	if (!again || !action_is_none(&event))
-		event_publish(setup->events, &event);
 	if (event.type == EVENT_METADATA_LOST)
-		notify_shutdown(notify, "metadata_lost");
+		notify_shutdown(notify, "metadata_lost", &event);
+	else if (!again || !action_is_none(&event))
+		event_publish(setup->events, &event);
 }
 
 static void tell_super(struct notify *notify, const struct cause *cause,

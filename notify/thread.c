@@ -78,15 +78,19 @@ static void notify_handle_batch(struct notify *notify, const struct work *work)
 		log_warning("%u media failures in one round", notify->logged);
 }
 
-void notify_shutdown(struct notify *notify, const char *reason)
+void notify_shutdown(struct notify *notify, const char *reason, const struct event *cause)
 {
 	const struct event event = {.type = EVENT_SHUTDOWN, .reasons = reason};
+	const bool is_first = !notify->is_shut_down;
 
-	if (notify->is_shut_down)
-		return;
 	notify->is_shut_down = true;
-	notify->setup.ops->shutdown(notify->setup.holder, reason);
-	event_publish(notify->setup.events, &event);
+	/* Who hears of it finds that nothing changes any more. */
+	if (is_first)
+		notify->setup.ops->shutdown(notify->setup.holder, reason);
+	if (cause)
+		event_publish(notify->setup.events, cause);
+	if (is_first)
+		event_publish(notify->setup.events, &event);
 }
 
 static void notify_handle_special(struct notify *notify, const struct work *work)
@@ -98,7 +102,7 @@ static void notify_handle_special(struct notify *notify, const struct work *work
 	if (work->is_host_full)
 		event_publish(setup->events, &event);
 	if (work->is_gone)
-		notify_shutdown(notify, "device_removed");
+		notify_shutdown(notify, "device_removed", NULL);
 	for (size_t i = 0; i < work->count_bad_copies; i++)
 		notify_repair_copy(notify, &work->bad_copies[i]);
 }
