@@ -182,12 +182,24 @@ static devoff_t area_place(const struct fs *fs, enum super_area area, uint64_t o
 	return fs->super.areas[area].copy[(offset >> 32) & 1] + (offset & 0xffffffff) * BLOCK_BYTES;
 }
 
+/* A retired chunk owns its blocks until the journal's tail has passed. */
+static int chunk_entry_or_freeing(struct fs *fs, uint64_t chunk, struct chunk_entry *entry)
+{
+	uint64_t freeing = chunk;
+	int error = chunk_entry(fs->journal, chunk, entry);
+
+	if (error != -ENOENT)
+		return error;
+	error = chunk_next_freeing(fs->journal, &freeing, entry);
+	return !error && freeing != chunk ? -ENOENT : error;
+}
+
 static devoff_t chunk_place(struct fs *fs, uint64_t offset)
 {
 	struct chunk_entry entry;
 	uint64_t index = offset % CHUNK_SLOTS, copy = offset / CHUNK_SLOTS % 2;
 
-	if (chunk_entry(fs->journal, offset / CHUNK_SLOTS / 2, &entry))
+	if (chunk_entry_or_freeing(fs, offset / CHUNK_SLOTS / 2, &entry))
 		return UINT64_MAX;
 	return entry.copy[copy] + index * BLOCK_BYTES;
 }
