@@ -47,7 +47,7 @@ def fallocate(fd, mode, pos, length):
 def content(key, version, pos, length):
     """Bytes [pos, pos + length) of version `version` of what carries `key`: 64-byte cells that name themselves."""
     first, last = pos // 64, -(-(pos + length) // 64)
-    cells = b"".join(b"%-63s\n" % b"mendfs-stress %016x %08x %08x" % (key, version, cell) for cell in range(first, last))
+    cells = b"".join(b"%-63s\n" % (b"mendfs-stress %016x %08x %08x" % (key, version, cell)) for cell in range(first, last))
     return cells[pos - first * 64:pos - first * 64 + length]
 
 
