@@ -51,6 +51,9 @@ void orphan_reclaim_queued(struct fs *fs)
 
 	while ((ino = inode_take_reclaim(fs)))
 		orphan_reclaim_one(fs, ino);
+	/* The one that another thread is at is done then too: whoever is short of space counts on it. */
+	pthread_mutex_lock(&fs->table->reclaim_lock);
+	pthread_mutex_unlock(&fs->table->reclaim_lock);
 }
 
 struct orphan_batch {
