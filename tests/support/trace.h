@@ -1,6 +1,7 @@
 /*
- * What reached the medium, in order: a backend between media/ and the mapping writes down every store, drain and sync. For tests of rules that
- * are about order. One trace at a time; stores of several threads may come side by side.
+ * What reached the medium, in order: a backend between media/ and the mapping writes down every
+ * store, drain and sync. For tests of rules that are about order. One trace at a time; stores of
+ * several threads may come side by side.
  */
 #ifndef TESTS_SUPPORT_TRACE_H
 #define TESTS_SUPPORT_TRACE_H
@@ -37,19 +38,22 @@ static inline void trace_add(enum trace_kind kind, devoff_t offset, uint64_t len
 	pthread_mutex_unlock(&trace.lock);
 }
 
-static inline size_t trace_store(struct media *media, devoff_t offset, const void *from, size_t length, struct guard_fault *fault)
+static inline size_t trace_store(struct media *media, devoff_t offset, const void *from,
+				 size_t length, struct guard_fault *fault)
 {
 	trace_add(TRACE_STORE, offset, length);
 	return media_backend_mapped.store(media, offset, from, length, fault);
 }
 
-static inline size_t trace_zero(struct media *media, devoff_t offset, size_t length, struct guard_fault *fault)
+static inline size_t trace_zero(struct media *media, devoff_t offset, size_t length,
+				struct guard_fault *fault)
 {
 	trace_add(TRACE_STORE, offset, length);
 	return media_backend_mapped.zero(media, offset, length, fault);
 }
 
-static inline size_t trace_store_line(struct media *media, devoff_t offset, const void *line, struct guard_fault *fault)
+static inline size_t trace_store_line(struct media *media, devoff_t offset, const void *line,
+				      struct guard_fault *fault)
 {
 	trace_add(TRACE_STORE, offset, LINE_BYTES);
 	return media_backend_mapped.store_line(media, offset, line, fault);
@@ -69,12 +73,16 @@ static inline int trace_sync(struct media *media)
 	return error;
 }
 
-static const struct media_backend trace_backend = {trace_store, trace_zero, trace_store_line, trace_drain, trace_sync};
+static const struct media_backend trace_backend = {trace_store, trace_zero, trace_store_line,
+						   trace_drain, trace_sync};
 
-int __real_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out);
-int __wrap_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out);
+int __real_media_open(const char *path, const struct media_options *options, struct why *why,
+		      struct media **out);
+int __wrap_media_open(const char *path, const struct media_options *options, struct why *why,
+		      struct media **out);
 
-int __wrap_media_open(const char *path, const struct media_options *options, struct why *why, struct media **out)
+int __wrap_media_open(const char *path, const struct media_options *options, struct why *why,
+		      struct media **out)
 {
 	int error = __real_media_open(path, options, why, out);
 
@@ -103,7 +111,8 @@ static inline bool trace_touches(unsigned i, devoff_t offset, uint64_t length)
 {
 	const struct trace_step *step = &trace.steps[i];
 
-	return step->kind == TRACE_STORE && step->offset < offset + length && offset < step->offset + step->length;
+	return step->kind == TRACE_STORE && step->offset < offset + length &&
+	       offset < step->offset + step->length;
 }
 
 /* The first step from `from` on that is a store into the range; trace.count: none. */

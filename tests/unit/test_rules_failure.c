@@ -16,12 +16,14 @@ static struct fsfix fix, late;
 static inum_t ino;
 
 /*
- * The linker sends these of this program here: what is on the medium right after the journal was emptied, before anything else ran; a medium
- * that cannot clear.
+ * The linker sends these of this program here: what is on the medium right after the journal was
+ * emptied, before anything else ran; a medium that cannot clear.
  */
-int __real_journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
+int __real_journal_open(struct media *media, const struct super *super,
+			const struct journal_options *options, struct why *why,
 			struct journal **out);
-int __wrap_journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
+int __wrap_journal_open(struct media *media, const struct super *super,
+			const struct journal_options *options, struct why *why,
 			struct journal **out);
 int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
@@ -33,7 +35,8 @@ int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length)
 	return cannot_clear ? -ENOTSUP : __real_media_clear(media, offset, length);
 }
 
-int __wrap_journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
+int __wrap_journal_open(struct media *media, const struct super *super,
+			const struct journal_options *options, struct why *why,
 			struct journal **out)
 {
 	int error = __real_journal_open(media, super, options, why, out);
@@ -103,7 +106,9 @@ static void expect_bad_block(struct fsfix *of, inum_t file, uint64_t pos)
 	expect_equal(done, 0);
 }
 
-/* --- lost is not badblocks ------------------------------------------------------------------------------------------------------ */
+/* --- lost is not badblocks
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 /* As when the module was replaced: whoever is asked says that all is good. */
 static void replace_the_medium(void)
@@ -138,7 +143,8 @@ static void forget_poison_log(const struct area *log)
 
 	expect(file && zeros);
 	for (unsigned copy = 0; copy < 2; copy++)
-		expect(!fseeko(file, (off_t)log->copy[copy], SEEK_SET) && fwrite(zeros, 1, log->length_bytes, file) == log->length_bytes);
+		expect(!fseeko(file, (off_t)log->copy[copy], SEEK_SET) &&
+		       fwrite(zeros, 1, log->length_bytes, file) == log->length_bytes);
 	expect(!fclose(file));
 	free(zeros);
 }
@@ -195,9 +201,12 @@ START_TEST(a_clone_inherits_what_is_lost_and_each_side_heals_by_its_own_write)
 }
 END_TEST
 
-/* --- the poison log ---------------------------------------------------------------------------------------------------------------- */
+/* --- the poison log
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
-/* Met with the metadata lock and a data lock held: it is on the medium when the access returns, and no mount touches it again. */
+/* Met with the metadata lock and a data lock held: it is on the medium when the access returns, and
+ * no mount touches it again. */
 START_TEST(a_failure_met_under_every_lock_is_remembered_at_once)
 {
 	devoff_t place = files_device_offset(&fix, ino, 4 * BLOCK_BYTES);
@@ -228,13 +237,15 @@ static int find_block(void *arg, const struct fs_owner *owner)
 {
 	struct fs_owner *found = arg;
 
-	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree || strcmp(owner->tree, "inodes"))
+	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree ||
+	    strcmp(owner->tree, "inodes"))
 		return 0;
 	*found = *owner;
 	return 1;
 }
 
-/* The mount's own write-back meets it, before there is a pipeline to tell: a crash right after must not forget it. */
+/* The mount's own write-back meets it, before there is a pipeline to tell: a crash right after must
+ * not forget it. */
 START_TEST(a_failure_met_while_mounting_is_remembered_at_once)
 {
 	struct fs_owner block = {0};

@@ -1,4 +1,5 @@
-/* Rules about what must be durable before what: read off the stores, drains and syncs that reach the medium. */
+/* Rules about what must be durable before what: read off the stores, drains and syncs that reach
+ * the medium. */
 #include "tests/support/files.h"
 #include "tests/support/trace.h"
 
@@ -15,7 +16,8 @@
 static struct fsfix fix;
 static inum_t ino;
 
-/* The linker sends these of this program here: a medium that cannot clear; a look at the medium when the log is told that a range is good. */
+/* The linker sends these of this program here: a medium that cannot clear; a look at the medium
+ * when the log is told that a range is good. */
 int __real_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __wrap_media_clear(struct media *media, devoff_t offset, uint64_t length);
 int __real_poison_log_append(struct poison_log *log, struct poison_entry *entry);
@@ -33,7 +35,8 @@ static void read_file(devoff_t offset, void *bytes, size_t length)
 {
 	FILE *file = fopen(fix.path, "re");
 
-	expect(file && !fseeko(file, (off_t)offset, SEEK_SET) && fread(bytes, 1, length, file) == length);
+	expect(file && !fseeko(file, (off_t)offset, SEEK_SET) &&
+	       fread(bytes, 1, length, file) == length);
 	fclose(file);
 }
 
@@ -77,7 +80,9 @@ static void teardown(void)
 	unsetenv("PMEM2_FORCE_GRANULARITY");
 }
 
-/* --- the journal's areas ----------------------------------------------------------------------------------------------------- */
+/* --- the journal's areas
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static unsigned first_store_in_ring(unsigned from)
 {
@@ -85,7 +90,8 @@ static unsigned first_store_in_ring(unsigned from)
 	unsigned first = trace.count;
 
 	for (unsigned k = 0; k < 2; k++) {
-		unsigned at = trace_first_store(from, area->copy[k] + BLOCK_BYTES, area->length_bytes - BLOCK_BYTES);
+		unsigned at = trace_first_store(from, area->copy[k] + BLOCK_BYTES,
+						area->length_bytes - BLOCK_BYTES);
 
 		first = at < first ? at : first;
 	}
@@ -95,7 +101,8 @@ static unsigned first_store_in_ring(unsigned from)
 static unsigned first_store_in_heads(void)
 {
 	const struct area *area = &fs_super(fix.fs)->areas[AREA_JOURNAL];
-	unsigned a = trace_first_store(0, area->copy[0], BLOCK_BYTES), b = trace_first_store(0, area->copy[1], BLOCK_BYTES);
+	unsigned a = trace_first_store(0, area->copy[0], BLOCK_BYTES),
+		 b = trace_first_store(0, area->copy[1], BLOCK_BYTES);
 
 	return a < b ? a : b;
 }
@@ -109,7 +116,8 @@ static void expect_durable_before_its_record(devoff_t offset, uint64_t length)
 
 	ck_assert_msg(stored < trace.count, "it was not stored");
 	ck_assert_msg(logged < trace.count, "no record followed");
-	ck_assert_msg(drained < logged, "step %u: the record was begun before the drain (%u)", logged, drained);
+	ck_assert_msg(drained < logged, "step %u: the record was begun before the drain (%u)",
+		      logged, drained);
 }
 
 static void expect_file_durable_before_its_record(uint64_t pos, uint64_t length)
@@ -119,7 +127,8 @@ static void expect_file_durable_before_its_record(uint64_t pos, uint64_t length)
 		expect_durable_before_its_record(files_device_offset(&fix, ino, pos), BLOCK_BYTES);
 }
 
-/* --- new data before the commit that names it -------------------------------------------------------------------------------- */
+/* --- new data before the commit that names it
+ * -------------------------------------------------------------------------------- */
 
 START_TEST(new_data_are_drained_before_the_record_that_names_them)
 {
@@ -164,7 +173,8 @@ START_TEST(copied_bytes_are_drained_before_the_record_that_names_them)
 }
 END_TEST
 
-/* A plain file: the record is in the mapping at once, but counts on another boot only by a mark, which follows the sync of the data. */
+/* A plain file: the record is in the mapping at once, but counts on another boot only by a mark,
+ * which follows the sync of the data. */
 START_TEST(on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_record_count)
 {
 	unsigned stored, synced, marked;
@@ -183,7 +193,9 @@ START_TEST(on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_reco
 }
 END_TEST
 
-/* --- bytes past the end ------------------------------------------------------------------------------------------------------- */
+/* --- bytes past the end
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 #define OLD_END 100u
 
@@ -215,7 +227,8 @@ static int raise_by_copy(void)
 	return fs_copy_range(fix.fs, source, 0, ino, 2 * BLOCK_BYTES, BLOCK_BYTES, &done);
 }
 
-static int (*const raise[])(void) = {raise_by_truncate, raise_by_write, raise_by_fallocate, raise_by_copy};
+static int (*const raise[])(void) = {raise_by_truncate, raise_by_write, raise_by_fallocate,
+				     raise_by_copy};
 
 /* One way to raise the size a run. */
 START_TEST(what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raised)
@@ -228,7 +241,8 @@ START_TEST(what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raise
 	files_truncate(&fix, ino, OLD_END);
 	place = files_device_offset(&fix, ino, 0);
 	read_file(place + OLD_END, bytes, BLOCK_BYTES - OLD_END);
-	ck_assert_msg(bytes[5] == files_byte(1, OLD_END + 5), "nothing to zero: the test shows nothing");
+	ck_assert_msg(bytes[5] == files_byte(1, OLD_END + 5),
+		      "nothing to zero: the test shows nothing");
 	trace_begin();
 	expect_equal(raise[_i](), 0);
 	trace_end();
@@ -238,13 +252,15 @@ START_TEST(what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raise
 }
 END_TEST
 
-/* --- a copy that could not be written ----------------------------------------------------------------------------------------- */
+/* --- a copy that could not be written
+ * ----------------------------------------------------------------------------------------- */
 
 static int find_block(void *arg, const struct fs_owner *owner)
 {
 	struct fs_owner *found = arg;
 
-	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree || strcmp(owner->tree, "inodes"))
+	if (owner->kind != FS_OWNER_METADATA || !owner->live || owner->copy != 0 || !owner->tree ||
+	    strcmp(owner->tree, "inodes"))
 		return 0;
 	*found = *owner;
 	return 1;
@@ -258,7 +274,8 @@ static void forget_poison_file(void)
 	unlink(path);
 }
 
-/* The block of inodes changes, its primary turns out to be bad, and the medium cannot clear: the tail moves all the same. */
+/* The block of inodes changes, its primary turns out to be bad, and the medium cannot clear: the
+ * tail moves all the same. */
 static void write_back_without_primary(void)
 {
 	struct fs_owner block = {0};
@@ -293,7 +310,8 @@ START_TEST(a_copy_that_cannot_be_written_is_in_the_poison_log_before_the_tail_mo
 }
 END_TEST
 
-/* As if the medium could be read again: the old content there is whole, and must not be taken for the block's. */
+/* As if the medium could be read again: the old content there is whole, and must not be taken for
+ * the block's. */
 START_TEST(a_copy_that_is_behind_is_not_read_until_it_was_rewritten_and_only_then_called_good)
 {
 	struct fs_summary summary;
@@ -322,9 +340,12 @@ START_TEST(a_copy_that_is_behind_is_not_read_until_it_was_rewritten_and_only_the
 }
 END_TEST
 
-/* --- reads that began before ---------------------------------------------------------------------------------------------------- */
+/* --- reads that began before
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-/* A read stands still in the middle: where it meets poison that nobody knows of, and the one it tells takes its time. */
+/* A read stands still in the middle: where it meets poison that nobody knows of, and the one it
+ * tells takes its time. */
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -376,7 +397,8 @@ static int free_by_clone_over_it(void)
 	return fs_clone(fix.fs, attr.ino, ino);
 }
 
-static int (*const frees[])(void) = {free_by_truncate, free_by_punch, free_by_unlink, free_by_clone_over_it};
+static int (*const frees[])(void) = {free_by_truncate, free_by_punch, free_by_unlink,
+				     free_by_clone_over_it};
 
 static void *freer(void *arg)
 {
@@ -432,15 +454,23 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, new_data_are_drained_before_the_record_that_names_them);
 	tcase_add_test(tests, a_write_to_shared_blocks_is_drained_before_the_record_that_names_it);
-	tcase_add_test(tests, a_write_to_space_set_aside_is_drained_before_the_record_that_shows_it);
+	tcase_add_test(tests,
+		       a_write_to_space_set_aside_is_drained_before_the_record_that_shows_it);
 	tcase_add_test(tests, copied_bytes_are_drained_before_the_record_that_names_them);
-	tcase_add_loop_test(tests, what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raised, 0, ARRAY_SIZE(raise));
-	tcase_add_test(tests, a_copy_that_cannot_be_written_is_in_the_poison_log_before_the_tail_moves);
-	tcase_add_test(tests, a_copy_that_is_behind_is_not_read_until_it_was_rewritten_and_only_then_called_good);
-	tcase_add_loop_test(tests, blocks_are_not_freed_under_a_read_that_began_before, 0, ARRAY_SIZE(frees));
+	tcase_add_loop_test(tests,
+			    what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raised,
+			    0, ARRAY_SIZE(raise));
+	tcase_add_test(tests,
+		       a_copy_that_cannot_be_written_is_in_the_poison_log_before_the_tail_moves);
+	tcase_add_test(
+	    tests,
+	    a_copy_that_is_behind_is_not_read_until_it_was_rewritten_and_only_then_called_good);
+	tcase_add_loop_test(tests, blocks_are_not_freed_under_a_read_that_began_before, 0,
+			    ARRAY_SIZE(frees));
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(paged, setup_paged, teardown);
-	tcase_add_test(paged, on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_record_count);
+	tcase_add_test(
+	    paged, on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_record_count);
 	suite_add_tcase(suite, paged);
 	return files_run(suite);
 }
