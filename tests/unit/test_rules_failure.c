@@ -106,9 +106,7 @@ static void expect_bad_block(struct fsfix *of, inum_t file, uint64_t pos)
 	expect_equal(done, 0);
 }
 
-/* --- lost is not badblocks
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- lost is not badblocks --- */
 
 /* As when the module was replaced: whoever is asked says that all is good. */
 static void replace_the_medium(void)
@@ -201,9 +199,7 @@ START_TEST(a_clone_inherits_what_is_lost_and_each_side_heals_by_its_own_write)
 }
 END_TEST
 
-/* --- the poison log
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- the poison log --- */
 
 /* Met with the metadata lock and a data lock held: it is on the medium when the access returns, and
  * no mount touches it again. */

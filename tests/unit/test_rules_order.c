@@ -80,9 +80,7 @@ static void teardown(void)
 	unsetenv("PMEM2_FORCE_GRANULARITY");
 }
 
-/* --- the journal's areas
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- the journal's areas --- */
 
 static unsigned first_store_in_ring(unsigned from)
 {
@@ -193,9 +191,7 @@ START_TEST(on_a_plain_file_data_are_synced_before_the_mark_that_makes_their_reco
 }
 END_TEST
 
-/* --- bytes past the end
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- bytes past the end --- */
 
 #define OLD_END 100u
 
@@ -340,9 +336,7 @@ START_TEST(a_copy_that_is_behind_is_not_read_until_it_was_rewritten_and_only_the
 }
 END_TEST
 
-/* --- reads that began before
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- reads that began before --- */
 
 /* A read stands still in the middle: where it meets poison that nobody knows of, and the one it
  * tells takes its time. */
