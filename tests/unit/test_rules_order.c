@@ -125,8 +125,7 @@ static void expect_file_durable_before_its_record(uint64_t pos, uint64_t length)
 		expect_durable_before_its_record(files_device_offset(&fix, ino, pos), BLOCK_BYTES);
 }
 
-/* --- new data before the commit that names it
- * -------------------------------------------------------------------------------- */
+/* --- new data before the commit that names it --- */
 
 START_TEST(new_data_are_drained_before_the_record_that_names_them)
 {
@@ -248,8 +247,7 @@ START_TEST(what_lies_past_the_end_is_zeroed_and_drained_before_the_size_is_raise
 }
 END_TEST
 
-/* --- a copy that could not be written
- * ----------------------------------------------------------------------------------------- */
+/* --- a copy that could not be written --- */
 
 static int find_block(void *arg, const struct fs_owner *owner)
 {
