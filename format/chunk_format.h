@@ -28,7 +28,7 @@ enum format_chunk_state {
 enum format_copy_state {
 	FORMAT_COPY_ABSENT = 0,
 	FORMAT_COPY_WHOLE = 0x56,
-	FORMAT_COPY_STALE = 0xa9, /* not to be read as a whole: being replaced */
+	FORMAT_COPY_STALE = 0xa9, /* reserved: nothing writes it; a stale copy shows by its sequence or by the known set */
 };
 
 struct format_chunk_entry {

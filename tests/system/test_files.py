@@ -215,10 +215,18 @@ class Files(harness.Case):
         self.assertEqual(first, MIB)
         for name in os.listdir(mount.directory)[:5]:
             os.unlink(mount.path(name))
-        with open(mount.path("used again"), "wb") as file:
-            file.write(b"a" * MIB)
+        # The kernel forgets the unlinked inodes in its own time, and only then is their space free.
+        harness.wait_for(lambda: self.try_to_write(mount.path("used again"), b"a" * MIB), what="space of the deleted files")
         with open(mount.path("used again"), "rb") as file:
             self.assertEqual(file.read(), b"a" * MIB)
+
+    def try_to_write(self, path, data):
+        try:
+            with open(path, "wb", buffering=0) as file:
+                return file.write(data) == len(data)
+        except OSError as error:
+            self.assertEqual(error.errno, errno.ENOSPC)
+            return False
 
     def test_a_listing_has_every_entry_once_whatever_happens_meanwhile(self):
         os.mkdir(self.mount.path("busy"))
