@@ -44,6 +44,9 @@ def fallocate(fd, mode, pos, length):
         raise OSError(code, os.strerror(code))
 
 
+VERSION_DIGITS = range(31, 39)
+
+
 def content(key, version, pos, length):
     """Bytes [pos, pos + length) of version `version` of what carries `key`: 64-byte cells that name themselves."""
     first, last = pos // 64, -(-(pos + length) // 64)
@@ -373,12 +376,9 @@ class Worker(threading.Thread):
 
     @staticmethod
     def could_be(file, pos, block):
-        """Every cell is zero or names this key and place (its beginning may be cut by older data)."""
-        for at in range(0, len(block), 64):
-            cell = block[at:at + 64]
-            if cell.strip(b"\0") and b"%08x" % ((pos + at) // 64) not in cell and b"%016x" % file.key not in cell:
-                return False
-        return True
+        """Each byte is zero, or what any version has there."""
+        right = content(file.key, 0, pos, len(block))
+        return all(byte in (0, right[at]) or at % 64 in VERSION_DIGITS and byte in b"0123456789abcdef" for at, byte in enumerate(block))
 
     def resync(self):
         """After kill -9: what was in the step under way may be there or not, whole; forget it."""
