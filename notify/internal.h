@@ -39,7 +39,7 @@ struct notify {
 	struct bad_copy bad_copies[BAD_COPIES_MAX];
 	size_t count_bad_copies;
 	devoff_t host_full_offset;
-	bool is_host_full, is_gone, is_stopping, is_running, append_warned;
+	bool is_host_full, is_gone, is_stopping, append_warned;
 	uint64_t submitted, handled;
 	struct overlay overlay; /* failures that the trees could not take */
 

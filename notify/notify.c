@@ -215,7 +215,6 @@ static int notify_start(struct notify *notify)
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	notify->is_running = true;
 	rc = pthread_create(&notify->thread, NULL, notify_main, notify);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return -rc;
@@ -308,22 +307,14 @@ int notify_wait(struct notify *notify, unsigned timeout_ms)
 	return rc;
 }
 
-/* Has the thread ended? */
-static bool notify_stop(struct notify *notify)
+/* What the thread still does ends by itself: the holder has cut whatever an op of its could wait for. */
+static void notify_stop(struct notify *notify)
 {
-	struct timespec at;
-	bool is_running;
-
-	deadline_in(&at, DESTROY_WAIT_MS);
 	pthread_mutex_lock(&notify->lock);
 	notify->is_stopping = true;
 	pthread_cond_signal(&notify->wake);
-	while (notify->is_running)
-		if (pthread_cond_timedwait(&notify->progress, &notify->lock, &at))
-			break;
-	is_running = notify->is_running;
 	pthread_mutex_unlock(&notify->lock);
-	return !is_running;
+	pthread_join(notify->thread, NULL);
 }
 
 void notify_destroy(struct notify *notify)
@@ -333,13 +324,6 @@ void notify_destroy(struct notify *notify)
 	if (notify_wait(notify, DESTROY_WAIT_MS))
 		log_warning("failures are still being handled: the poison log keeps them for the "
 			    "next mount");
-	if (!notify_stop(notify)) {
-		/* It waits in an op of the holder. What it uses must stay. */
-		log_error("the notify thread does not end; left behind");
-		media_set_fault_handler(notify->media, NULL, NULL);
-		journal_set_bad_copy_handler(notify->journal, NULL, NULL);
-		return;
-	}
-	pthread_join(notify->thread, NULL);
+	notify_stop(notify);
 	notify_free(notify);
 }

@@ -69,7 +69,7 @@ struct notify_setup {
  * are no error: the filesystem becomes read-only (ops->shutdown).
  */
 int notify_create(const struct notify_setup *setup, struct notify **out);
-/* Handles what is queued (bounded by 5 s), stops the thread. */
+/* Handles what is queued (bounded by 5 s), then waits for the thread's end: no op of the holder may wait for ever by now. */
 void notify_destroy(struct notify *notify);
 
 /*

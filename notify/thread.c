@@ -199,8 +199,6 @@ void *notify_main(void *arg)
 		else
 			pthread_cond_wait(&notify->wake, &notify->lock);
 	}
-	notify->is_running = false;
-	pthread_cond_broadcast(&notify->progress);
 	pthread_mutex_unlock(&notify->lock);
 	return NULL;
 }
