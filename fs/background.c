@@ -1,6 +1,7 @@
 #include "fs/background.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -131,6 +132,7 @@ int background_start(struct fs *fs)
 {
 	struct background *background = calloc(1, sizeof(*background));
 	pthread_condattr_t attr;
+	sigset_t blocked, before;
 	int error;
 
 	if (!background)
@@ -142,7 +144,12 @@ int background_start(struct fs *fs)
 	pthread_cond_init(&background->wake, &attr);
 	pthread_condattr_destroy(&attr);
 	fs->background = background;
+	/* Signals are the daemon's to handle; SIGBUS stays, because this thread touches the media. */
+	sigfillset(&blocked);
+	sigdelset(&blocked, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &blocked, &before);
 	error = pthread_create(&background->thread, NULL, background_main, fs);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (!error)
 		return 0;
 	fs->background = NULL;

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "fuse/terminate.h"
 #include "util/log.h"
 
 #define NOTIFYING_SECONDS 2
@@ -201,7 +202,11 @@ int session_loop(struct front *front)
 		return -ENOMEM;
 	fuse_loop_cfg_set_clone_fd(config, 1);
 	fuse_loop_cfg_set_max_threads(config, 16);
-	rc = fuse_session_loop_mt(front->session, config);
+	rc = terminate_start(front->session, front->mountpoint);
+	if (!rc) {
+		rc = fuse_session_loop_mt(front->session, config);
+		terminate_stop();
+	}
 	fuse_loop_cfg_destroy(config);
 	/* Positive: the signal that ended it, which is an orderly end. */
 	return rc < 0 ? rc : 0;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The daemon as a mount: going into the background, the claim, dead mounts, read-only, signals, mount(8), ordinary users."""
 import hashlib
+import mmap
 import os
 import re
 import shutil
@@ -129,6 +130,25 @@ class Background(harness.Case):
         os.kill(pid, signal.SIGTERM)
         harness.wait_for(lambda: not mount_line(self.directory), what="the unmount")
         harness.wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="the daemon's end")
+
+    def test_sigterm_saves_what_was_written_through_a_mapping(self):
+        run(program("mendfs"), self.image, self.directory)
+        path = os.path.join(self.directory, "mapped")
+        with open(path, "wb") as file:
+            file.write(bytes(64 * 4096))
+        with open(path, "r+b") as file:
+            area = mmap.mmap(file.fileno(), 0)
+            area[:] = b"m" * (64 * 4096)
+            pid = self.daemon_pid()
+            os.kill(pid, signal.SIGTERM)
+            harness.wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="the daemon's end")
+            try:
+                area.close()
+            except OSError:
+                pass
+        run(program("mendfs"), self.image, self.directory)
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"m" * (64 * 4096))
 
     def test_read_only_writes_not_one_byte_clean_or_with_a_dirty_journal(self):
         mount = harness.Mount(self.image, self.directory)
