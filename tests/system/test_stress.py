@@ -239,6 +239,7 @@ class Worker(threading.Thread):
         file = self.files[path]
         pos, length = self.span(len(file.data))
         mode = self.random.choice((PUNCH, PUNCH, ZERO | 1, 1))
+        before = file.unsure
         sure = self.doubt(file, pos, length)
         fd = os.open(path, os.O_RDWR)
         try:
@@ -248,8 +249,8 @@ class Worker(threading.Thread):
             return
         finally:
             os.close(fd)
-        if mode == 1:
-            file.unsure &= sure
+        if mode == 1:  # reserves space and changes no byte: what a failed write left unsure stays so
+            file.unsure = before
             return
         end = min(len(file.data), pos + length)
         file.data[pos:end] = bytes(max(0, end - pos))
