@@ -36,8 +36,12 @@ struct fs_options {
 
 /* 0 or negative errno with `why`. Order: known poison of the source, superblock, poison log, journal, ledger, trees. */
 int fs_mount(const char *path, const struct fs_options *options, struct why *why, struct fs **out);
+/* The same over a medium that is open already and stays the caller's: fs_unmount() syncs it and leaves it open. */
+int fs_mount_media(struct media *media, const struct fs_options *options, struct why *why, struct fs **out);
 /* Frees orphans, syncs, checkpoints, closes. An error means that the next mount replays. */
 int fs_unmount(struct fs *fs);
+/* End as a kill -9 does: nothing more is stored, memory is given back, a medium of its own is closed. */
+void fs_abandon(struct fs *fs);
 /* mkfs's second half: media holds superblock, journal_format() and poison_log_format() results; build free space, reverse map, ledger and root. */
 struct fs_format_options {
 	const struct media_poison *bad; /* sectors, ascending, disjoint; latent: found by touching it just now (source sigbus) */

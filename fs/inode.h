@@ -12,6 +12,7 @@
 
 struct fs {
 	struct media *media;
+	bool borrows_media; /* fs_mount_media() */
 	struct super super;
 	struct fs_options options;
 	struct poison_log *poison_log;

@@ -119,13 +119,11 @@ static int mount_settle_poison(struct fs *fs, struct mount_known *known, struct 
 
 /* --- steps of mount, in order ------------------------------------------------------------------------------------------------ */
 
-static int mount_open_media(struct fs *fs, const char *path, struct mount_known *known, struct why *why)
+/* What is bad, before anything is read. */
+static int mount_know_first(struct fs *fs, struct mount_known *known, struct why *why)
 {
-	struct media_options options = {.readonly = fs->options.readonly, .claim = fs->options.claim};
-	int error = media_open(path, &options, why, &fs->media);
+	int error;
 
-	if (error)
-		return error;
 	media_set_fault_handler(fs->media, mount_fault, known);
 	error = mount_know_device(fs, known);
 	if (!error)
@@ -303,7 +301,7 @@ static int mount_teardown(struct fs *fs)
 	inode_table_destroy(fs->table);
 	if (fs->media) {
 		media_set_fault_handler(fs->media, NULL, NULL);
-		closed = media_close(fs->media);
+		closed = fs->borrows_media ? 0 : media_close(fs->media);
 		error = error ? error : closed;
 	}
 	if (fs->events)
@@ -313,19 +311,14 @@ static int mount_teardown(struct fs *fs)
 	return error;
 }
 
-int fs_mount(const char *path, const struct fs_options *options, struct why *why, struct fs **out)
+static int mount_run(struct fs *fs, struct why *why)
 {
 	struct mount_known known = {0};
-	struct fs *fs = calloc(1, sizeof(*fs));
 	int error;
 
-	if (!fs)
-		return why_set(why, -ENOMEM, "out of memory");
-	fs->options = *options;
-	pthread_mutex_init(&fs->state_lock, NULL);
 	pthread_mutex_init(&known.lock, NULL);
 	iset_init(&known.ranges);
-	error = mount_open_media(fs, path, &known, why);
+	error = mount_know_first(fs, &known, why);
 	if (!error)
 		error = mount_read_super(fs, &known, why);
 	if (!error)
@@ -334,15 +327,60 @@ int fs_mount(const char *path, const struct fs_options *options, struct why *why
 		error = mount_build(fs, &known, why);
 	if (!error)
 		error = mount_start(fs, why);
-	if (error) {
-		if (!why->text[0])
-			why_set(why, error, "%s: %s", path, strerror(-error));
+	if (error && !why->text[0])
+		why_set(why, error, "%s: %s", media_path(fs->media), strerror(-error));
+	if (error)
 		mount_teardown(fs);
-	} else {
-		*out = fs;
-	}
 	iset_fini(&known.ranges);
 	pthread_mutex_destroy(&known.lock);
+	return error;
+}
+
+static struct fs *mount_alloc(const struct fs_options *options)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+
+	if (!fs)
+		return NULL;
+	fs->options = *options;
+	pthread_mutex_init(&fs->state_lock, NULL);
+	return fs;
+}
+
+int fs_mount_media(struct media *media, const struct fs_options *options, struct why *why, struct fs **out)
+{
+	struct fs *fs = mount_alloc(options);
+	int error;
+
+	if (!fs)
+		return why_set(why, -ENOMEM, "out of memory");
+	fs->media = media;
+	fs->borrows_media = true;
+	why->text[0] = 0;
+	error = mount_run(fs, why);
+	if (!error)
+		*out = fs;
+	return error;
+}
+
+int fs_mount(const char *path, const struct fs_options *options, struct why *why, struct fs **out)
+{
+	struct media_options media_options = {.readonly = options->readonly, .claim = options->claim};
+	struct media *media;
+	struct fs *fs;
+	int error = media_open(path, &media_options, why, &media);
+
+	if (error)
+		return error;
+	fs = mount_alloc(options);
+	if (!fs) {
+		media_close(media);
+		return why_set(why, -ENOMEM, "out of memory");
+	}
+	fs->media = media;
+	error = mount_run(fs, why);
+	if (!error)
+		*out = fs;
 	return error;
 }
 
@@ -363,6 +401,16 @@ int fs_unmount(struct fs *fs)
 	}
 	closed = mount_teardown(fs);
 	return error ? error : closed;
+}
+
+void fs_abandon(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->state_lock);
+	fs->shutdown = true;
+	pthread_mutex_unlock(&fs->state_lock);
+	journal_shutdown(fs->journal);
+	background_stop(fs);
+	mount_teardown(fs);
 }
 
 /* --- accessors --------------------------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ static bool access_step(struct media *media, struct access *access, devoff_t end
 
 	switch (access->kind) {
 	case ACCESS_LOAD:
-		done = guard_load(&media->map, at, access->to + access->done, length, fault);
+		done = backend->load(media, at, access->to + access->done, length, fault);
 		break;
 	case ACCESS_STORE:
 		done = backend->store(media, at, access->from + access->done, length, fault);

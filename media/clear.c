@@ -73,9 +73,22 @@ static int clear_file(struct media *media, devoff_t offset, uint64_t length)
 	return 0;
 }
 
-int media_clear(struct media *media, devoff_t offset, uint64_t length)
+int clear_mapped(struct media *media, devoff_t offset, uint64_t length)
 {
 	uint64_t removed;
+	int error;
+
+	if (!media->is_device)
+		error = clear_file(media, offset, length);
+	else if (clear_is_injected(media, offset, length))
+		error = 0;
+	else
+		error = clear_device(media, offset, length);
+	return error < 0 ? error : media_poison_disarm(media, offset, length, &removed);
+}
+
+int media_clear(struct media *media, devoff_t offset, uint64_t length)
+{
 	int error;
 
 	if (media->readonly)
@@ -84,15 +97,7 @@ int media_clear(struct media *media, devoff_t offset, uint64_t length)
 		return -EINVAL;
 	if (offset >= media->size || length > media->size - offset)
 		return -ERANGE;
-	if (!media->is_device)
-		error = clear_file(media, offset, length);
-	else if (clear_is_injected(media, offset, length))
-		error = 0;
-	else
-		error = clear_device(media, offset, length);
-	if (error < 0)
-		return error;
-	error = media_poison_disarm(media, offset, length, &removed);
+	error = media->backend->clear(media, offset, length);
 	if (error < 0)
 		return error;
 	return known_remove(&media->known, offset, offset + length);

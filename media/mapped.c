@@ -19,6 +19,12 @@ static struct guard_how mapped_how(const struct media *media, uint64_t length)
 	};
 }
 
+static size_t mapped_load(struct media *media, devoff_t offset, void *to, size_t length,
+			  struct guard_fault *fault)
+{
+	return guard_load(&media->map, offset, to, length, fault);
+}
+
 static size_t mapped_store(struct media *media, devoff_t offset, const void *from, size_t length,
 			   struct guard_fault *fault)
 {
@@ -97,9 +103,11 @@ static void mapped_drain(struct media *media)
 }
 
 const struct media_backend media_backend_mapped = {
+    .load = mapped_load,
     .store = mapped_store,
     .zero = mapped_zero,
     .store_line = mapped_store_line,
     .drain = mapped_drain,
     .sync = mapped_sync,
+    .clear = clear_mapped,
 };

@@ -18,11 +18,13 @@ struct pmem2_map;
 struct pmem2_source;
 
 /*
- * How stores reach the medium: the seam for a backend that records them. Each returns how many
- * bytes are stored; fewer than asked for means a SIGBUS, described in *fault. Ranges are checked
+ * How accesses reach the medium: the seam for a backend that records them. Copies return how many
+ * bytes are done; fewer than asked for means a SIGBUS, described in *fault. Ranges are checked
  * already.
  */
 struct media_backend {
+	size_t (*load)(struct media *media, devoff_t offset, void *to, size_t length,
+		       struct guard_fault *fault);
 	size_t (*store)(struct media *media, devoff_t offset, const void *from, size_t length,
 			struct guard_fault *fault);
 	size_t (*zero)(struct media *media, devoff_t offset, size_t length,
@@ -31,9 +33,12 @@ struct media_backend {
 			     struct guard_fault *fault);
 	void (*drain)(struct media *media);
 	int (*sync)(struct media *media);
+	/* Make the range of the medium good. 0; -ENOTSUP, -EIO as media_clear(). */
+	int (*clear)(struct media *media, devoff_t offset, uint64_t length);
 };
 
 extern const struct media_backend media_backend_mapped;
+int clear_mapped(struct media *media, devoff_t offset, uint64_t length); /* clear.c */
 
 struct media {
 	struct guard_region map;

@@ -81,18 +81,14 @@ static int fsfix_write_super(struct media *media, const struct super *super)
 	return error ? error : media_sync(media);
 }
 
-static int fsfix_format(const char *path, uint64_t size_bytes)
+int fsfix_format_media(struct media *media)
 {
-	struct media_options media_options = {.create_bytes = size_bytes};
 	struct fs_format_options options = {.time_ns = 1700000000000000000ull};
 	struct why why = {0};
-	struct media *media;
 	struct super super;
-	int error = media_open(path, &media_options, &why, &media), closed;
+	int error;
 
-	if (error)
-		return fsfix_fail(error, "open", &why);
-	fsfix_init_super(&super, size_bytes, options.chunk);
+	fsfix_init_super(&super, media_size(media), options.chunk);
 	error = poison_log_format(media, &super);
 	if (!error)
 		error = journal_format(media, &super, options.chunk);
@@ -102,10 +98,21 @@ static int fsfix_format(const char *path, uint64_t size_bytes)
 		error = fs_format(media, &super, &options, &why);
 	if (!error)
 		error = fsfix_write_super(media, &super);
+	return error ? fsfix_fail(error, "format", &why) : 0;
+}
+
+static int fsfix_format(const char *path, uint64_t size_bytes)
+{
+	struct media_options options = {.create_bytes = size_bytes};
+	struct why why = {0};
+	struct media *media;
+	int error = media_open(path, &options, &why, &media), closed;
+
+	if (error)
+		return fsfix_fail(error, "open", &why);
+	error = fsfix_format_media(media);
 	closed = media_close(media);
-	if (error || closed)
-		return fsfix_fail(error ? error : closed, "format", &why);
-	return 0;
+	return error ? error : closed;
 }
 
 /* --- life ----------------------------------------------------------------------------------------------------------------- */

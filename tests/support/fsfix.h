@@ -19,7 +19,9 @@ struct fsfix {
 
 /* A new image of this size (at least 16 MiB, sparse), not mounted. */
 int fsfix_create(struct fsfix *fix, uint64_t size_bytes);
-/* The same, mounted with the default options. */
+/* mkfs of a small fixed layout over a medium that is open. */
+int fsfix_format_media(struct media *media);
+/* The same as fsfix_create(), mounted with the default options. */
 int fsfix_create_mounted(struct fsfix *fix, uint64_t size_bytes);
 int fsfix_mount(struct fsfix *fix);
 int fsfix_unmount(struct fsfix *fix);

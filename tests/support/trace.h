@@ -73,8 +73,21 @@ static inline int trace_sync(struct media *media)
 	return error;
 }
 
-static const struct media_backend trace_backend = {trace_store, trace_zero, trace_store_line,
-						   trace_drain, trace_sync};
+static inline size_t trace_load(struct media *media, devoff_t offset, void *to, size_t length,
+				struct guard_fault *fault)
+{
+	return media_backend_mapped.load(media, offset, to, length, fault);
+}
+
+static const struct media_backend trace_backend = {
+    .load = trace_load,
+    .store = trace_store,
+    .zero = trace_zero,
+    .store_line = trace_store_line,
+    .drain = trace_drain,
+    .sync = trace_sync,
+    .clear = clear_mapped,
+};
 
 int __real_media_open(const char *path, const struct media_options *options, struct why *why,
 		      struct media **out);

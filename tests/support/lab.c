@@ -1,0 +1,190 @@
+#include "tests/support/lab.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct lab {
+	struct media *media;
+	struct lab_listener listener;
+	struct iset poison;
+};
+
+static struct lab *lab_of(struct media *media)
+{
+	return media->backend_state;
+}
+
+/* How many of the bytes come before a fault, all of them when there is none. */
+static size_t lab_good_bytes(struct lab *lab, bool is_store, devoff_t offset, size_t length, struct guard_fault *fault)
+{
+	const struct iset_range *bad = iset_find(&lab->poison, offset, offset + length);
+	devoff_t at = bad ? max_u64(bad->start, offset) : 0;
+	int code = bad ? BUS_MCEERR_AR : 0;
+
+	if (!code && lab->listener.fault)
+		code = lab->listener.fault(lab->listener.arg, is_store, offset, length, &at);
+	if (!code)
+		return length;
+	*fault = (struct guard_fault){.code = code, .address = at, .lsb = 6};
+	return at - offset;
+}
+
+static size_t lab_load(struct media *media, devoff_t offset, void *to, size_t length, struct guard_fault *fault)
+{
+	struct lab *lab = lab_of(media);
+	size_t good = lab_good_bytes(lab, false, offset, length, fault);
+
+	if (lab->listener.load)
+		lab->listener.load(lab->listener.arg, offset, good);
+	memcpy(to, media->map.base + offset, good);
+	return good;
+}
+
+static size_t lab_put(struct media *media, devoff_t offset, const void *from, size_t length, struct guard_fault *fault)
+{
+	struct lab *lab = lab_of(media);
+	size_t good = lab_good_bytes(lab, true, offset, length, fault);
+
+	if (lab->listener.store && good)
+		lab->listener.store(lab->listener.arg, offset, from, good);
+	if (from)
+		memcpy(media->map.base + offset, from, good);
+	else
+		memset(media->map.base + offset, 0, good);
+	return good;
+}
+
+static size_t lab_store(struct media *media, devoff_t offset, const void *from, size_t length, struct guard_fault *fault)
+{
+	return lab_put(media, offset, from, length, fault);
+}
+
+static size_t lab_zero(struct media *media, devoff_t offset, size_t length, struct guard_fault *fault)
+{
+	return lab_put(media, offset, NULL, length, fault);
+}
+
+static size_t lab_store_line(struct media *media, devoff_t offset, const void *line, struct guard_fault *fault)
+{
+	return lab_put(media, offset, line, LINE_BYTES, fault);
+}
+
+static void lab_drain(struct media *media)
+{
+	struct lab *lab = lab_of(media);
+
+	if (lab->listener.drain)
+		lab->listener.drain(lab->listener.arg);
+}
+
+static int lab_sync(struct media *media)
+{
+	struct lab *lab = lab_of(media);
+
+	if (lab->listener.sync)
+		lab->listener.sync(lab->listener.arg);
+	return 0;
+}
+
+static int lab_clear(struct media *media, devoff_t offset, uint64_t length)
+{
+	return iset_remove(&lab_of(media)->poison, offset, offset + length);
+}
+
+static const struct media_backend lab_backend = {
+	.load = lab_load,
+	.store = lab_store,
+	.zero = lab_zero,
+	.store_line = lab_store_line,
+	.drain = lab_drain,
+	.sync = lab_sync,
+	.clear = lab_clear,
+};
+
+int lab_create(uint64_t size_bytes, enum media_granularity granularity, struct lab **out)
+{
+	struct media_options options = {.create_bytes = size_bytes, .resize = true};
+	struct lab *lab = calloc(1, sizeof(*lab));
+	char path[64] = "/dev/shm/mendfs-lab-XXXXXX";
+	struct why why = {0};
+	int fd = mkstemp(path), error;
+
+	if (!lab || fd < 0)
+		return -ENOMEM;
+	close(fd);
+	iset_init(&lab->poison);
+	error = media_open(path, &options, &why, &lab->media);
+	unlink(path);
+	if (error) {
+		fprintf(stderr, "lab: %s\n", why.text);
+		free(lab);
+		return error;
+	}
+	lab->media->granularity = granularity;
+	lab->media->backend = &lab_backend;
+	lab->media->backend_state = lab;
+	*out = lab;
+	return 0;
+}
+
+void lab_destroy(struct lab *lab)
+{
+	if (!lab)
+		return;
+	media_close(lab->media);
+	iset_fini(&lab->poison);
+	free(lab);
+}
+
+struct media *lab_media(struct lab *lab)
+{
+	return lab->media;
+}
+
+uint8_t *lab_bytes(struct lab *lab)
+{
+	return lab->media->map.base;
+}
+
+uint64_t lab_size(const struct lab *lab)
+{
+	return lab->media->size;
+}
+
+void lab_listen(struct lab *lab, const struct lab_listener *listener)
+{
+	lab->listener = listener ? *listener : (struct lab_listener){0};
+}
+
+void lab_reset(struct lab *lab)
+{
+	struct media *media = lab->media;
+	devoff_t start, end;
+
+	media_set_fault_handler(media, NULL, NULL);
+	known_remove(&media->known, 0, media->size);
+	dirty_take(&media->dirty, &start, &end);
+	media->dirty.sync.error = 0;
+	atomic_store(&media->host_is_full, false);
+	memset(&media->counts, 0, sizeof(media->counts));
+}
+
+int lab_poison(struct lab *lab, devoff_t offset, uint64_t length)
+{
+	return iset_add(&lab->poison, round_down_u64(offset, LINE_BYTES), round_up_u64(offset + length, LINE_BYTES), 0);
+}
+
+void lab_heal(struct lab *lab, devoff_t offset, uint64_t length)
+{
+	iset_remove(&lab->poison, offset, offset + length);
+}
+
+void lab_heal_all(struct lab *lab)
+{
+	iset_remove(&lab->poison, 0, UINT64_MAX);
+}
