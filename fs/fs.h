@@ -32,6 +32,7 @@ struct fs_options {
 	bool tools;		  /* opened by a tool on an unmounted image: no background thread, no claim socket greeting */
 	bool claim;
 	bool weak_hash;		  /* tests: every name hashes to one value */
+	bool repair;		  /* for fsck: changes nothing by itself (no count of mounts, no intents, orphans or ledger work), may change what it lost metadata of */
 };
 
 /* 0 or negative errno with `why`. Order: known poison of the source, superblock, poison log, journal, ledger, trees. */
