@@ -10,25 +10,36 @@ struct repair {
 	const struct fsck_options *options;
 	struct fsck_report *report;
 	struct super super;
-	struct fs *fs; /* from the phase `trees` on: mounted with fs_options.repair */
+	struct journal *journal; /* in the phases `table` and `trees`: open, nothing mounted over it */
+	struct fs *fs;		 /* from the phase `upgrade` on: mounted with fs_options.repair */
+	bool was_left;		 /* something was found and not repaired: not asked for, or declined */
 };
 
 /* Tell and count. */
 void repair_tell(struct repair *repair, enum fsck_grade grade, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* May the phase go on to change what it has found? Says no without `write`, with `preen`, and where the user does. */
 bool repair_ask(struct repair *repair, const char *question);
+/* As repair_ask() for what loses nothing and needs no judgement: `preen` says yes. */
+bool repair_ask_safe(struct repair *repair, const char *question);
 void repair_progress(struct repair *repair, const char *phase, uint64_t done_units, uint64_t total_units);
 
 /* --- phases; each 0 or a negative errno that ends the run, with `why` ------------------------------------------------------------ */
 
 int repair_super(struct repair *repair, struct why *why);
+/* repair->journal is open afterwards. */
 int repair_journal(struct repair *repair, struct why *why);
 int repair_table(struct repair *repair, struct why *why);
-/* repair->fs is mounted now. */
 int repair_trees(struct repair *repair, struct why *why);
+/* repair->fs is mounted now, repair->journal closed. Older formats become this one. */
+int repair_upgrade(struct repair *repair, struct why *why);
 /*
  * Trees are sound as trees, some of their records may be missing or wrong. Afterwards fs_check() finds nothing, and nothing is gone that any
  * other record could tell.
  */
 int repair_records(struct repair *repair, struct why *why);
+/* Every counter of the root block anew from the trees. */
+int repair_counters(struct repair *repair, struct why *why);
+/* Both copies of every block in use, read and compared; bad ones written anew. */
+int repair_copies(struct repair *repair, struct why *why);
 
 #endif

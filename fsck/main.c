@@ -1,55 +1,83 @@
 /*
- * fsck.mendfs: check an unmounted filesystem, writing nothing: the journal is replayed in memory. Exit codes of fsck(8). It does not repair;
- * what it finds is left as it is and said so (4).
+ * fsck.mendfs: check and repair a filesystem that nobody has mounted. Exit codes of fsck(8).
  */
 #include <errno.h>
 #include <getopt.h>
-#include <json-c/json.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "fs/query.h"
+#include "fsck/fsck.h"
+#include "fsck/output.h"
 #include "util/log.h"
 
-enum { EXIT_CLEAN = 0, EXIT_UNCORRECTED = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16 };
+enum { EXIT_CLEAN = 0, EXIT_CORRECTED = 1, EXIT_UNCORRECTED = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16, EXIT_CANCELLED = 32 };
+enum mode { MODE_DEFAULT, MODE_NO, MODE_YES, MODE_PREEN };
 
 struct options {
-	bool json, verbose, help, version;
+	enum mode mode;
+	bool force, json, verbose, quiet, progress, help, version;
 	const char *target;
 };
 
 static void usage(void)
 {
-	printf("usage: fsck.mendfs [-n|-p|-y] [-f] [-v] [--json] TARGET\n"
+	printf("usage: fsck.mendfs [-n|-p|-y] [-f] [-v|-q] [-C] [--json] TARGET\n"
 	       "\n"
-	       "Check the mendfs filesystem on TARGET, an unmounted device or image, without writing to it: every tree, extents against\n"
-	       "the reverse map, the reverse map against free space, names, links and counters. It does not repair.\n"
+	       "Check the mendfs filesystem on TARGET, an unmounted device or image, and repair it. What one record says that another has\n"
+	       "lost is put back; data without a name goes to lost+found. Without -n, -p or -y it asks on a terminal, and writes nothing elsewhere.\n"
 	       "\n"
-	       "  -n, -p, -y     accepted as fsck(8) passes them; none of them writes anything\n"
-	       "  -f             accepted: the check is always a full one\n"
+	       "  -n             write nothing\n"
+	       "  -p, -a         repair what loses nothing and needs no judgement; after a clean unmount only a brief look\n"
+	       "  -y             repair everything\n"
+	       "  -f             with -p: check in full in any case\n"
 	       "  -v, --verbose  show what was counted\n"
-	       "  --json         one JSON object: findings and totals\n"
+	       "  -q, --quiet    only errors\n"
+	       "  -C             show progress, also where standard error is no terminal\n"
+	       "  --json         one JSON object: findings, what was repaired and lost, totals\n"
 	       "  -h, --help     this text\n"
 	       "  -V, --version  the version\n"
 	       "\n"
-	       "Exit status: 0 clean, 4 errors found, 8 cannot be checked, 16 usage.\n");
+	       "Exit status: 0 clean, 1 errors corrected, 4 errors left, 8 cannot be checked, 16 usage, 32 cancelled.\n");
+}
+
+static int parse_flag(struct options *options, int flag)
+{
+	switch (flag) {
+	case 'n': options->mode = MODE_NO; return 0;
+	case 'y': options->mode = MODE_YES; return 0;
+	case 'a':
+	case 'p': options->mode = MODE_PREEN; return 0;
+	case 'f': options->force = true; return 0;
+	case 'v': options->verbose = true; return 0;
+	case 'q': options->quiet = true; return 0;
+	case 'C': options->progress = true; return 0;
+	case 'T': return 0; /* fsck(8): no title; there is none */
+	case 'j': options->json = true; return 0;
+	case 'h': options->help = true; return 0;
+	case 'V': options->version = true; return 0;
+	}
+	return -EINVAL;
 }
 
 static int parse(int argc, char **argv, struct options *options)
 {
 	static const struct option longs[] = {
-		{"json", no_argument, NULL, 'j'},    {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
+		{"json", no_argument, NULL, 'j'}, {"verbose", no_argument, NULL, 'v'}, {"quiet", no_argument, NULL, 'q'},
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
 	};
+	enum mode before;
 	int flag;
 
-	while ((flag = getopt_long(argc, argv, "napyfvhVTC:", longs, NULL)) != -1) {
-		options->json |= flag == 'j';
-		options->verbose |= flag == 'v';
-		options->help |= flag == 'h';
-		options->version |= flag == 'V';
-		if (flag == '?')
+	while ((flag = getopt_long(argc, argv, "napyfvqhVTC::", longs, NULL)) != -1) {
+		before = options->mode;
+		if (parse_flag(options, flag))
 			return -EINVAL;
+		if (before != MODE_DEFAULT && before != options->mode) {
+			fprintf(stderr, "fsck.mendfs: only one of -n, -p and -y\n");
+			return -EINVAL;
+		}
 	}
 	if (options->help || options->version)
 		return 0;
@@ -61,83 +89,77 @@ static int parse(int argc, char **argv, struct options *options)
 	return 0;
 }
 
-static void print_finding(void *arg, const char *line)
+/* --- one run ----------------------------------------------------------------------------------------------------------------- */
+
+/* Every step of a repair is a transaction: whatever the moment, the next run goes on. */
+static void cancel(int number)
 {
-	printf("%s\n", line);
+	static const char line[] = "\nfsck.mendfs: cancelled\n";
+	ssize_t ignored = write(STDERR_FILENO, line, sizeof(line) - 1);
+
+	(void)ignored;
+	_exit(EXIT_CANCELLED);
 }
 
-static void collect_finding(void *arg, const char *line)
+static bool may_ask(const struct options *options)
 {
-	struct json_object *finding = json_object_new_object();
-
-	json_object_object_add(finding, "message", json_object_new_string(line));
-	json_object_array_add(arg, finding);
+	return options->mode == MODE_DEFAULT && !options->json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 }
 
-static struct json_object *totals_object(const struct fs_check_totals *totals)
+static int exit_status(const struct fsck_report *report)
 {
-	struct json_object *object = json_object_new_object();
-
-	json_object_object_add(object, "findings", json_object_new_uint64(totals->findings));
-	json_object_object_add(object, "inodes", json_object_new_uint64(totals->inodes));
-	json_object_object_add(object, "extents", json_object_new_uint64(totals->extents));
-	json_object_object_add(object, "rmap_records", json_object_new_uint64(totals->rmap_records));
-	json_object_object_add(object, "blocks_compared", json_object_new_uint64(totals->blocks_compared));
-	return object;
+	if (report->left)
+		return EXIT_UNCORRECTED;
+	return report->fixed || report->losses ? EXIT_CORRECTED : EXIT_CLEAN;
 }
 
-static int check_json(struct fs *fs, struct fs_check_totals *totals)
+static int run_media(const struct options *options, struct media *media, struct output *output)
 {
-	struct json_object *answer = json_object_new_object(), *findings = json_object_new_array();
-	int error;
-
-	json_object_object_add(answer, "version", json_object_new_int(1));
-	json_object_object_add(answer, "findings", findings);
-	error = fs_check(fs, collect_finding, findings, totals);
-	if (!error) {
-		json_object_object_add(answer, "totals", totals_object(totals));
-		puts(json_object_to_json_string_ext(answer, JSON_C_TO_STRING_PLAIN));
-	}
-	json_object_put(answer);
-	return error;
-}
-
-static int check_text(struct fs *fs, const struct options *options, struct fs_check_totals *totals)
-{
-	int error = fs_check(fs, print_finding, NULL, totals);
-
-	if (error)
-		return error;
-	if (options->verbose)
-		printf("%s: %llu inodes, %llu extents, %llu reverse map records, %llu blocks compared\n", options->target,
-		       (unsigned long long)totals->inodes, (unsigned long long)totals->extents,
-		       (unsigned long long)totals->rmap_records, (unsigned long long)totals->blocks_compared);
-	if (totals->findings)
-		printf("%s: %llu errors, left as they are\n", options->target, (unsigned long long)totals->findings);
-	else
-		printf("%s: clean\n", options->target);
-	return 0;
-}
-
-static int check_target(const struct options *options)
-{
-	struct fs_options mount = {.readonly = true, .tools = true, .claim = true};
-	struct fs_check_totals totals = {0};
+	struct fsck_options run = {
+		.write = !media_is_readonly(media),
+		.preen = options->mode == MODE_PREEN,
+		.force = options->force,
+		.tell = output_tell,
+		.ask = may_ask(options) ? output_ask : NULL,
+		.progress = output_progress,
+		.arg = output,
+	};
+	struct fsck_report report;
 	struct why why;
-	struct fs *fs;
-	int error = fs_mount(options->target, &mount, &why, &fs);
+	int error = fsck_run(media, &run, &report, &why);
 
-	if (error) {
+	output_end(output, error ? NULL : &report);
+	if (!error)
+		return exit_status(&report);
+	fprintf(stderr, "fsck.mendfs: %s\n", why.text);
+	return EXIT_OPERATIONAL;
+}
+
+static int run(const struct options *options)
+{
+	struct media_options media_options = {.readonly = options->mode == MODE_NO, .claim = true};
+	struct output output;
+	struct media *media;
+	struct why why;
+	int status;
+
+	if (options->mode == MODE_DEFAULT && !may_ask(options))
+		media_options.readonly = true;
+	if (media_open(options->target, &media_options, &why, &media)) {
 		fprintf(stderr, "fsck.mendfs: %s\n", why.text);
 		return EXIT_OPERATIONAL;
 	}
-	error = options->json ? check_json(fs, &totals) : check_text(fs, options, &totals);
-	fs_unmount(fs);
-	if (error) {
-		fprintf(stderr, "fsck.mendfs: %s: the check could not be finished: %s\n", options->target, strerror(-error));
-		return EXIT_OPERATIONAL;
+	output_begin(&output, options->target);
+	output.json = options->json;
+	output.verbose = options->verbose;
+	output.quiet = options->quiet;
+	output.progress = options->progress || (isatty(STDERR_FILENO) && !options->json && !options->quiet);
+	status = run_media(options, media, &output);
+	if (media_close(media) && status < EXIT_OPERATIONAL) {
+		fprintf(stderr, "fsck.mendfs: %s: cannot be written\n", options->target);
+		status = EXIT_OPERATIONAL;
 	}
-	return totals.findings ? EXIT_UNCORRECTED : EXIT_CLEAN;
+	return status;
 }
 
 int main(int argc, char **argv)
@@ -145,11 +167,12 @@ int main(int argc, char **argv)
 	struct options options = {0};
 
 	log_set_level(LOG_LEVEL_SILENT);
+	signal(SIGINT, cancel);
 	if (parse(argc, argv, &options))
 		return EXIT_USAGE;
 	if (options.help)
 		usage();
 	if (options.version)
 		printf("fsck.mendfs %s\n", MENDFS_VERSION);
-	return options.target ? check_target(&options) : EXIT_CLEAN;
+	return options.target ? run(&options) : EXIT_CLEAN;
 }
