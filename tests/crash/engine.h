@@ -20,8 +20,9 @@ struct crash_point {
 	 * All below `durable` had been acknowledged as durable: CACHELINE: `done`; PAGE: those before the last fsync, syncfs or unmount that returned.
 	 */
 	unsigned begun, done, durable;
-	bool same_boot; /* PAGE: only the daemon died, the host's page cache is whole (then durable == done) */
-	bool poisoned;	/* poison was added between crash and recovery: what it covers may be -EIO, all else as ever */
+	bool same_boot;	    /* PAGE: only the daemon died, the host's page cache is whole (then durable == done) */
+	bool poisoned;	    /* poison was added between crash and recovery, in one copy of something: nothing may be lost by it */
+	bool data_poisoned; /* and it lies in one 4 KiB device block of file data: reads of that block alone may be -EIO, all else as ever */
 };
 
 struct crash_workload {
@@ -56,11 +57,17 @@ struct crash_options {
 	unsigned recovery_depth;  /* crash again during recovery, that deep: 0, 1, 2 */
 	const char *only;	  /* an id as a failure prints it: that image alone */
 	bool verbose;
+	uint64_t violations_limit; /* stop after so many; 0: never (a broken twin needs one) */
+	/* Broken twins: is this drain (sync) of the recorded run, numbered from 0, to have no effect? Called in place of it, from within media_drain(). */
+	bool (*drops)(void *arg, unsigned number, bool is_sync);
+	void *drops_arg;
 };
 
 struct crash_totals {
 	uint64_t points, images, distinct, mounts, violations;
-	double space_tried; /* share of all images of all points, as far as it can be counted; 1 when none was left out */
+	uint64_t points_whole; /* of which no image was left out */
+	double space_log2;     /* how many images all points have, as a power of two */
+	double space_tried;    /* share of them that were tried; 1 when none was left out */
 	double seconds;
 };
 
