@@ -203,6 +203,7 @@ static int mount_start_notify(struct fs *fs, struct mount_known *known)
 		.holder = fs,
 		.known = list,
 		.count_known = known->ranges.count,
+		.passive = fs->options.repair,
 	};
 	int error = list ? 0 : -ENOMEM;
 
@@ -270,6 +271,8 @@ static int mount_start(struct fs *fs, struct why *why)
 {
 	int error;
 
+	if (fs->options.repair)
+		return 0;
 	mount_heed_flags(fs);
 	if (fs_is_readonly(fs))
 		return 0;
@@ -394,8 +397,10 @@ int fs_unmount(struct fs *fs)
 	background_stop(fs);
 	if (!fs_is_readonly(fs)) {
 		inode_forget_all(fs);
-		orphan_reclaim_queued(fs);
-		orphan_reclaim_left(fs, NULL);
+		if (!fs->options.repair) {
+			orphan_reclaim_queued(fs);
+			orphan_reclaim_left(fs, NULL);
+		}
 		inode_flush_all(fs);
 		error = journal_sync(fs->journal);
 	}

@@ -178,6 +178,11 @@ int notify_load(struct notify *notify)
 	uint64_t tail = 0, flags = 0;
 	int rc = notify_load_trees(notify, &tail, &flags);
 
+	if (setup->passive) {
+		notify->tail_is_held = true;
+		poison_log_trim(setup->log, tail);
+		return rc == -ENOMEM ? rc : 0;
+	}
 	if (rc)
 		log_error("the ledger of bad blocks cannot be read: read-only");
 	if (rc || flags & ROOT_FLAG_METADATA_LOST) {

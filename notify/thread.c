@@ -178,7 +178,8 @@ static void notify_run_once(struct notify *notify, struct work *work)
 {
 	notify_take(notify, work);
 	pthread_mutex_unlock(&notify->lock);
-	notify_round(notify, work);
+	if (!notify->setup.passive)
+		notify_round(notify, work);
 	pthread_mutex_lock(&notify->lock);
 	notify->batch = NULL;
 	notify->handled = work->submitted;
@@ -191,7 +192,8 @@ void *notify_main(void *arg)
 	struct notify *notify = arg;
 	struct work work;
 
-	notify_repair_known(notify);
+	if (!notify->setup.passive)
+		notify_repair_known(notify);
 	pthread_mutex_lock(&notify->lock);
 	while (!notify->is_stopping) {
 		if (notify_has_work(notify))
