@@ -15,7 +15,7 @@ static const char *const tree_names[FORMAT_TREE_COUNT] = {
 	[FORMAT_TREE_FREE] = "free",	       [FORMAT_TREE_BADBLOCKS] = "badblocks",
 	[FORMAT_TREE_LOST] = "lost",	       [FORMAT_TREE_DAMAGED] = "damaged",
 	[FORMAT_TREE_ORPHANS] = "orphans",     [FORMAT_TREE_INTENTS] = "intents",
-	[FORMAT_TREE_CSUMS] = "csums",
+	[FORMAT_TREE_CSUMS] = "csums",	       [FORMAT_TREE_LEDGER_COPY] = "ledger_copy",
 };
 
 const char *format_tree_name(unsigned tree)

@@ -50,7 +50,7 @@ enum format_tree_id {
 	FORMAT_TREE_NONE = 0,
 	FORMAT_TREE_INODES = 1,	   /* (ino) -> struct format_inode */
 	FORMAT_TREE_DIRENTS = 2,   /* (dir, cookie) -> struct format_dirent */
-	FORMAT_TREE_PARENTS = 3,   /* (ino, dir, cookie) -> empty */
+	FORMAT_TREE_PARENTS = 3,   /* (ino, dir, cookie) -> the very struct format_dirent of (dir, cookie); empty in version 1 */
 	FORMAT_TREE_EXTENTS = 4,   /* (ino, file block) -> struct format_extent */
 	FORMAT_TREE_XATTRS = 5,	   /* (ino, hash, part) -> bytes; symlink targets live at hash 0 */
 	FORMAT_TREE_RMAP = 6,	   /* (block, ino or special owner, file block) -> struct format_rmap */
@@ -61,7 +61,8 @@ enum format_tree_id {
 	FORMAT_TREE_ORPHANS = 11,  /* (ino) -> empty */
 	FORMAT_TREE_INTENTS = 12,  /* (id) -> struct format_intent */
 	FORMAT_TREE_CSUMS = 13,	   /* reserved */
-	FORMAT_TREE_COUNT = 14,
+	FORMAT_TREE_LEDGER_COPY = 14, /* (tree, key, key) -> the record of badblocks, lost or damaged; from version 2 on */
+	FORMAT_TREE_COUNT = 15,
 };
 
 /* "inodes", "dirents", ...; "unknown" for any other number. */

@@ -39,7 +39,7 @@ void format_super_pack(struct format_super *to, const struct super *from)
 {
 	memset(to, 0, sizeof(*to));
 	to->magic = le64_make(FORMAT_SUPER_MAGIC);
-	to->version = le32_make(FORMAT_VERSION);
+	to->version = le32_make(from->version);
 	super_identity_pack(to, from);
 	to->compat = le64_make(from->compat);
 	to->ro_compat = le64_make(from->ro_compat);
@@ -63,6 +63,7 @@ void format_super_pack(struct format_super *to, const struct super *from)
 static void super_load(struct super *to, const struct format_super *from)
 {
 	memset(to, 0, sizeof(*to));
+	to->version = le32_get(from->version);
 	memcpy(to->meta_uuid, from->meta_uuid, FORMAT_UUID_BYTES);
 	memcpy(to->uuid, from->uuid, FORMAT_UUID_BYTES);
 	memcpy(to->label, from->label, SUPER_LABEL_BYTES);
@@ -290,10 +291,10 @@ int format_super_unpack(struct super *to, const struct format_super *from, struc
 		return why_set(why, -EUCLEAN, "superblock: wrong magic");
 	if (le32_get(from->crc32c) != super_crc(from))
 		return why_set(why, -EUCLEAN, "superblock: wrong checksum");
-	if (le32_get(from->version) != FORMAT_VERSION)
+	if (le32_get(from->version) < FORMAT_VERSION_MIN || le32_get(from->version) > FORMAT_VERSION)
 		return why_set(why, -ENOTSUP,
-			       "format version %u; this program knows version %u only: use a newer mendfs",
-			       le32_get(from->version), FORMAT_VERSION);
+			       "format version %u; this program knows versions %u to %u: use a newer mendfs",
+			       le32_get(from->version), FORMAT_VERSION_MIN, FORMAT_VERSION);
 	super_load(&super, from);
 	fault = identity_fault(from);
 	if (!fault)

@@ -10,7 +10,8 @@
 #include "util/why.h"
 
 #define FORMAT_SUPER_MAGIC 0x31305346444e454dull /* "MENDFS01" */
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
+#define FORMAT_VERSION_MIN 1 /* read, checked and upgraded by fsck.mendfs; mounted read-only */
 #define SUPER_SLOTS 8
 #define SUPER_LABEL_BYTES 64
 #define SUPER_MIN_BYTES (16ull << 20)
@@ -80,6 +81,7 @@ struct area {
 	uint64_t length_bytes;
 };
 struct super {
+	uint32_t version; /* FORMAT_VERSION_MIN .. FORMAT_VERSION */
 	uint8_t meta_uuid[FORMAT_UUID_BYTES];
 	uint8_t uuid[FORMAT_UUID_BYTES];
 	char label[SUPER_LABEL_BYTES + 1];

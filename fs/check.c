@@ -7,6 +7,7 @@
 
 #include "journal/chunk.h"
 #include "journal/root.h"
+#include "notify/ledger_copy.h"
 
 void check_finding(struct check *check, const char *format, ...)
 {
@@ -93,6 +94,8 @@ static void check_ledger_nodes(struct check *check)
 	btree_init(&tree, check->fs->journal, &badblocks_nodes);
 	check_tree_nodes(check, &tree);
 	btree_init(&tree, check->fs->journal, &lost_nodes);
+	check_tree_nodes(check, &tree);
+	btree_init(&tree, check->fs->journal, &ledger_copy_ops);
 	check_tree_nodes(check, &tree);
 }
 

@@ -222,11 +222,13 @@ static int dir_find_cookie(struct fs *fs, struct tx *tx, inum_t dir, const char 
 
 /* --- changes -------------------------------------------------------------------------------------------------------------- */
 
-static int dir_insert_parent(struct fs *fs, struct tx *tx, inum_t ino, inum_t dir, uint64_t cookie)
+/* With the same bytes as the entry: either tree can be rebuilt from the other. */
+static int dir_insert_parent(struct fs *fs, struct tx *tx, inum_t dir, uint64_t cookie, const struct dirent_record *record)
 {
-	struct btree_key key = {{ino, dir, cookie}};
+	uint8_t packed[sizeof(struct format_dirent) + NAME_BYTES_MAX];
+	struct btree_key key = {{record->ino, dir, cookie}};
 
-	return btree_insert(&fs->parents, tx, &key, NULL, 0);
+	return btree_insert(&fs->parents, tx, &key, packed, format_dirent_pack(packed, record));
 }
 
 static int dir_remove_parent(struct fs *fs, struct tx *tx, inum_t ino, inum_t dir, uint64_t cookie)
@@ -249,7 +251,7 @@ int dir_insert_entry(struct fs *fs, struct tx *tx, inum_t dir, struct dir_entry 
 	error = btree_insert(&fs->dirents, tx, &key, packed, format_dirent_pack(packed, &entry->record));
 	if (error)
 		return error;
-	return dir_insert_parent(fs, tx, entry->record.ino, dir, entry->cookie);
+	return dir_insert_parent(fs, tx, dir, entry->cookie, &entry->record);
 }
 
 int dir_remove_entry(struct fs *fs, struct tx *tx, inum_t dir, const struct dir_entry *entry)
@@ -274,7 +276,7 @@ int dir_replace_entry(struct fs *fs, struct tx *tx, inum_t dir, const struct dir
 	if (!error)
 		error = dir_remove_parent(fs, tx, entry->record.ino, dir, entry->cookie);
 	if (!error)
-		error = dir_insert_parent(fs, tx, inode->ino, dir, entry->cookie);
+		error = dir_insert_parent(fs, tx, dir, entry->cookie, &record);
 	return error;
 }
 

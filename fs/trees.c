@@ -20,6 +20,17 @@ static int dirents_verify(const struct btree_key *key, const void *value, size_t
 	return format_dirent_unpack(&record, value, length);
 }
 
+/* The bytes of the dirent; none in version 1. */
+static int parents_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct dirent_record record;
+	int error = length ? format_dirent_unpack(&record, value, length) : 0;
+
+	if (error || !length)
+		return error;
+	return record.ino == key->word[0] ? 0 : -EUCLEAN;
+}
+
 static int extents_verify(const struct btree_key *key, const void *value, size_t length)
 {
 	struct extent extent;
@@ -53,7 +64,7 @@ const struct btree_ops dirents_ops = {
 	.tree = FORMAT_TREE_DIRENTS, .key_words = 2, .verify = dirents_verify,
 };
 const struct btree_ops parents_ops = {
-	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .verify = empty_verify,
+	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .verify = parents_verify,
 };
 const struct btree_ops extents_ops = {
 	.tree = FORMAT_TREE_EXTENTS, .key_words = 2, .verify = extents_verify,

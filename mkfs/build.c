@@ -42,6 +42,7 @@ static int build_identify(struct build *build, struct why *why)
 	memcpy(super->label, build->options->label, sizeof(super->label));
 	strncpy(super->mkfs_version, MENDFS_VERSION, sizeof(super->mkfs_version) - 1);
 	super->mkfs_time_ns = build_now_ns();
+	super->version = FORMAT_VERSION;
 	super->device_count = 1;
 	super->update = 1;
 	return 0;

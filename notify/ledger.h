@@ -11,9 +11,9 @@
 
 /*
  * A step is begun when this many blocks may still be joined, or when it is the first of its transaction (the smallest journals never have as many).
- * It joins leaves of badblocks, lost, rmap and free next to each other, their splits, and the root block.
+ * It joins leaves of badblocks, lost, ledger_copy, rmap and free next to each other, their splits, and the root block.
  */
-#define LEDGER_ROOM 32
+#define LEDGER_ROOM 40
 #define LEDGER_STEPS_MAX UINT32_MAX
 
 struct ledger {

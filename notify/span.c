@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "format/poison_format.h"
+#include "notify/ledger_copy.h"
 
 static uint64_t stored_length(const void *value)
 {
@@ -200,15 +201,18 @@ static int span_store(const struct span_tree *tree, struct tx *tx, const struct 
 	uint64_t value[sizeof(struct format_badblock) / 8 + 1];
 	const size_t length = span_pack(tree, span, (uint8_t *)value);
 
-	return is_new ? btree_insert(&tree->tree, tx, &key, value, length)
-		      : btree_update(&tree->tree, tx, &key, value, length);
+	const int rc = is_new ? btree_insert(&tree->tree, tx, &key, value, length)
+			      : btree_update(&tree->tree, tx, &key, value, length);
+
+	return rc ? rc : ledger_copy_put(&tree->tree, tx, &key, value, length);
 }
 
 static int span_delete(const struct span_tree *tree, struct tx *tx, devoff_t start)
 {
 	const struct btree_key key = {{start}};
+	const int rc = btree_remove(&tree->tree, tx, &key);
 
-	return btree_remove(&tree->tree, tx, &key);
+	return rc ? rc : ledger_copy_remove(&tree->tree, tx, &key);
 }
 
 static void span_absorb(struct span *into, const struct span *other)

@@ -52,6 +52,7 @@ static void fsfix_layout(struct super *super, devoff_t chunk[2])
 static void fsfix_init_super(struct super *super, uint64_t size_bytes, devoff_t chunk[2])
 {
 	*super = (struct super){
+		.version = FORMAT_VERSION,
 		.label = "fsfix",
 		.update = 1,
 		.size_bytes = size_bytes,

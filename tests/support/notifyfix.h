@@ -19,9 +19,9 @@
 #include "tests/support/expect.h"
 #include "tests/support/fsfile.h"
 
-#define NFIX_IMAGE_BYTES (32ull << 20)
-#define NFIX_CHUNK_SHIFT 20
-#define NFIX_DATA_BLOCK 4608ull /* 18 MiB: free, but for superblock slots none beyond 14 MiB */
+#define NFIX_IMAGE_BYTES (34ull << 20)
+#define NFIX_CHUNK_SHIFT 21
+#define NFIX_DATA_BLOCK 5120ull /* 20 MiB: free, but for superblock slots none beyond 14 MiB */
 #define NFIX_MAX_KNOWN 64
 
 struct notifyfix {
@@ -333,8 +333,8 @@ static inline void nfix_layout(struct notifyfix *fix, uint64_t ring_bytes)
 	super->areas[AREA_JOURNAL] =
 	    (struct area){{4 * mib + k64, 6 * mib + k64}, ring_bytes + 4096};
 	super->areas[AREA_FIXED] = (struct area){{8 * mib + k64, 10 * mib + k64}, 2 * k64};
-	fix->first[0] = 12 * mib + k64;
-	fix->first[1] = 14 * mib + k64;
+	fix->first[0] = 14 * mib + k64;
+	fix->first[1] = 16 * mib + k64;
 }
 
 static inline void nfix_create_with_ring(struct notifyfix *fix, uint64_t ring_bytes)

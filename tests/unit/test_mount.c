@@ -286,14 +286,14 @@ START_TEST(metadata_space_grows_and_is_given_back)
 
 	expect_equal(fsfix_mount(&fix), 0);
 	fs_statfs(fix.fs, &before);
-	for (unsigned i = 0; i < 12000; i++) {
+	for (unsigned i = 0; i < 7000; i++) {
 		snprintf(name, sizeof(name), "a-rather-long-name-so-that-blocks-fill-%u", i);
 		expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, name, &ino), 0);
 	}
 	fs_statfs(fix.fs, &end);
 	grown = before.free_blocks - end.free_blocks;
 	expect(grown > 1000);
-	for (unsigned i = 0; i < 12000; i++) {
+	for (unsigned i = 0; i < 7000; i++) {
 		snprintf(name, sizeof(name), "a-rather-long-name-so-that-blocks-fill-%u", i);
 		expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, name), 0);
 	}

@@ -128,7 +128,7 @@ END_TEST
 
 START_TEST(a_scattered_storm_beyond_the_queue_loses_nothing)
 {
-	const unsigned sectors = 2 * QUEUE_RANGES_MAX;
+	const unsigned sectors = QUEUE_RANGES_MAX + QUEUE_RANGES_MAX / 2;
 
 	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 1);
 	nfix_file(&fix, 200, NFIX_DATA_BLOCK + 10, 2 * sectors / 8);

@@ -116,7 +116,7 @@ START_TEST(reserved_bytes_of_root_and_chunk_blocks_are_zero)
 	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64, 1), "reserved");
 	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 16 + 8, 1), "reserved");
 	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 16 + 9, 1), "reserved");
-	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 14 * 16, 1), "reserved");
+	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 64 + 15 * 16, 1), "reserved");
 	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 832, 1), "reserved");
 	ck_assert_str_eq(body_fault(FORMAT_ROLE_ROOT, 4095, 1), "reserved");
 	ck_assert_ptr_null(body_fault(FORMAT_ROLE_CHUNK_TABLE, 64, 1));
@@ -630,6 +630,7 @@ END_TEST
 static struct super super_make(void)
 {
 	struct super super = {
+		.version = FORMAT_VERSION,
 		.label = "home \xc3\xa4",
 		.update = 3,
 		.size_bytes = 64 << 20,
@@ -794,10 +795,17 @@ START_TEST(newer_format_version_is_said)
 	struct why why;
 
 	format_super_pack(&raw, &super);
-	raw.version = le32_make(2);
+	raw.version = le32_make(FORMAT_VERSION + 1);
 	super_reseal(&raw);
 	ck_assert_int_eq(format_super_unpack(&back, &raw, &why), -ENOTSUP);
-	ck_assert_ptr_nonnull(strstr(why.text, "version 2"));
+	ck_assert_ptr_nonnull(strstr(why.text, "version 3"));
+	raw.version = le32_make(0);
+	super_reseal(&raw);
+	ck_assert_int_eq(format_super_unpack(&back, &raw, &why), -ENOTSUP);
+	raw.version = le32_make(FORMAT_VERSION_MIN);
+	super_reseal(&raw);
+	ck_assert_int_eq(format_super_unpack(&back, &raw, &why), 0);
+	ck_assert_uint_eq(back.version, FORMAT_VERSION_MIN);
 }
 END_TEST
 

@@ -18,6 +18,7 @@ static struct media *media;
 static struct super super_make(uint8_t id)
 {
 	struct super super = {
+		.version = FORMAT_VERSION,
 		.update = 1,
 		.size_bytes = SIZE_BYTES,
 		.copies = 2,
