@@ -12,6 +12,7 @@
 #include "media/claim.h"
 #include "media/device.h"
 #include "media/fault.h"
+#include "media/grow.h"
 #include "media/media_types.h"
 
 #define SYSFS "/sys"
@@ -131,6 +132,7 @@ static int open_measure(struct opening *opening, struct media *media)
 			return error;
 	}
 	media->size = round_down_u64(size, BLOCK_BYTES);
+	media->limit = media->size;
 	if (media->size == 0)
 		return why_set(opening->why, -EINVAL,
 			       "%s has %llu bytes, which is less than one block of %u",
@@ -150,14 +152,9 @@ static int open_explain_pmem2(struct opening *opening, int error)
 
 static int open_configure(struct media *media, struct pmem2_config *config)
 {
-	unsigned protection = PMEM2_PROT_READ | (media->readonly ? 0 : PMEM2_PROT_WRITE);
-	int error = pmem2_config_set_required_store_granularity(config, PMEM2_GRANULARITY_PAGE);
+	int error = grow_configure(media, config, 0);
 
-	if (error == 0)
-		error = pmem2_config_set_protection(config, protection);
-	if (error == 0)
-		error = pmem2_config_set_length(config, media->size);
-	return error;
+	return error ? error : pmem2_config_set_length(config, media->size);
 }
 
 static int open_map_source(struct opening *opening, struct media *media)
@@ -172,7 +169,9 @@ static int open_map_source(struct opening *opening, struct media *media)
 		return open_explain_pmem2(opening, error);
 	media->alignment = alignment;
 	if (media->is_device)
-		media->size = round_down_u64(media->size, alignment);
+		media->limit = media->size = round_down_u64(media->size, alignment);
+	else
+		grow_reserve(media);
 	error = open_configure(media, config);
 	if (error == 0)
 		error = pmem2_map_new(&media->pmem_map, config, media->pmem_source);
@@ -190,7 +189,7 @@ static void open_adopt_map(struct media *media)
 	struct pmem2_map *map = media->pmem_map;
 
 	media->map.base = pmem2_map_get_address(map);
-	media->map.length = media->size;
+	media->map.length = media->limit;
 	media->granularity = granularities[pmem2_map_get_store_granularity(map)];
 	if (media->granularity == MEDIA_PAGE)
 		return; /* libpmem2's flush and drain would msync there, and abort when that fails
@@ -222,7 +221,7 @@ static int open_parts(struct opening *opening, struct media *media)
 
 	if (error < 0)
 		return why_set(opening->why, error, "no handler for SIGBUS: %s", strerror(-error));
-	if (dirty_init(&media->dirty, media->size) < 0 || known_init(&media->known) < 0 ||
+	if (dirty_init(&media->dirty, media->limit) < 0 || known_init(&media->known) < 0 ||
 	    poison_init(&media->poison, media->real_path, media->is_device) < 0 ||
 	    pthread_mutex_init(&media->handler_lock, NULL) != 0)
 		return why_set(opening->why, -ENOMEM, "no memory");
@@ -240,8 +239,10 @@ static int open_names(struct opening *opening, struct media *media)
 
 static void media_free(struct media *media)
 {
+	grow_unmap(media);
 	if (media->pmem_map)
 		pmem2_map_delete(&media->pmem_map);
+	grow_unreserve(media);
 	if (media->pmem_source)
 		pmem2_source_delete(&media->pmem_source);
 	dirty_fini(&media->dirty);

@@ -16,6 +16,7 @@
 struct claim;
 struct pmem2_map;
 struct pmem2_source;
+struct pmem2_vm_reservation;
 
 /*
  * How accesses reach the medium: the seam for a backend that records them. Copies return how many
@@ -42,7 +43,8 @@ int clear_mapped(struct media *media, devoff_t offset, uint64_t length); /* clea
 
 struct media {
 	struct guard_region map;
-	uint64_t size;
+	_Atomic uint64_t size; /* grows only */
+	uint64_t limit;	       /* media_grow() can make it as large as this without a new opening */
 	uint64_t alignment;
 	enum media_granularity granularity;
 	bool is_device;
@@ -52,6 +54,9 @@ struct media {
 	char *real_path;
 	struct pmem2_source *pmem_source;
 	struct pmem2_map *pmem_map;
+	struct pmem2_vm_reservation *room; /* address space that a plain file may grow into, or NULL */
+	struct pmem2_map **grown;	   /* what was mapped behind pmem_map since, in order */
+	size_t count_grown;
 	void (*flush)(const void *ptr,
 		      size_t length_bytes); /* NULL at PAGE: msync would hide in it */
 	void (*fence)(void);

@@ -366,6 +366,49 @@ START_TEST(a_tebibyte_of_nothing_opens_at_once)
 }
 END_TEST
 
+START_TEST(a_file_grows_while_it_is_mapped)
+{
+	const uint64_t before = media_size(media), sizes[] = {before + BLOCK_BYTES, before + (5 << 20), UINT64_C(3) << 40};
+	unsigned char bytes[BLOCK_BYTES], got[BLOCK_BYTES];
+
+	memset(bytes, 0x5c, sizeof(bytes));
+	ck_assert_int_eq(media_write(media, before, bytes, 1, NULL), -ERANGE);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_int_eq(media_grow(media, sizes[i], &why), 0);
+		ck_assert_uint_eq(media_size(media), sizes[i]);
+		/* Across the seam of two mappings. */
+		ck_assert_int_eq(media_write(media, sizes[i] - BLOCK_BYTES - 100, bytes, sizeof(bytes), NULL), 0);
+		ck_assert_int_eq(media_read(media, sizes[i] - BLOCK_BYTES - 100, got, sizeof(got), NULL), 0);
+		ck_assert_mem_eq(bytes, got, sizeof(got));
+	}
+	ck_assert_int_eq(media_sync(media), 0);
+	ck_assert_int_eq(media_grow(media, before, &why), -EINVAL);
+	ck_assert_int_eq(media_grow(media, sizes[1] + 1, &why), -EINVAL);
+	ck_assert_int_eq(media_grow(media, sizes[2], &why), -ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(why.text, "mount it again"));
+	ck_assert_uint_eq(media_size(media), sizes[1]);
+	media_close(media);
+	ck_assert_int_eq(open_with(false, 0, false), 0);
+	ck_assert_uint_eq(media_size(media), sizes[2]);
+	ck_assert_int_eq(media_read(media, sizes[1] - BLOCK_BYTES - 100, got, sizeof(got), NULL), 0);
+	ck_assert_mem_eq(bytes, got, sizeof(got));
+}
+END_TEST
+
+START_TEST(a_file_made_longer_by_somebody_is_used_to_its_end)
+{
+	const uint64_t before = media_size(media);
+	unsigned char byte = 1;
+
+	ck_assert_int_eq(truncate(image, (off_t)before + 10000), 0);
+	ck_assert_int_eq(media_grow(media, 0, &why), 0);
+	ck_assert_uint_eq(media_size(media), before + 2 * BLOCK_BYTES);
+	ck_assert_int_eq(media_poison_arm(media, before + 5000, 1, false), 0);
+	ck_assert_int_eq(media_read(media, before + 5000, &byte, 1, NULL), -EIO);
+	ck_assert_int_eq(media_read(media, before + 4607, &byte, 1, NULL), 0);
+}
+END_TEST
+
 /* A /sys of our own, of one dax device. */
 static void fake_sysfs(const char *driver, const char *size)
 {
@@ -714,6 +757,8 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, the_real_path_survives_a_change_of_directory);
 	tcase_add_test(tc, what_cannot_be_used_is_refused_with_a_reason);
 	tcase_add_test(tc, a_tebibyte_of_nothing_opens_at_once);
+	tcase_add_test(tc, a_file_grows_while_it_is_mapped);
+	tcase_add_test(tc, a_file_made_longer_by_somebody_is_used_to_its_end);
 	tcase_add_test(tc, a_dax_device_is_known_by_sysfs_and_system_ram_is_refused);
 	tcase_add_test(tc, a_sigbus_elsewhere_goes_to_the_previous_handler);
 	tcase_add_test(tc, a_machine_check_is_placed_by_the_cursor_not_by_its_address);
