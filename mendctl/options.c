@@ -19,6 +19,11 @@ static const struct option long_options[] = {
     {"device-offset", required_argument, NULL, OPTION_DEVICE_OFFSET},
     {"latent", no_argument, NULL, OPTION_LATENT},
     {"force", no_argument, NULL, OPTION_FORCE},
+    {"raw", no_argument, NULL, OPTION_RAW},
+    {"records", no_argument, NULL, OPTION_RECORDS},
+    {"from", required_argument, NULL, OPTION_FROM},
+    {"limit", required_argument, NULL, OPTION_LIMIT},
+    {"scramble-names", no_argument, NULL, OPTION_SCRAMBLE_NAMES},
     {"json", no_argument, NULL, 'j'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
@@ -76,6 +81,25 @@ static int take_kind(struct options *out, const char *text, struct why *why)
 	return 0;
 }
 
+/* Up to three numbers with commas between. */
+static int take_key(struct options *out, const char *text, struct why *why)
+{
+	const char *at = text;
+	char *end;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(out->from); i++, at = end + 1) {
+		errno = 0;
+		out->from[i] = strtoull(at, &end, 0);
+		if (end == at || errno || *at < '0' || *at > '9')
+			break;
+		if (!*end)
+			return 0;
+		if (*end != ',')
+			break;
+	}
+	return why_set(why, -EINVAL, "--from %s: give the numbers of a key with commas between, as in 12 or 12,0", text);
+}
+
 static int take_option(struct options *out, int option, struct why *why)
 {
 	switch (option) {
@@ -91,6 +115,10 @@ static int take_option(struct options *out, int option, struct why *why)
 		return take_number("device-offset", optarg, &out->device_offset, why);
 	case OPTION_KIND:
 		return take_kind(out, optarg, why);
+	case OPTION_FROM:
+		return take_key(out, optarg, why);
+	case OPTION_LIMIT:
+		return take_number("limit", optarg, &out->limit, why);
 	case OPTION_FILE:
 		out->file = optarg;
 		return 0;

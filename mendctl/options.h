@@ -17,6 +17,11 @@ enum option_bit {
 	OPTION_DEVICE_OFFSET = 1 << 7,
 	OPTION_LATENT = 1 << 8,
 	OPTION_FORCE = 1 << 9,
+	OPTION_RAW = 1 << 20,
+	OPTION_RECORDS = 1 << 21,
+	OPTION_FROM = 1 << 22,
+	OPTION_LIMIT = 1 << 23,
+	OPTION_SCRAMBLE_NAMES = 1 << 24,
 };
 
 struct options {
@@ -24,6 +29,8 @@ struct options {
 	unsigned given; /* enum option_bit */
 	uint64_t offset, length, sector, count, device_offset;
 	int kind; /* enum fs_owner_kind, or -1 */
+	uint64_t limit;
+	uint64_t from[3]; /* of a key; what was not given is 0 */
 	const char *file;
 	const char *command; /* NULL: no word at all */
 	char **words;        /* those after the command */

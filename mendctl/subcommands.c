@@ -276,6 +276,25 @@ const struct subcommand subcommands[] = {
 		.run = query_run,
 	},
 	{
+		.name = "dump",
+		.synopsis = "SRC super [SLOT] | root | journal | poison-log | chunks | chunk N | block ADDRESS |\n"
+			    "                        device-offset B | tree NAME | inode N",
+		.summary = "print a structure of an unmounted device or image, damaged or not",
+		.details =
+			"SRC is a device or image that is not mounted. Nothing is written.\n"
+			"      --raw                  the bytes in hex too\n"
+			"      --records              journal: what each record changes\n"
+			"      --from KEY             tree: start here; numbers with commas between\n"
+			"      --limit N              tree: at most so many records\n" RANGE_HELP,
+		.options = OPTION_RAW | OPTION_RECORDS | OPTION_FROM | OPTION_LIMIT,
+		.words_min = 2,
+		.words_max = 3,
+		.array = "structures",
+		.nothing = "nothing there",
+		.check = dump_command_check,
+		.run = dump_command_run,
+	},
+	{
 		.name = "sync",
 		.synopsis = "TARGET",
 		.summary = "make everything durable now",
