@@ -168,10 +168,12 @@ static int open_map_source(struct opening *opening, struct media *media)
 	if (error)
 		return open_explain_pmem2(opening, error);
 	media->alignment = alignment;
-	if (media->is_device)
-		media->limit = media->size = round_down_u64(media->size, alignment);
-	else
+	if (media->is_device) {
+		media->limit = round_down_u64(media->size, alignment);
+		media->size = media->limit;
+	} else {
 		grow_reserve(media);
+	}
 	error = open_configure(media, config);
 	if (error == 0)
 		error = pmem2_map_new(&media->pmem_map, config, media->pmem_source);
