@@ -11,6 +11,7 @@
 struct lab {
 	struct media *media;
 	struct lab_listener listener;
+	pthread_mutex_t poison_lock; /* a mount's notify thread repairs beside the caller */
 	struct iset poison;
 };
 
@@ -19,12 +20,23 @@ static struct lab *lab_of(struct media *media)
 	return media->backend_state;
 }
 
+static bool lab_find_poison(struct lab *lab, devoff_t offset, size_t length, devoff_t *at)
+{
+	const struct iset_range *bad;
+
+	pthread_mutex_lock(&lab->poison_lock);
+	bad = iset_find(&lab->poison, offset, offset + length);
+	if (bad)
+		*at = max_u64(bad->start, offset);
+	pthread_mutex_unlock(&lab->poison_lock);
+	return bad != NULL;
+}
+
 /* How many of the bytes come before a fault, all of them when there is none. */
 static size_t lab_good_bytes(struct lab *lab, bool is_store, devoff_t offset, size_t length, struct guard_fault *fault)
 {
-	const struct iset_range *bad = iset_find(&lab->poison, offset, offset + length);
-	devoff_t at = bad ? max_u64(bad->start, offset) : 0;
-	int code = bad ? BUS_MCEERR_AR : 0;
+	devoff_t at = 0;
+	int code = lab_find_poison(lab, offset, length, &at) ? BUS_MCEERR_AR : 0;
 
 	if (!code && lab->listener.fault)
 		code = lab->listener.fault(lab->listener.arg, is_store, offset, length, &at);
@@ -93,7 +105,8 @@ static int lab_sync(struct media *media)
 
 static int lab_clear(struct media *media, devoff_t offset, uint64_t length)
 {
-	return iset_remove(&lab_of(media)->poison, offset, offset + length);
+	lab_heal(lab_of(media), offset, length);
+	return 0;
 }
 
 static const struct media_backend lab_backend = {
@@ -118,6 +131,7 @@ int lab_create(uint64_t size_bytes, enum media_granularity granularity, struct l
 		return -ENOMEM;
 	close(fd);
 	iset_init(&lab->poison);
+	pthread_mutex_init(&lab->poison_lock, NULL);
 	error = media_open(path, &options, &why, &lab->media);
 	unlink(path);
 	if (error) {
@@ -176,15 +190,22 @@ void lab_reset(struct lab *lab)
 
 int lab_poison(struct lab *lab, devoff_t offset, uint64_t length)
 {
-	return iset_add(&lab->poison, round_down_u64(offset, LINE_BYTES), round_up_u64(offset + length, LINE_BYTES), 0);
+	int error;
+
+	pthread_mutex_lock(&lab->poison_lock);
+	error = iset_add(&lab->poison, round_down_u64(offset, LINE_BYTES), round_up_u64(offset + length, LINE_BYTES), 0);
+	pthread_mutex_unlock(&lab->poison_lock);
+	return error;
 }
 
 void lab_heal(struct lab *lab, devoff_t offset, uint64_t length)
 {
+	pthread_mutex_lock(&lab->poison_lock);
 	iset_remove(&lab->poison, offset, offset + length);
+	pthread_mutex_unlock(&lab->poison_lock);
 }
 
 void lab_heal_all(struct lab *lab)
 {
-	iset_remove(&lab->poison, 0, UINT64_MAX);
+	lab_heal(lab, 0, UINT64_MAX);
 }
