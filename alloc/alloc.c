@@ -23,6 +23,16 @@ int alloc_create(struct journal *journal, struct alloc **out)
 	return 0;
 }
 
+void alloc_grow(struct alloc *alloc, uint64_t total_blocks)
+{
+	alloc->total_blocks = max_u64(alloc->total_blocks, total_blocks);
+}
+
+uint64_t alloc_total_blocks(const struct alloc *alloc)
+{
+	return alloc->total_blocks;
+}
+
 void alloc_destroy(struct alloc *alloc)
 {
 	if (!alloc)

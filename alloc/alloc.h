@@ -11,6 +11,9 @@ struct alloc;
 
 int alloc_create(struct journal *journal, struct alloc **out);
 void alloc_destroy(struct alloc *alloc);
+/* The device has this many blocks from now on, the new ones neither free nor owned yet. In a transaction. */
+void alloc_grow(struct alloc *alloc, uint64_t total_blocks);
+uint64_t alloc_total_blocks(const struct alloc *alloc);
 
 struct alloc_request {
 	blkno_t goal;	       /* take these first if free; 0: anywhere (a rolling cursor) */

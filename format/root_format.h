@@ -23,6 +23,7 @@ enum root_counter {
 	ROOT_SIGBUS = 15,	    /* poison consumptions, over all mounts */
 	ROOT_FLAGS = 16,	    /* enum root_flag */
 	ROOT_POISON_LOG_TAIL = 17,  /* poison log entries with a lower sequence are in the trees */
+	ROOT_SIZE_BLOCKS = 18,	    /* what free space and rmap cover; 0: the superblock's size. Behind it only while a resize is not finished */
 	ROOT_COUNTERS = 64,
 };
 

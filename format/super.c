@@ -307,6 +307,19 @@ int format_super_unpack(struct super *to, const struct format_super *from, struc
 	return 0;
 }
 
+/* --- geometry that follows from the size ---------------------------------------------------------------------------- */
+
+#define CHUNK_SIZE_SHARE 9 /* a chunk is 1/512 of the device, within its bounds */
+
+unsigned format_chunk_shift(uint64_t size_bytes)
+{
+	unsigned shift = 63 - (unsigned)__builtin_clzll(size_bytes) - CHUNK_SIZE_SHARE;
+
+	if (shift < CHUNK_SHIFT_MIN)
+		return CHUNK_SHIFT_MIN;
+	return shift > CHUNK_SHIFT_MAX ? CHUNK_SHIFT_MAX : shift;
+}
+
 /* --- features ------------------------------------------------------------------------------------------------------- */
 
 struct feature {

@@ -97,6 +97,8 @@ struct super {
 	uint64_t scrub_cursor;
 };
 
+/* The preferred size of a metadata chunk on a device of this size, as log2 of bytes. */
+unsigned format_chunk_shift(uint64_t size_bytes);
 /* How many copies of this area there are: journal and poison log always 2, fixed metadata as of all metadata, later ones 0. */
 unsigned format_area_copies(const struct super *super, unsigned area);
 /* UTF-8 of at most SUPER_LABEL_BYTES bytes without control characters. */

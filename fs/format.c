@@ -148,6 +148,8 @@ static int format_counters(struct formatting *formatting, struct tx *tx)
 	if (!error)
 		error = root_set(tx, ROOT_INODES, 1);
 	if (!error)
+		error = root_set(tx, ROOT_SIZE_BLOCKS, formatting->super->size_bytes / BLOCK_BYTES);
+	if (!error)
 		error = root_set(tx, ROOT_NEXT_INTENT, 1);
 	if (!error)
 		error = root_set(tx, ROOT_NEXT_CAUSE, formatting->options->count_bad + 1);

@@ -56,9 +56,22 @@ struct fs_format_options {
 int fs_format(struct media *media, const struct super *super, const struct fs_format_options *options, struct why *why);
 /* Read the newest valid superblock; slots in the known set are skipped. For mount and tools. */
 int fs_read_super(struct media *media, struct super *super, struct why *why);
+/*
+ * Store it in its slots, one after the other, each durable before the next is touched, so that a whole one is there at every moment; where a slot is
+ * poisoned it is cleared first. 0 when at least one was stored; the error of the first that was not when none was.
+ */
+int fs_write_super(struct media *media, const struct super *super);
 
 struct media *fs_media(struct fs *fs);
-const struct super *fs_super(struct fs *fs);
+const struct super *fs_super(struct fs *fs); /* as it is now; valid until unmount */
+/*
+ * The visible identity, and the size. Each is durable on return, on every medium, and old or new after a crash. 0; -EINVAL, -EROFS, -ENOTSUP, or the medium's
+ * error, each with `why`.
+ */
+int fs_set_label(struct fs *fs, const char *label, struct why *why);
+int fs_set_uuid(struct fs *fs, const uint8_t uuid[FORMAT_UUID_BYTES], struct why *why);
+/* Grow to size_bytes (a multiple of 4096; 0: as large as the device or file is), while it is in use. It cannot shrink. */
+int fs_resize(struct fs *fs, uint64_t size_bytes, struct why *why);
 struct event_bus *fs_events(struct fs *fs);
 bool fs_is_readonly(struct fs *fs);
 

@@ -13,7 +13,9 @@
 struct fs {
 	struct media *media;
 	bool borrows_media; /* fs_mount_media() */
-	struct super super;
+	struct super super; /* as mounted: what never changes may be read here, the rest is fs_super()'s */
+	_Atomic(struct super_version *) super_now; /* fs/super_update.c; NULL: as mounted */
+	pthread_mutex_t super_lock;		   /* one update at a time; outside every other lock */
 	struct fs_options options;
 	struct poison_log *poison_log;
 	struct journal *journal;
@@ -80,6 +82,22 @@ int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
 bool fs_make_space(struct fs *fs);
 /* The host is full: give it the free runs of a sparse image back. True when it is worth trying again. */
 bool fs_trim_host(struct fs *fs);
+
+/* --- fs/super_update.c, fs/resize.c ------------------------------------------------------------------------------------------ */
+
+struct super_version {
+	struct super super;
+	struct super_version *older;
+};
+/* Store it with a higher update number in all slots, then show it to everybody. Under super_lock. */
+int super_update(struct fs *fs, struct super *super, struct why *why);
+/* Slots that do not hold the superblock as it is are rewritten: an update that a crash cut, or a copy that went bad. */
+int super_complete(struct fs *fs);
+void super_forget(struct fs *fs);
+/* Blocks that free space and reverse map cover: fs_super()'s, or fewer while a resize is not finished. Under the metadata lock. */
+uint64_t fs_size_blocks(struct fs *fs);
+/* Mount: hand out what a resize that a crash cut had not. */
+int resize_complete(struct fs *fs);
 
 /* fs/trees.c */
 extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;

@@ -36,7 +36,7 @@ static int chunk_own(struct fs *fs, struct tx *tx, uint64_t chunk, const struct 
 /* The replica goes to the other half of the device: what breaks next to the primary must not reach it. */
 static int chunk_take_copy(struct fs *fs, struct tx *tx, unsigned shift, devoff_t primary, devoff_t *out)
 {
-	uint64_t half = fs->super.size_bytes / 2;
+	uint64_t half = fs_super(fs)->size_bytes / 2;
 	uint64_t blocks = chunk_blocks(shift), count;
 	struct alloc_request request = {
 		.want_blocks = blocks,
@@ -98,7 +98,7 @@ static int metaspace_grow(struct fs *fs, enum tx_kind kind)
 {
 	int error = -ENOSPC;
 
-	for (unsigned shift = fs->super.chunk_shift; shift >= CHUNK_SHIFT_MIN && error == -ENOSPC; shift--)
+	for (unsigned shift = fs_super(fs)->chunk_shift; shift >= CHUNK_SHIFT_MIN && error == -ENOSPC; shift--)
 		error = metaspace_grow_by(fs, shift);
 	if (error == -ENOSPC && metaspace_wait(fs, kind))
 		error = metaspace_grow_by(fs, CHUNK_SHIFT_MIN);
@@ -220,7 +220,7 @@ static bool shrink_is_wanted(struct fs *fs)
 	free_blocks = chunk_free_blocks(fs->journal);
 	freeing = root_get(fs->journal, ROOT_CHUNKS_FREEING);
 	journal_read_end(fs->journal);
-	return freeing || free_blocks > METADATA_KEEP_BLOCKS + chunk_blocks(fs->super.chunk_shift);
+	return freeing || free_blocks > METADATA_KEEP_BLOCKS + chunk_blocks(fs_super(fs)->chunk_shift);
 }
 
 static bool shrink_has_freeing(struct fs *fs)

@@ -282,6 +282,10 @@ static int mount_start(struct fs *fs, struct why *why)
 	if (fs_is_readonly(fs))
 		return 0;
 	error = mount_count(fs);
+	if (!error)
+		error = super_complete(fs);
+	if (!error)
+		error = resize_complete(fs);
 	if (error && error != -EROFS)
 		return why_set(why, error, "%s: cannot write to its journal: %s", media_path(fs->media),
 			       strerror(-error));
@@ -314,6 +318,8 @@ static int mount_teardown(struct fs *fs)
 	}
 	if (fs->events)
 		event_bus_destroy(fs->events);
+	super_forget(fs);
+	pthread_mutex_destroy(&fs->super_lock);
 	pthread_mutex_destroy(&fs->state_lock);
 	free(fs);
 	return error;
@@ -352,6 +358,7 @@ static struct fs *mount_alloc(const struct fs_options *options)
 		return NULL;
 	fs->options = *options;
 	pthread_mutex_init(&fs->state_lock, NULL);
+	pthread_mutex_init(&fs->super_lock, NULL);
 	return fs;
 }
 
@@ -430,11 +437,6 @@ struct media *fs_media(struct fs *fs)
 	return fs->media;
 }
 
-const struct super *fs_super(struct fs *fs)
-{
-	return &fs->super;
-}
-
 struct event_bus *fs_events(struct fs *fs)
 {
 	return fs->events;
@@ -459,7 +461,7 @@ void fs_statfs(struct fs *fs, struct fs_statfs *out)
 	reserve = alloc_reserve_blocks(fs->alloc);
 	out->inodes = root_get(fs->journal, ROOT_INODES);
 	journal_read_end(fs->journal);
-	out->total_blocks = fs->super.size_bytes / BLOCK_BYTES;
+	out->total_blocks = fs_super(fs)->size_bytes / BLOCK_BYTES;
 	out->free_blocks = free_blocks;
 	out->available_blocks = free_blocks - min_u64(free_blocks, reserve);
 	/* Inodes are made as they are needed, several to a metadata block. */

@@ -272,7 +272,7 @@ static int emit_free_until(struct owners_query *q, blkno_t to)
 /* A length that lies must not be walked. */
 static void record_clip(const struct owners_query *q, struct rmap_record *record)
 {
-	blkno_t end = q->fs->super.size_bytes / BLOCK_BYTES;
+	blkno_t end = fs_size_blocks(q->fs);
 
 	record->start = min_u64(record->start, end);
 	record->count = min_u64(record->count, end - record->start);

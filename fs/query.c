@@ -165,7 +165,7 @@ int fs_summary(struct fs *fs, struct fs_summary *out)
 		inum_t last;
 		uint64_t files;
 	} count = {0};
-	struct fs_summary s = {.size_bytes = media_size(fs->media)};
+	struct fs_summary s = {.size_bytes = fs_super(fs)->size_bytes};
 	int error = fs_damaged(fs, summary_count_file, &count);
 
 	if (error)

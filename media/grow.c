@@ -91,7 +91,8 @@ static int grow_file(struct media *media, uint64_t *size, struct why *why)
 		return why_set(why, -errno, "%s: %s", media->path, strerror(errno));
 	if (*size == 0)
 		*size = round_down_u64((uint64_t)st.st_size, BLOCK_BYTES);
-	if (*size > (uint64_t)st.st_size && ftruncate(media->fd, (off_t)*size) < 0)
+	/* Durable before anything states that it is so long. */
+	if (*size > (uint64_t)st.st_size && (ftruncate(media->fd, (off_t)*size) < 0 || fsync(media->fd) < 0))
 		return why_set(why, -errno, "%s cannot be made %llu bytes long: %s", media->path, (unsigned long long)*size,
 			       strerror(errno));
 	return 0;

@@ -10,7 +10,6 @@
 #define FIXED_BYTES_MAX (64ull << 20)
 #define METADATA_SHARE 8   /* the chunk table can describe metadata of 1/8 of the device */
 #define JOURNAL_SHARE 64   /* the ring is 1/64 of the device, within its bounds */
-#define CHUNK_SIZE_SHARE 9 /* a chunk is 1/512 of the device, within its bounds */
 
 enum { TAKEN_BAD = 1, TAKEN_USED = 2 };
 
@@ -21,15 +20,6 @@ struct planning {
 };
 
 /* --- sizes ---------------------------------------------------------------------------------------------------------- */
-
-static uint8_t layout_chunk_shift(uint64_t size_bytes)
-{
-	unsigned shift = 63 - (unsigned)__builtin_clzll(size_bytes) - CHUNK_SIZE_SHARE;
-
-	if (shift < CHUNK_SHIFT_MIN)
-		return CHUNK_SHIFT_MIN;
-	return shift > CHUNK_SHIFT_MAX ? CHUNK_SHIFT_MAX : (uint8_t)shift;
-}
 
 static uint64_t layout_journal_bytes(uint64_t size_bytes)
 {
@@ -228,7 +218,7 @@ int layout_plan(const struct layout_request *request, struct layout *out, struct
 
 	if (error)
 		return error;
-	layout.chunk_shift = layout_chunk_shift(layout.size_bytes);
+	layout.chunk_shift = (uint8_t)format_chunk_shift(layout.size_bytes);
 	iset_init(&planning.taken);
 	error = plan_all(&planning, request->bad);
 	iset_fini(&planning.taken);

@@ -57,10 +57,13 @@ struct space_run {
 	bool is_free, is_quarantined;
 };
 
-static struct space_run space_run_at(const struct space *space, blkno_t start, blkno_t end)
+static struct space_run space_run_at(const struct space *space, blkno_t total, blkno_t start, blkno_t end)
 {
 	const struct iset_range *range = iset_find(&space->owned, start, end);
 
+	if (start >= total) /* behind the filesystem's end: a resize will meet it */
+		return (struct space_run){.start = start, .end = end};
+	end = min_u64(end, total);
 	if (!range)
 		return (struct space_run){start, end, .is_free = true};
 	if (range->start > start)
@@ -143,7 +146,7 @@ static int ledger_record_window(const struct ledger *ledger, struct tx *tx,
 	space_init(&space);
 	rc = rmap_query(ledger->rmap, *at, end - *at, space_visit, &space);
 	while (rc == 0 && *at < end && ledger_may_go_on(tx, *done, steps)) {
-		struct space_run run = space_run_at(&space, *at, end);
+		struct space_run run = space_run_at(&space, alloc_total_blocks(ledger->alloc), *at, end);
 
 		rc = ledger_record_step(ledger, tx, failure, &space, &run);
 		*at = run.end;

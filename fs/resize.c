@@ -1,0 +1,131 @@
+/*
+ * Growing. The superblock states the new size first; then one transaction hands out the new space and says so in the root block (ROOT_SIZE_BLOCKS). A
+ * crash between the two leaves a filesystem that is whole in its old size, and the next mount runs the transaction.
+ */
+#include "fs/inode.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "journal/root.h"
+#include "util/log.h"
+
+uint64_t fs_size_blocks(struct fs *fs)
+{
+	uint64_t blocks = root_get(fs->journal, ROOT_SIZE_BLOCKS);
+
+	return blocks ? blocks : fs_super(fs)->size_bytes / BLOCK_BYTES;
+}
+
+/* Filesystems made before there was this counter do not state it. */
+static int resize_state_size(struct fs *fs)
+{
+	struct tx *tx;
+	int error = tx_begin(fs->journal, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	error = root_set(tx, ROOT_SIZE_BLOCKS, fs_size_blocks(fs));
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	error = tx_commit(tx, NULL);
+	return error ? error : journal_sync(fs->journal);
+}
+
+static int resize_give(struct fs *fs, blkno_t from, blkno_t to)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	alloc_grow(fs->alloc, to);
+	/* Not what the ledger knows to be bad there: that goes to quarantine. */
+	error = ledger_free_blocks(fs->notify, tx, from, to - from);
+	if (!error)
+		error = root_set(tx, ROOT_SIZE_BLOCKS, to);
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	return tx_commit(tx, NULL);
+}
+
+/* What the source knows and the ledger does not yet. */
+static void resize_report_bad(struct fs *fs, devoff_t start, devoff_t end)
+{
+	devoff_t bad;
+	uint64_t length;
+
+	for (; start < end && media_bad_find(fs->media, start, end - start, &bad, &length); start = bad + length)
+		notify_report(fs->notify, bad, length, FAILURE_KERNEL);
+}
+
+int resize_complete(struct fs *fs)
+{
+	blkno_t from, to = fs_super(fs)->size_bytes / BLOCK_BYTES;
+	int error;
+
+	journal_read_begin(fs->journal);
+	from = fs_size_blocks(fs);
+	journal_read_end(fs->journal);
+	if (from >= to)
+		return 0;
+	error = resize_give(fs, from, to);
+	if (!error)
+		error = journal_sync(fs->journal);
+	if (error)
+		return error;
+	log_info("%s: grown from %llu to %llu blocks", media_path(fs->media), (unsigned long long)from, (unsigned long long)to);
+	resize_report_bad(fs, from << BLOCK_SHIFT, to << BLOCK_SHIFT);
+	return 0;
+}
+
+static int resize_refuses(struct fs *fs, uint64_t *size_bytes, struct why *why)
+{
+	uint64_t now = fs_super(fs)->size_bytes;
+
+	if (fs_is_readonly(fs))
+		return why_set(why, -EROFS, "%s: read-only", media_path(fs->media));
+	if (*size_bytes && *size_bytes < now)
+		return why_set(why, -EINVAL, "%s has %llu bytes: a filesystem cannot shrink", media_path(fs->media),
+			       (unsigned long long)now);
+	return 0;
+}
+
+static int resize_locked(struct fs *fs, uint64_t size_bytes, struct why *why)
+{
+	struct super super = *fs_super(fs);
+	int error = resize_state_size(fs);
+
+	if (error)
+		return why_set(why, error, "%s: %s", media_path(fs->media), strerror(-error));
+	super.size_bytes = size_bytes;
+	super.chunk_shift = (uint8_t)max_u64(super.chunk_shift, format_chunk_shift(size_bytes));
+	error = super_update(fs, &super, why);
+	if (error)
+		return error;
+	error = resize_complete(fs);
+	if (error)
+		why_set(why, error, "%s: the new space cannot be handed out now, the next mount does it: %s", media_path(fs->media),
+			strerror(-error));
+	return error;
+}
+
+int fs_resize(struct fs *fs, uint64_t size_bytes, struct why *why)
+{
+	int error = resize_refuses(fs, &size_bytes, why);
+
+	if (error)
+		return error;
+	pthread_mutex_lock(&fs->super_lock);
+	if (!size_bytes || size_bytes > media_size(fs->media))
+		error = media_grow(fs->media, size_bytes, why);
+	size_bytes = size_bytes ? size_bytes : media_size(fs->media);
+	if (!error && size_bytes > fs_super(fs)->size_bytes)
+		error = resize_locked(fs, size_bytes, why);
+	pthread_mutex_unlock(&fs->super_lock);
+	return error;
+}
