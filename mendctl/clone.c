@@ -80,6 +80,17 @@ static int emit_clone(const struct clone *clone, struct output *output, struct w
 	return why_set(why, -ENOMEM, "out of memory");
 }
 
+/* Mounted with -o writeback the kernel goes by its own size of a file, which a change that it has not made leaves as it was. */
+static int settle_size(const struct clone *clone, struct why *why)
+{
+	struct stat st;
+
+	if (fstat(clone->to_fd, &st) ||
+	    (st.st_size != clone->from_st.st_size && ftruncate(clone->to_fd, clone->from_st.st_size)))
+		return why_set(why, -errno, "%s: %s", clone->to, strerror(errno));
+	return 0;
+}
+
 static int clone_by_daemon(const struct clone *clone, struct target *target, struct output *output,
 			   struct why *why)
 {
@@ -87,15 +98,17 @@ static int clone_by_daemon(const struct clone *clone, struct target *target, str
 	struct json_object *extra = NULL;
 	int error;
 
-	/* The daemon sees what the kernel has given it: pages still dirty are not among that. */
+	/* The daemon sees what the kernel has given it: pages still dirty are not among that, and those of the destination must not come later. */
 	if (fsync(clone->from_fd))
 		return why_set(why, -errno, "%s: %s", clone->from, strerror(errno));
+	if (fsync(clone->to_fd))
+		return why_set(why, -errno, "%s: %s", clone->to, strerror(errno));
 	args.ino = clone->from_st.st_ino;
 	args.has_file = true;
 	args.to_ino = clone->to_st.st_ino;
 	error = query_ask(target, "clone", &args, output, &extra, why);
 	json_object_put(extra);
-	return error;
+	return error ? error : settle_size(clone, why);
 }
 
 static int clone_contents(const struct clone *clone, struct output *output, struct why *why)

@@ -57,21 +57,6 @@ static int emit(void *arg, struct json_object *element)
 	return ferror(stdout) ? -EIO : 0;
 }
 
-/* A mounted one changes under the eyes of whoever reads it, and its owner has claimed it. */
-static int refuse_mounted(const char *name, struct why *why)
-{
-	struct target target;
-	int error = target_find(name, why, &target);
-
-	if (error)
-		return error;
-	if (target.client)
-		error = why_set(why, -EBUSY,
-				"%s is mounted%s%s: unmount it first; what its daemon can say is in owners, badblocks, damaged and map", name, target.mountpoint ? " on " : "", target.mountpoint ? target.mountpoint : "");
-	target_fini(&target);
-	return error;
-}
-
 static int run_dump(const struct options *options, struct dump_output *to, struct why *why)
 {
 	struct dump_request request = {
@@ -104,7 +89,7 @@ int dump_command_run(const struct subcommand *self, const struct options *option
 {
 	struct output output;
 	struct dump_output to = {.output = &output};
-	int error = refuse_mounted(options->words[0], why);
+	int error = target_refuse_mounted(options->words[0], why);
 
 	if (error)
 		return error;

@@ -101,7 +101,7 @@ static int take_range(const struct options *options, struct command_args *args, 
 	return 0;
 }
 
-static int finish(struct output *output, struct json_object *extra, int error, struct why *why)
+int query_finish(struct output *output, struct json_object *extra, int error, struct why *why)
 {
 	if (error)
 		output_abandon(output);
@@ -129,7 +129,7 @@ int query_run(const struct subcommand *self, const struct options *options, stru
 	if (!error)
 		error = query_ask(&target, self->name, &args, &output, &extra, why);
 	target_fini(&target);
-	return finish(&output, extra, error, why);
+	return query_finish(&output, extra, error, why);
 }
 
 /* --- map --- */
@@ -170,7 +170,7 @@ int query_map(const struct subcommand *self, const struct options *options, stru
 	output_begin(&output, options->json, self->array, self->columns, self->nothing);
 	error = query_ask(&target, self->name, &args, &output, &extra, why);
 	target_fini(&target);
-	return finish(&output, extra, error, why);
+	return query_finish(&output, extra, error, why);
 }
 
 /* --- list --- */
@@ -285,7 +285,7 @@ int query_list(const struct subcommand *self, const struct options *options, str
 	output_begin(&output, options->json, self->array, self->columns, self->nothing);
 	error =
 	    options->count_words ? list_targets(options, &output, why) : list_mounts(&output, why);
-	return finish(&output, NULL, error, why);
+	return query_finish(&output, NULL, error, why);
 }
 
 /* --- version --- */
@@ -319,5 +319,5 @@ int query_version(const struct subcommand *self, const struct options *options, 
 		else
 			target_fini(&target);
 	}
-	return finish(&output, NULL, error, why);
+	return query_finish(&output, NULL, error, why);
 }

@@ -10,6 +10,8 @@
  * is the caller's to put. */
 int query_ask(struct target *target, const char *command, const struct command_args *args,
 	      struct output *output, struct json_object **extra, struct why *why);
+/* Print what was answered, or nothing after an error; puts `extra`. Returns `error`, or that of printing. */
+int query_finish(struct output *output, struct json_object *extra, int error, struct why *why);
 /* The file as the user's shell sees it, when it is in the mount; else as a path from the
  * filesystem's root. */
 int query_file(const struct target *target, const char *file, struct command_args *args,

@@ -32,6 +32,9 @@ static const struct column map_columns[] = {
     {"pos", "POS", 14},       {"len", "LEN", 12},        {"device_offset", "DEVICE_OFFSET", 16},
     {"shared", "SHARED", -6}, {"written", "WRITTEN", 0}, {NULL, NULL, 0},
 };
+static const struct column label_columns[] = {{"label", "LABEL", 0}, {NULL, NULL, 0}};
+static const struct column uuid_columns[] = {{"uuid", "UUID", 0}, {NULL, NULL, 0}};
+static const struct column resize_columns[] = {{"size_bytes", "SIZE", 14}, {"free_bytes", "FREE", 14}, {NULL, NULL, 0}};
 static const struct column owners_columns[] = {
     {"device_offset", "DEVICE_OFFSET", 16},
     {"len", "LEN", 12},
@@ -252,6 +255,41 @@ const struct subcommand subcommands[] = {
 		.run = clone_run,
 	},
 	{
+		.name = "label",
+		.synopsis = "TARGET [LABEL]",
+		.summary = "show or set the label",
+		.details = "LABEL is UTF-8 of at most 64 bytes; \"\" takes it away. " TARGET_HELP,
+		.words_min = 1,
+		.words_max = 2,
+		.columns = label_columns,
+		.array = "filesystems",
+		.run = identity_run,
+	},
+	{
+		.name = "uuid",
+		.synopsis = "TARGET [UUID|random]",
+		.summary = "show or set the uuid",
+		.details = TARGET_HELP,
+		.words_min = 1,
+		.words_max = 2,
+		.columns = uuid_columns,
+		.array = "filesystems",
+		.run = identity_run,
+	},
+	{
+		.name = "resize",
+		.synopsis = "TARGET [SIZE|max]",
+		.summary = "grow a filesystem, mounted or not, to SIZE or to all that its device or file has",
+		.details = "A file that is shorter than SIZE is made longer; a device is not: enlarge its namespace first.\n" TARGET_HELP
+			   RANGE_HELP,
+		.words_min = 1,
+		.words_max = 2,
+		.columns = resize_columns,
+		.array = "filesystems",
+		.check = resize_check,
+		.run = resize_run,
+	},
+	{
 		.name = "stats",
 		.synopsis = "TARGET",
 		.summary = "show how many requests were served, and how long they took",
@@ -293,6 +331,22 @@ const struct subcommand subcommands[] = {
 		.nothing = "nothing there",
 		.check = dump_command_check,
 		.run = dump_command_run,
+	},
+	{
+		.name = "image",
+		.synopsis = "SRC FILE",
+		.summary = "copy the metadata alone to a sparse file, for a bug report",
+		.details =
+			"SRC is a device or image that is not mounted. File data are zeros in FILE.\n"
+			"      --scramble-names       names and symlink targets lose their meaning\n"
+			"  -f, --force                replace FILE if it exists\n",
+		.options = OPTION_SCRAMBLE_NAMES | OPTION_FORCE,
+		.words_min = 2,
+		.words_max = 2,
+		.columns = range_columns,
+		.array = "skipped",
+		.nothing = "all metadata could be read",
+		.run = image_run,
 	},
 	{
 		.name = "sync",

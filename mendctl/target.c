@@ -236,3 +236,19 @@ void target_fini(struct target *target)
 	free(target->source);
 	memset(target, 0, sizeof(*target));
 }
+
+/* A mounted one changes under the eyes of whoever reads it, and its owner has claimed it. */
+int target_refuse_mounted(const char *name, struct why *why)
+{
+	struct target target;
+	int error = target_find(name, why, &target);
+
+	if (error)
+		return error;
+	if (target.client)
+		error = why_set(why, -EBUSY,
+				"%s is mounted%s%s: unmount it first; what its daemon can say is in owners, badblocks, damaged and map",
+				name, target.mountpoint ? " on " : "", target.mountpoint ? target.mountpoint : "");
+	target_fini(&target);
+	return error;
+}

@@ -19,6 +19,8 @@ int target_find(const char *name, struct why *why, struct target *out);
 /* A mount found in the table. */
 int target_connect(const struct mount_entry *mount, struct why *why, struct target *out);
 void target_fini(struct target *target);
+/* For what reads the device itself: 0 when nobody has it mounted, else -EBUSY that says what to do. */
+int target_refuse_mounted(const char *name, struct why *why);
 /* Is it a path inside a mounted mendfs (and not its device)? Then its mount, in *out (mounts_free()
  * of *entries ends it). */
 int target_mount_of(const char *path, struct mount_entry **entries, const struct mount_entry **out,

@@ -162,6 +162,8 @@ int unmounted_run(const char *path, const struct command *command, const struct 
 		return run_in_fs(path, false, command, args, sink, why);
 	if (!strcmp(command->name, "uninject-error"))
 		return uninject(path, command, args, sink, why);
+	if (strcmp(command->name, "inject-error"))
+		return run_in_fs(path, true, command, args, sink, why);
 	return args->has_file ? inject_into_file(path, args, sink, why)
 			      : poison_medium(path, true, args, sink, why);
 }

@@ -1,0 +1,14 @@
+/* Names and symlink targets without their meaning, in a copy that nobody else has. */
+#ifndef DUMP_SCRAMBLE_H
+#define DUMP_SCRAMBLE_H
+
+#include "dump/image.h"
+
+/* By transactions over the image at `path`; afterwards it is unmounted cleanly, but old names are still in places that nothing refers to. */
+int scramble_names(const char *path, struct image_report *report, struct why *why);
+/* Zero those: journal rings, unused metadata blocks, dead bytes in nodes, whatever is no metadata. */
+int scramble_wipe(const char *path, int fd, struct why *why);
+/* Number `index` of the names with this length, all different; -EOVERFLOW: there are no more. */
+int scramble_make_name(uint64_t index, size_t length, char *to);
+
+#endif
