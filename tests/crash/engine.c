@@ -1,21 +1,75 @@
+/*
+ * The course of an exploration: record the run, play it back step by step, and at each point try its images. A frame is one record that is played back:
+ * the run's own, or that of a recovery that is to be interrupted in turn; its medium's bytes are what is durable, and what may be there besides is pending.
+ */
 #include "tests/crash/engine.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/query.h"
+#include "format/journal_format.h"
+#include "fs/inode.h"
 #include "tests/crash/clock.h"
+#include "tests/crash/enumerate.h"
+#include "tests/crash/pending.h"
 #include "tests/crash/record.h"
+#include "tests/crash/seen.h"
+#include "tests/crash/trial.h"
 #include "tests/support/fsfix.h"
 #include "util/log.h"
 
 #define CLOCK_START_NS 1750000000000000000ull
+#define VIOLATIONS_PRINTED 10
+#define DEPTH_MAX 2
+#define ID_BYTES 256
 
 struct crash_run {
 	struct record record;
 };
+
+/* Which blocks nobody owns in a durable state, by its hash. */
+struct free_map {
+	bool is_known;
+	uint64_t hash;
+	uint8_t *bits;
+};
+
+struct engine {
+	const struct crash_workload *workload;
+	const struct crash_options *options;
+	struct crash_totals *totals;
+	struct lab *lab;
+	struct crash_run run;
+	struct record undo, recovery[DEPTH_MAX];
+	size_t recovery_end[DEPTH_MAX]; /* steps of it until the mount was there */
+	struct pending pending[DEPTH_MAX + 1];
+	struct seen seen;
+	struct free_map maps[2]; /* of "none" and of "all", which is mostly the next point's "none" */
+	struct poison_target targets[POISON_KINDS];
+	bool has_target[POISON_KINDS];
+	uint64_t violations; /* of this workload */
+	uint64_t seed;
+	bool is_found; /* options->only names an image that there was */
+};
+
+struct frame {
+	struct engine *engine;
+	const struct record *record;
+	size_t end; /* steps of it that are played */
+	struct pending *pending;
+	uint64_t hash; /* of the durable bytes */
+	struct crash_point point;
+	unsigned depth, boot;
+	bool host_crashed; /* before what is recorded here */
+	char id[ID_BYTES]; /* up to this record */
+	const char *only;  /* what is left of options->only; NULL: everything */
+	size_t step;
+};
+
+/* --- marks of the workload ---------------------------------------------------------------------------------------------------- */
 
 void crash_begin(struct crash_run *run)
 {
@@ -32,166 +86,601 @@ void crash_durable(struct crash_run *run)
 	record_mark(&run->record, STEP_DURABLE, 0);
 }
 
-struct explore {
-	const struct crash_workload *workload;
-	const struct crash_options *options;
-	struct crash_totals *totals;
-	struct lab *lab;
-	struct crash_run run;
-	struct record undo;
-	struct crash_point point;
-	size_t step;
+/* --- one image ------------------------------------------------------------------------------------------------------------------ */
+
+static bool engine_is_paged(const struct engine *engine)
+{
+	return engine->workload->granularity == MEDIA_PAGE;
+}
+
+static bool engine_is_done(const struct engine *engine)
+{
+	return engine->options->violations_limit && engine->violations >= engine->options->violations_limit;
+}
+
+static int map_run(void *arg, blkno_t start, uint64_t count)
+{
+	uint8_t *bits = arg;
+
+	for (blkno_t block = start; block < start + count; block++)
+		bits[block / 8] |= (uint8_t)(1u << block % 8);
+	return 0;
+}
+
+static void map_learn(struct engine *engine, struct free_map *map, uint64_t hash, struct fs *fs)
+{
+	uint64_t blocks = lab_size(engine->lab) / BLOCK_BYTES;
+
+	memset(map->bits, 0, blocks / 8);
+	journal_read_begin(fs->journal);
+	alloc_walk(fs->alloc, 0, blocks, map_run, map->bits);
+	journal_read_end(fs->journal);
+	map->hash = hash;
+	map->is_known = true;
+}
+
+static const uint8_t *map_find(const struct engine *engine, uint64_t hash)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(engine->maps); i++)
+		if (engine->maps[i].is_known && engine->maps[i].hash == hash)
+			return engine->maps[i].bits;
+	return NULL;
+}
+
+struct attempt {
+	struct frame *frame;
+	char name[64]; /* of the image, with its step */
+	uint64_t hash; /* of its bytes */
+	bool same_boot;
+	struct free_map *map; /* to be learned, or NULL */
+	bool chooses_poison;
+	bool keeps_record;    /* the recovery will be interrupted */
+	bool is_quiet;	      /* only to learn the map */
+	const struct poison_target *poison;
 };
 
-static const struct fs_options mount_options = {.tools = true, .cache_bytes = 4u << 20};
-
-static void violation(struct explore *explore, const char *image, const char *text)
+static void attempt_look(void *arg, struct fs *fs)
 {
-	if (explore->totals->violations++ < 10)
-		fprintf(stderr, "violation: %s/%zu/%s: %s\n", explore->workload->name, explore->step, image, text);
+	struct attempt *attempt = arg;
+	struct engine *engine = attempt->frame->engine;
+
+	if (attempt->map)
+		map_learn(engine, attempt->map, attempt->hash, fs);
+	for (unsigned i = 0; i < POISON_KINDS && attempt->chooses_poison; i++)
+		engine->has_target[i] = !poison_choose(fs, i, engine->seed + attempt->frame->step * POISON_KINDS + i,
+						       &engine->targets[i]);
 }
 
-struct findings {
-	struct explore *explore;
-	const char *image;
-};
-
-static void tell(void *arg, const char *line)
+static uint64_t attempt_key(const struct attempt *attempt, const struct crash_point *point, unsigned boot)
 {
-	struct findings *findings = arg;
+	uint64_t key = hash_mix(attempt->hash + 1);
 
-	violation(findings->explore, findings->image, line);
+	key = hash_mix(key ^ (uint64_t)point->begun << 40 ^ (uint64_t)point->done << 20 ^ point->durable);
+	return hash_mix(key ^ (uint64_t)point->same_boot << 32 ^ boot);
 }
 
-static void judge(struct explore *explore, struct fs *fs, const char *image)
+static void attempt_tell(struct attempt *attempt, const struct trial *trial, const char *poison)
 {
-	struct findings findings = {explore, image};
-	struct fs_check_totals totals;
-	struct why why = {0};
+	struct engine *engine = attempt->frame->engine;
 
-	if (fs_is_readonly(fs))
-		violation(explore, image, "mounted read-only");
-	fs_check(fs, tell, &findings, &totals);
-	if (explore->workload->verify(explore->workload->arg, fs, &explore->point, &why))
-		violation(explore, image, why.text);
+	engine->totals->violations++;
+	if (engine->violations++ < VIOLATIONS_PRINTED)
+		fprintf(stderr, "violation: %s/%s%s: %s%s\n", attempt->frame->id, attempt->name, poison, trial->text,
+			trial->violations > 1 ? " (and more)" : "");
 }
 
-static void try_image(struct explore *explore, const char *image)
+static struct crash_point attempt_point(const struct attempt *attempt)
 {
-	struct why why = {0};
-	struct fs *fs;
+	struct crash_point point = attempt->frame->point;
 
-	explore->totals->images++;
-	explore->totals->distinct++;
-	explore->totals->mounts++;
-	lab_reset(explore->lab);
-	record_start(&explore->undo);
-	if (fs_mount_media(lab_media(explore->lab), &mount_options, &why, &fs)) {
-		violation(explore, image, why.text);
-	} else {
-		judge(explore, fs, image);
-		fs_abandon(fs);
+	point.same_boot = attempt->same_boot && !attempt->frame->host_crashed;
+	if (point.same_boot)
+		point.durable = point.done;
+	point.poisoned = attempt->poison;
+	point.data_poisoned = attempt->poison && attempt->poison->kind == POISON_DATA;
+	return point;
+}
+
+/* Mount what the medium holds now. Was it as it should be? */
+static bool attempt_mount(struct attempt *attempt)
+{
+	struct frame *frame = attempt->frame;
+	struct engine *engine = frame->engine;
+	struct trial trial = {
+		.workload = engine->workload,
+		.lab = engine->lab,
+		.point = attempt_point(attempt),
+		.boot = frame->boot + !attempt->same_boot,
+		.record = attempt->keeps_record ? &engine->recovery[frame->depth] : &engine->undo,
+		.verbose = engine->options->verbose && !attempt->is_quiet,
+		.look = attempt_look,
+		.look_arg = attempt,
+	};
+	char poison[64] = "";
+
+	if (attempt->poison) {
+		snprintf(poison, sizeof(poison), "!%s:%llx", poison_name(attempt->poison->kind),
+			 (unsigned long long)attempt->poison->offset);
+		lab_poison(engine->lab, attempt->poison->offset, attempt->poison->length);
 	}
-	record_stop(&explore->undo);
-	record_rewind(&explore->undo);
+	if (trial.verbose)
+		fprintf(stderr, "%s/%s%s\n", frame->id, attempt->name, poison);
+	engine->totals->mounts++;
+	trial_run(&trial);
+	lab_heal_all(engine->lab);
+	if (attempt->keeps_record)
+		engine->recovery_end[frame->depth] = trial.mount_steps;
+	if (trial.violations && !attempt->is_quiet)
+		attempt_tell(attempt, &trial, poison);
+	return !trial.violations;
 }
 
-static void apply(struct explore *explore, size_t from, size_t to, bool forward)
+/* The first record that this copy's head names. */
+static void attempt_aim_at_record(const struct engine *engine, struct poison_target *target)
 {
-	const struct record *record = &explore->run.record;
+	const struct format_journal_head *head = (const void *)(lab_bytes(engine->lab) + target->offset);
 
-	for (size_t n = 0; n < to - from; n++) {
-		size_t i = forward ? from + n : to - 1 - n;
-		const struct step *step = &record->steps[i];
-
-		if (step->kind == STEP_STORE)
-			memcpy(lab_bytes(explore->lab) + step->offset, record->arena + (forward ? step->after : step->before),
-			       step->length);
-	}
+	target->offset += BLOCK_BYTES + round_down_u64(le64_get(head->tail_offset), LINE_BYTES);
+	if (target->offset + LINE_BYTES > lab_size(engine->lab))
+		target->offset = 0;
 }
 
-static void explore_points(struct explore *explore)
+/* One kind at a point in turn, all of them when everything is wanted. */
+static void attempt_poison(struct attempt *attempt)
 {
-	const struct record *record = &explore->run.record;
-	size_t pending = 0;
+	struct engine *engine = attempt->frame->engine;
+	bool all = engine->options->schedule == CRASH_EXHAUSTIVE;
 
-	for (size_t i = 0; i < record->count; i++) {
-		const struct step *step = &record->steps[i];
-
-		explore->step = i;
-		if (step->kind == STEP_DRAIN || step->kind == STEP_SYNC) {
-			explore->totals->points++;
-			if (step->kind == STEP_SYNC || explore->workload->granularity == MEDIA_CACHELINE) {
-				setenv("MENDFS_BOOT_ID", "after", 1);
-				try_image(explore, "none");
-				apply(explore, pending, i, true);
-				try_image(explore, "all");
-				pending = i + 1;
-			}
-		}
-		explore->point.begun += step->kind == STEP_BEGIN;
-		explore->point.done += step->kind == STEP_END;
-		if (explore->workload->granularity == MEDIA_CACHELINE || step->kind == STEP_DURABLE)
-			explore->point.durable = explore->point.done;
+	attempt->map = NULL;
+	attempt->chooses_poison = attempt->keeps_record = false;
+	for (unsigned i = 0; i < POISON_KINDS && !engine_is_done(engine); i++) {
+		if (!engine->has_target[i] || (!all && attempt->frame->step % POISON_KINDS != i))
+			continue;
+		if (i == POISON_RECORD)
+			attempt_aim_at_record(engine, &engine->targets[i]);
+		attempt->poison = &engine->targets[i];
+		attempt_mount(attempt);
 	}
-	apply(explore, pending, record->count, true);
+	attempt->poison = NULL;
 }
 
-static int explore_record(struct explore *explore)
-{
-	const struct crash_workload *workload = explore->workload;
-	struct why why = {0};
-	struct fs *fs;
-	int error = fs_mount_media(lab_media(explore->lab), &mount_options, &why, &fs), ended;
+/* --- a crash within recovery ------------------------------------------------------------------------------------------------------- */
 
-	if (!error) {
-		error = workload->setup ? workload->setup(workload->arg, fs) : 0;
-		ended = fs_unmount(fs);
-		error = error ? error : ended;
-	}
-	lab_reset(explore->lab);
-	record_start(&explore->run.record);
-	if (!error)
-		error = fs_mount_media(lab_media(explore->lab), &mount_options, &why, &fs);
-	if (!error) {
-		error = workload->run(workload->arg, fs, &explore->run);
-		ended = fs_unmount(fs);
-		record_mark(&explore->run.record, STEP_DURABLE, 0);
-		error = error ? error : ended;
-	}
-	record_stop(&explore->run.record);
-	if (error)
-		fprintf(stderr, "%s: cannot be run: %s %s\n", workload->name, strerror(-error), why.text);
-	record_rewind(&explore->run.record);
+static void frame_walk(struct frame *frame);
+
+/* What is pending when the daemon alone dies is pending still: the host's pages are not lost, nor have they been written. */
+static int frame_inherit(struct frame *frame, const struct frame *outer)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < outer->pending->count_stores && !error; i++)
+		error = pending_add(frame->pending, &outer->pending->stores[i]);
 	return error;
+}
+
+/* The medium holds the attempt's image, or what was durable before it where the daemon alone died. */
+static void attempt_interrupt(struct attempt *attempt, const char *only)
+{
+	struct frame *outer = attempt->frame;
+	struct engine *engine = outer->engine;
+	struct frame frame = {
+		.engine = engine,
+		.record = &engine->recovery[outer->depth],
+		.end = engine->recovery_end[outer->depth],
+		.pending = &engine->pending[outer->depth + 1],
+		.hash = attempt->same_boot ? outer->hash : attempt->hash,
+		.point = outer->point,
+		.depth = outer->depth + 1,
+		.boot = outer->boot + !attempt->same_boot,
+		.host_crashed = outer->host_crashed || !attempt->same_boot,
+		.only = only,
+	};
+
+	if (snprintf(frame.id, sizeof(frame.id), "%s/%s", outer->id, attempt->name) >= ID_BYTES)
+		return;
+	frame.pending->count_stores = 0;
+	if (attempt->same_boot)
+		pending_undo(outer->pending);
+	if (!attempt->same_boot || !frame_inherit(&frame, outer))
+		frame_walk(&frame);
+	pending_unsettle(frame.pending);
+}
+
+/* --- the images of a point ------------------------------------------------------------------------------------------------------------ */
+
+/* What options->only has for this image: nothing more, poison, or a step of its recovery. */
+static void attempt_only(struct attempt *attempt, const char *rest)
+{
+	struct engine *engine = attempt->frame->engine;
+	struct poison_target target;
+
+	engine->is_found = true;
+	if (*rest == '!' && poison_parse(rest + 1, &target)) {
+		attempt->poison = &target;
+		attempt_mount(attempt);
+		return;
+	}
+	attempt->keeps_record = *rest == '/' && attempt->frame->depth < DEPTH_MAX;
+	attempt->is_quiet = attempt->keeps_record;
+	attempt_mount(attempt);
+	if (attempt->keeps_record)
+		attempt_interrupt(attempt, rest + 1);
+}
+
+/* The image is applied. `more`: also with poison, and with its recovery interrupted. */
+static void attempt_run(struct attempt *attempt, bool more)
+{
+	struct frame *frame = attempt->frame;
+	struct engine *engine = frame->engine;
+	struct crash_point point = attempt_point(attempt);
+
+	engine->totals->images++;
+	if (!seen_add(&engine->seen, attempt_key(attempt, &point, frame->boot + !attempt->same_boot)))
+		return;
+	engine->totals->distinct++;
+	attempt->keeps_record = more && frame->depth < engine->options->recovery_depth && frame->depth < DEPTH_MAX;
+	attempt->chooses_poison = more && engine->options->with_poison && frame->depth == 0;
+	if (!attempt_mount(attempt) || engine_is_done(engine))
+		return;
+	if (attempt->chooses_poison) {
+		struct attempt poisoned = *attempt;
+
+		attempt_poison(&poisoned);
+	}
+	if (attempt->keeps_record)
+		attempt_interrupt(attempt, NULL);
+}
+
+static void frame_try(struct frame *frame, const struct image *image)
+{
+	struct engine *engine = frame->engine;
+	struct attempt attempt = {.frame = frame, .hash = frame->hash};
+	bool is_plain = image_is_none(image) || image_is_all(image);
+	char name[IMAGE_NAME_BYTES];
+	const char *rest = NULL;
+
+	image_name(image, name);
+	snprintf(attempt.name, sizeof(attempt.name), "%zu/%s", frame->step, name);
+	if (frame->only)
+		rest = strpbrk(strchr(frame->only, '/') + 1, "/!");
+	if (frame->depth == 0 && !engine_is_paged(engine) && is_plain)
+		attempt.map = &engine->maps[image_is_all(image)];
+	if (!image_choose(image, frame->pending) && !pending_apply(frame->pending, image->level, &attempt.hash)) {
+		if (frame->only)
+			attempt_only(&attempt, rest ? rest : "");
+		else
+			attempt_run(&attempt, is_plain);
+	}
+	pending_undo(frame->pending);
+}
+
+/* The durable state has not been mounted yet as such. */
+static void frame_learn(struct frame *frame)
+{
+	struct attempt attempt = {.frame = frame, .hash = frame->hash, .map = &frame->engine->maps[0], .is_quiet = true};
+
+	attempt_mount(&attempt);
+}
+
+/* Room for fewer at each depth. */
+static uint64_t frame_limit(const struct frame *frame)
+{
+	const struct crash_options *options = frame->engine->options;
+	uint64_t limit = options->images_limit;
+
+	if (!limit)
+		limit = options->schedule == CRASH_EXHAUSTIVE ? 4096 : 64;
+	return max_u64(limit >> 4 * frame->depth, 2);
+}
+
+static const uint8_t *frame_map(struct frame *frame)
+{
+	if (frame->depth || engine_is_paged(frame->engine) || !frame->pending->count_lines)
+		return NULL;
+	if (!map_find(frame->engine, frame->hash))
+		frame_learn(frame);
+	return map_find(frame->engine, frame->hash);
+}
+
+/* log2(2^a + 2^b) */
+static double log2_add(double a, double b)
+{
+	double most = fmax(a, b);
+
+	return most + log2(exp2(a - most) + exp2(b - most));
+}
+
+static void frame_count(struct frame *frame, const struct images *images)
+{
+	struct crash_totals *totals = frame->engine->totals;
+
+	totals->space_log2 = totals->points ? log2_add(totals->space_log2, images->space_log2) : images->space_log2;
+	totals->points++;
+	totals->points_whole += images->is_whole;
+}
+
+static void frame_explore_images(struct frame *frame)
+{
+	struct engine *engine = frame->engine;
+	struct images images = {0};
+
+	if (images_make(frame->pending, frame_limit(frame), engine->seed + hash_mix(frame->step), &images)) {
+		free(images.list);
+		return;
+	}
+	frame_count(frame, &images);
+	for (size_t i = 0; i < images.count && !engine_is_done(engine); i++)
+		frame_try(frame, &images.list[i]);
+	free(images.list);
+}
+
+/* Crash before this step. */
+static void frame_explore(struct frame *frame)
+{
+	struct image image;
+	int error = pending_find_lines(frame->pending);
+
+	if (!error)
+		error = pending_make_units(frame->pending, frame_map(frame));
+	if (error)
+		return;
+	if (!frame->only)
+		frame_explore_images(frame);
+	else if (image_parse(strchr(frame->only, '/') + 1, &image))
+		frame_try(frame, &image);
+}
+
+/* --- the daemon dies ------------------------------------------------------------------------------------------------------------------- */
+
+/* PAGE: all that was stored is there, of this step's store the first `bytes`. */
+static void frame_kill(struct frame *frame, const struct store *store, uint64_t bytes)
+{
+	struct attempt attempt = {.frame = frame, .hash = frame->hash, .same_boot = true};
+	const struct image all = {LEVEL_LINES, '<', CUT_ALL};
+	struct store part = *store;
+	const char *rest = frame->only ? strpbrk(strchr(frame->only, '/') + 1, "/!") : NULL;
+
+	part.length = bytes;
+	snprintf(attempt.name, sizeof(attempt.name), "%zu/k%llx", frame->step, (unsigned long long)bytes);
+	if (pending_add(frame->pending, &part) || pending_find_lines(frame->pending) || pending_make_units(frame->pending, NULL))
+		return;
+	image_choose(&all, frame->pending);
+	if (!pending_apply(frame->pending, LEVEL_LINES, &attempt.hash)) {
+		if (frame->only)
+			attempt_only(&attempt, rest ? rest : "");
+		else
+			attempt_run(&attempt, true);
+	}
+	pending_undo(frame->pending);
+	frame->pending->count_stores -= bytes != 0;
+}
+
+static void frame_kill_here(struct frame *frame, const struct store *store)
+{
+	struct engine *engine = frame->engine;
+	unsigned count = engine->options->schedule == CRASH_EXHAUSTIVE ? 4 : 1;
+	const char *image = frame->only ? strchr(frame->only, '/') + 1 : NULL;
+
+	if (image && *image == 'k')
+		frame_kill(frame, store, min_u64(strtoull(image + 1, NULL, 16), store->length));
+	if (image)
+		return;
+	engine->totals->points++;
+	for (unsigned i = 0; i < count && !engine_is_done(engine); i++)
+		frame_kill(frame, store, hash_mix(engine->seed + 8 * frame->step + i) % (store->length + 1));
+}
+
+/* --- playing back ------------------------------------------------------------------------------------------------------------------------ */
+
+static struct store frame_store(const struct frame *frame, const struct step *step)
+{
+	if (step->kind != STEP_STORE)
+		return (struct store){.bytes = lab_bytes(frame->engine->lab)};
+	return (struct store){step->offset, step->length, frame->record->arena + step->after, step->thread};
+}
+
+static void frame_crash(struct frame *frame, const struct step *step)
+{
+	bool paged = engine_is_paged(frame->engine);
+	struct store store = frame_store(frame, step);
+
+	if (frame->only && strtoull(frame->only, NULL, 10) != frame->step)
+		return;
+	if (step->kind != STEP_STORE && (step->kind != STEP_DRAIN || !paged))
+		frame_explore(frame);
+	else if (frame->only && step->kind == STEP_STORE)
+		frame_explore(frame);
+	if (paged && step->kind != STEP_DRAIN && step->kind != STEP_SYNC)
+		frame_kill_here(frame, &store);
+}
+
+static int frame_step(struct frame *frame, const struct step *step)
+{
+	struct store store = frame_store(frame, step);
+
+	switch (step->kind) {
+	case STEP_STORE:
+		return pending_add(frame->pending, &store);
+	case STEP_DRAIN:
+		return engine_is_paged(frame->engine) ? 0 : pending_settle(frame->pending, step->thread, 0, UINT64_MAX, &frame->hash);
+	case STEP_SYNC:
+		return pending_settle(frame->pending, 0, step->offset, step->offset + step->length, &frame->hash);
+	case STEP_BEGIN:
+		frame->point.begun++;
+		break;
+	case STEP_END:
+		frame->point.done++;
+		break;
+	case STEP_DURABLE:
+		frame->point.durable = frame->point.done;
+	}
+	if (!engine_is_paged(frame->engine))
+		frame->point.durable = frame->point.done;
+	return 0;
+}
+
+static void frame_walk(struct frame *frame)
+{
+	static const struct step end = {.kind = STEP_DURABLE};
+	int error = 0;
+
+	for (frame->step = 0; frame->step < frame->end && !error && !engine_is_done(frame->engine); frame->step++) {
+		const struct step *step = &frame->record->steps[frame->step];
+
+		frame_crash(frame, step);
+		error = frame_step(frame, step);
+	}
+	if (!error && !engine_is_done(frame->engine))
+		frame_crash(frame, &end);
+	if (error)
+		fprintf(stderr, "%s: out of memory\n", frame->id);
+}
+
+/* --- the run ------------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct fs_options run_options = {.tools = true, .cache_bytes = 4u << 20};
+
+static int engine_set_up(struct engine *engine, struct why *why)
+{
+	const struct crash_workload *workload = engine->workload;
+	struct fs *fs;
+	int error = fsfix_format_media(lab_media(engine->lab)), ended;
+
+	lab_reset(engine->lab);
+	if (!error)
+		error = fs_mount_media(lab_media(engine->lab), &run_options, why, &fs);
+	if (error)
+		return error;
+	error = workload->setup ? workload->setup(workload->arg, fs) : 0;
+	ended = fs_unmount(fs);
+	lab_reset(engine->lab);
+	return error ? error : ended;
+}
+
+static int engine_run(struct engine *engine, struct why *why)
+{
+	const struct crash_workload *workload = engine->workload;
+	struct fs *fs;
+	int error = fs_mount_media(lab_media(engine->lab), &run_options, why, &fs), ended;
+
+	if (error)
+		return error;
+	error = workload->run(workload->arg, fs, &engine->run);
+	ended = fs_unmount(fs);
+	record_mark(&engine->run.record, STEP_DURABLE, 0);
+	return error ? error : ended;
+}
+
+static int engine_record(struct engine *engine)
+{
+	struct record *record = &engine->run.record;
+	struct why why = {0};
+	int error = engine_set_up(engine, &why);
+
+	if (!error) {
+		record->drops = engine->options->drops;
+		record->drops_arg = engine->options->drops_arg;
+		record_start(record);
+		error = engine_run(engine, &why);
+		record_stop(record);
+		record_rewind(record);
+	}
+	if (!error && record->is_full)
+		error = -ENOMEM;
+	if (error)
+		fprintf(stderr, "%s: cannot be run: %s %s\n", engine->workload->name, strerror(-error), why.text);
+	return error;
+}
+
+/* --- all of it ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void engine_explore(struct engine *engine)
+{
+	struct frame frame = {.engine = engine, .record = &engine->run.record, .pending = &engine->pending[0]};
+	size_t length = strlen(engine->workload->name);
+	const char *only = engine->options->only;
+
+	frame.end = engine->run.record.count;
+	snprintf(frame.id, sizeof(frame.id), "%s", engine->workload->name);
+	if (only)
+		frame.only = only + length + 1;
+	frame_walk(&frame);
+	if (only && !engine->is_found)
+		fprintf(stderr, "%s: there is no such image\n", only);
+}
+
+static int engine_init(struct engine *engine)
+{
+	uint64_t size = engine->workload->image_bytes;
+	bool paged = engine_is_paged(engine);
+	int error = lab_create(size, engine->workload->granularity, &engine->lab);
+
+	if (error)
+		return error;
+	record_init(&engine->run.record, engine->lab);
+	record_init(&engine->undo, engine->lab);
+	engine->undo.only_undo = true;
+	for (unsigned i = 0; i < DEPTH_MAX; i++)
+		record_init(&engine->recovery[i], engine->lab);
+	for (unsigned i = 0; i <= DEPTH_MAX && !error; i++)
+		error = pending_init(&engine->pending[i], lab_bytes(engine->lab), size, paged);
+	for (unsigned i = 1; i <= DEPTH_MAX; i++)
+		engine->pending[i].keeps_settled = true;
+	for (unsigned i = 0; i < ARRAY_SIZE(engine->maps) && !error; i++) {
+		engine->maps[i].bits = calloc(1, size / BLOCK_BYTES / 8);
+		error = engine->maps[i].bits ? 0 : -ENOMEM;
+	}
+	return error;
+}
+
+static void engine_fini(struct engine *engine)
+{
+	if (!engine->lab)
+		return;
+	record_fini(&engine->run.record);
+	record_fini(&engine->undo);
+	for (unsigned i = 0; i < DEPTH_MAX; i++)
+		record_fini(&engine->recovery[i]);
+	for (unsigned i = 0; i <= DEPTH_MAX; i++)
+		pending_fini(&engine->pending[i]);
+	for (unsigned i = 0; i < ARRAY_SIZE(engine->maps); i++)
+		free(engine->maps[i].bits);
+	seen_fini(&engine->seen);
+	lab_destroy(engine->lab);
+}
+
+/* An id of another workload's is none of ours. */
+static bool is_wanted(const struct crash_workload *workload, const char *only)
+{
+	size_t length = strlen(workload->name);
+	const char *slash;
+
+	if (!only)
+		return true;
+	slash = strncmp(only, workload->name, length) || only[length] != '/' ? NULL : strchr(only + length + 1, '/');
+	return slash != NULL;
 }
 
 int crash_explore(const struct crash_workload *workload, const struct crash_options *options, struct crash_totals *totals)
 {
-	struct explore explore = {.workload = workload, .options = options, .totals = totals};
+	struct engine engine = {.workload = workload, .options = options, .totals = totals, .seed = hash_mix(options->seed)};
 	double start = crash_clock_seconds();
-	int error = lab_create(workload->image_bytes, workload->granularity, &explore.lab);
+	int error;
 
-	if (error)
-		return error;
+	if (!is_wanted(workload, options->only))
+		return 0;
 	log_set_level(LOG_LEVEL_SILENT);
 	crash_clock_set(CLOCK_START_NS);
-	setenv("MENDFS_BOOT_ID", "before", 1);
-	record_init(&explore.run.record, explore.lab);
-	record_init(&explore.undo, explore.lab);
-	explore.undo.only_undo = true;
-	explore.run.record.drops = options->drops;
-	explore.run.record.drops_arg = options->drops_arg;
-	error = fsfix_format_media(lab_media(explore.lab));
+	setenv("MENDFS_BOOT_ID", "boot 0", 1);
+	error = engine_init(&engine);
 	if (!error)
-		error = explore_record(&explore);
+		error = engine_record(&engine);
 	if (!error)
-		explore_points(&explore);
-	record_fini(&explore.run.record);
-	record_fini(&explore.undo);
-	lab_destroy(explore.lab);
+		engine_explore(&engine);
+	engine_fini(&engine);
 	unsetenv("MENDFS_BOOT_ID");
 	crash_clock_set(0);
+	totals->space_tried = totals->points == totals->points_whole ? 1 : exp2(log2((double)totals->distinct) - totals->space_log2);
 	totals->seconds += crash_clock_seconds() - start;
 	return error;
 }

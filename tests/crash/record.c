@@ -89,8 +89,9 @@ static void record_store(void *arg, devoff_t offset, const void *from, size_t le
 	pthread_mutex_unlock(&record->lock);
 }
 
-static void record_barrier(struct record *record, enum step_kind kind)
+static void record_barrier(struct record *record, enum step_kind kind, devoff_t start, devoff_t end)
 {
+	struct step *step = NULL;
 	unsigned number;
 
 	if (record->only_undo)
@@ -98,18 +99,22 @@ static void record_barrier(struct record *record, enum step_kind kind)
 	pthread_mutex_lock(&record->lock);
 	number = record->count_barriers++;
 	if (!record->drops || !record->drops(record->drops_arg, number, kind == STEP_SYNC))
-		record_add(record, kind);
+		step = record_add(record, kind);
+	if (step) {
+		step->offset = start;
+		step->length = end - start;
+	}
 	pthread_mutex_unlock(&record->lock);
 }
 
 static void record_drain(void *arg)
 {
-	record_barrier(arg, STEP_DRAIN);
+	record_barrier(arg, STEP_DRAIN, 0, 0);
 }
 
-static void record_sync(void *arg)
+static void record_sync(void *arg, devoff_t start, devoff_t end)
 {
-	record_barrier(arg, STEP_SYNC);
+	record_barrier(arg, STEP_SYNC, start, end);
 }
 
 void record_start(struct record *record)

@@ -14,7 +14,7 @@ enum step_kind { STEP_STORE, STEP_DRAIN, STEP_SYNC, STEP_BEGIN, STEP_END, STEP_D
 struct step {
 	enum step_kind kind;
 	uint32_t thread; /* a drain is its own thread's only; numbered from 0 */
-	devoff_t offset; /* of a store */
+	devoff_t offset; /* of a store, or what a sync reaches */
 	uint64_t length;
 	size_t before, after; /* its bytes, in the record's arena */
 	int error;	      /* of the operation that ended */

@@ -94,12 +94,30 @@ static void lab_drain(struct media *media)
 		lab->listener.drain(lab->listener.arg);
 }
 
+/* What the real one would pass to msync and fdatasync, no more. */
+static void lab_sync_range(struct media *media, devoff_t *start, devoff_t *end)
+{
+	*start = *end = 0;
+	if (media->granularity == MEDIA_PAGE && !dirty_take(&media->dirty, start, end))
+		*start = *end = 0;
+	*end = min_u64(*end, media->size);
+	if (atomic_exchange(&media->dirty.outside_mapping, false)) {
+		*start = 0;
+		*end = media->size;
+	}
+}
+
+/* Where drain is durability, sync is no more than that. */
 static int lab_sync(struct media *media)
 {
 	struct lab *lab = lab_of(media);
+	devoff_t start, end;
 
-	if (lab->listener.sync)
-		lab->listener.sync(lab->listener.arg);
+	lab_sync_range(media, &start, &end);
+	if (media->granularity != MEDIA_PAGE)
+		lab_drain(media);
+	else if (lab->listener.sync)
+		lab->listener.sync(lab->listener.arg, start, end);
 	return 0;
 }
 

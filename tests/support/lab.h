@@ -18,7 +18,7 @@ struct lab_listener {
 	void (*load)(void *arg, devoff_t offset, size_t length);
 	void (*store)(void *arg, devoff_t offset, const void *from, size_t length); /* from NULL: zeros */
 	void (*drain)(void *arg);
-	void (*sync)(void *arg);
+	void (*sync)(void *arg, devoff_t start, devoff_t end); /* the bytes that it reaches; none: start == end */
 	/* Answers with what the store or load must fail with: 0 to go on, or BUS_MCEERR_AR with *at, the first bad byte. */
 	int (*fault)(void *arg, bool is_store, devoff_t offset, size_t length, devoff_t *at);
 	void *arg;
