@@ -49,6 +49,8 @@ struct command_args {
 	int kind;         /* owners: enum fs_owner_kind, or -1 for all */
 	bool all;         /* the whole device */
 	bool latent;
+	const char *text;    /* label, uuid: the new one; NULL: none is given */
+	uint64_t size_bytes; /* resize: 0 for all that there is */
 };
 #define COMMAND_ARGS_INIT ((struct command_args){.kind = -1})
 

@@ -69,6 +69,18 @@ static int parse_numbers(struct json_object *object, struct command_args *args)
 	return json_get_u64(object, "to_inumber", &args->to_ino) < 0 ? -EINVAL : 0;
 }
 
+static int parse_text(struct json_object *object, struct request *out)
+{
+	const char *text;
+	int found = json_get_text(object, "text", &text);
+
+	if (found <= 0)
+		return found;
+	out->text = strdup(text);
+	out->args.text = out->text;
+	return out->text ? 0 : -ENOMEM;
+}
+
 static int parse_members(struct json_object *object, struct request *out, struct why *why)
 {
 	const char *command;
@@ -83,6 +95,10 @@ static int parse_members(struct json_object *object, struct request *out, struct
 		return malformed(why, "offset and length");
 	if (parse_numbers(object, &out->args))
 		return malformed(why, "inode number");
+	if (parse_text(object, out))
+		return malformed(why, "text");
+	if (json_get_u64(object, "size", &out->args.size_bytes) < 0)
+		return malformed(why, "size");
 	if (parse_kind(object, &out->args))
 		return malformed(why, "kind");
 	if (json_get_bool(object, "all", &out->args.all) < 0 ||
@@ -109,8 +125,9 @@ int request_parse(const char *line, size_t length_bytes, struct request *out, st
 void request_fini(struct request *request)
 {
 	free(request->path);
-	request->path = NULL;
-	request->args.path = NULL;
+	free(request->text);
+	request->path = request->text = NULL;
+	request->args.path = request->args.text = NULL;
 }
 
 struct json_object *request_make(const char *command, const struct command_args *args)
@@ -124,6 +141,10 @@ struct json_object *request_make(const char *command, const struct command_args 
 	if (args->path)
 		error |=
 		    json_add(object, "path_raw", json_base64_make(args->path, strlen(args->path)));
+	if (args->text)
+		error |= json_add_text(object, "text", args->text);
+	if (args->size_bytes)
+		error |= json_add_u64(object, "size", args->size_bytes);
 	if (args->ino)
 		error |= json_add_u64(object, "inumber", args->ino);
 	if (args->to_ino)

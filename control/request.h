@@ -18,6 +18,7 @@ struct request {
 	char command[32];
 	struct command_args args;
 	char *path; /* args.path points here */
+	char *text; /* args.text does */
 };
 
 /* 0, or -EINVAL with *why. request_fini() afterwards in either case. */
