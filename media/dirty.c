@@ -44,6 +44,12 @@ void dirty_mark(struct dirty *dirty, devoff_t offset, uint64_t length)
 	}
 }
 
+/* Its pages are in the host's cache, but in no page table of ours: msync of the mapping would not find them, fdatasync does. */
+void dirty_assume_all(struct dirty *dirty)
+{
+	atomic_store(&dirty->outside_mapping, true);
+}
+
 bool dirty_take(struct dirty *dirty, devoff_t *start, devoff_t *end)
 {
 	bool any = false;

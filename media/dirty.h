@@ -27,6 +27,8 @@ struct dirty {
 int dirty_init(struct dirty *dirty, uint64_t size_bytes);
 void dirty_fini(struct dirty *dirty);
 void dirty_mark(struct dirty *dirty, devoff_t offset, uint64_t length);
+/* Everything may be dirty: the process that stored it died before it could sync. The next sync has to reach all of the file. */
+void dirty_assume_all(struct dirty *dirty);
 /* Take all marks: false when there are none, else the smallest range that covers them. */
 bool dirty_take(struct dirty *dirty, devoff_t *start, devoff_t *end);
 

@@ -227,6 +227,8 @@ static int open_parts(struct opening *opening, struct media *media)
 	    poison_init(&media->poison, media->real_path, media->is_device) < 0 ||
 	    pthread_mutex_init(&media->handler_lock, NULL) != 0)
 		return why_set(opening->why, -ENOMEM, "no memory");
+	if (media->granularity == MEDIA_PAGE)
+		dirty_assume_all(&media->dirty);
 	return 0;
 }
 

@@ -78,7 +78,8 @@ int media_write_line(struct media *media, devoff_t offset, const void *line, dev
  */
 void media_drain(struct media *media);
 /*
- * Everything that any thread stored before the call is durable on return, on every medium (PAGE: msync of the dirty ranges). 0, or
+ * Everything that any thread stored before the call is durable on return, on every medium (PAGE: msync of the dirty ranges; the first one reaches all
+ * of the file, with what a process left that died before it could sync). 0, or
  * the error of msync, which is sticky: the kernel has marked the pages clean, nothing may be acknowledged as durable any more.
  */
 int media_sync(struct media *media);

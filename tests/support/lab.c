@@ -200,7 +200,10 @@ void lab_reset(struct lab *lab)
 
 	media_set_fault_handler(media, NULL, NULL);
 	known_remove(&media->known, 0, media->size);
-	dirty_take(&media->dirty, &start, &end);
+	if (media->granularity == MEDIA_PAGE)
+		dirty_take(&media->dirty, &start, &end);
+	if (media->granularity == MEDIA_PAGE)
+		dirty_assume_all(&media->dirty); /* as media_open() does */
 	media->dirty.sync.error = 0;
 	atomic_store(&media->host_is_full, false);
 	memset(&media->counts, 0, sizeof(media->counts));

@@ -251,6 +251,27 @@ START_TEST(counts_add_up)
 }
 END_TEST
 
+static unsigned fdatasyncs;
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+	fdatasyncs++;
+	return __real_fdatasync(fd);
+}
+
+/* A daemon that was killed leaves dirty pages to the host: what the next one acknowledges as durable may rely on them. */
+START_TEST(the_first_sync_reaches_what_an_earlier_process_stored)
+{
+	fdatasyncs = 0;
+	ck_assert_int_eq(media_sync(media), 0);
+	ck_assert_uint_eq(fdatasyncs, 1);
+	ck_assert_int_eq(media_sync(media), 0);
+	ck_assert_uint_eq(fdatasyncs, 1);
+}
+END_TEST
+
 START_TEST(a_failed_msync_is_remembered)
 {
 	unsigned char byte = 1;
@@ -751,6 +772,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, a_known_bad_range_is_never_touched_and_ends_the_read);
 	tcase_add_test(tc, a_shrunk_file_loses_what_is_missing_and_says_so_once);
 	tcase_add_test(tc, counts_add_up);
+	tcase_add_test(tc, the_first_sync_reaches_what_an_earlier_process_stored);
 	tcase_add_test(tc, a_failed_msync_is_remembered);
 	tcase_add_test(tc, forced_cacheline_granularity_stores_and_drains);
 	tcase_add_test(tc, an_existing_image_keeps_its_size_unless_resize_is_asked);
