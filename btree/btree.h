@@ -65,6 +65,12 @@ int btree_remove(const struct btree *tree, struct tx *tx, const struct btree_key
 /* Visit the address and level of every node, parents first. A node that cannot be read is visited with error set and not descended. */
 typedef int btree_node_fn(void *arg, maddr_t address, unsigned level, int error);
 int btree_walk_nodes(const struct btree *tree, btree_node_fn *visit, void *arg);
+/*
+ * The same from the leaf where *from belongs on, with what is wrong in the node itself (`fault`, a static string, or NULL) for those who check in parts.
+ * The nodes above that leaf are told of again. When the visitor answers 1 the walk ends behind the leaf it is in, and *from says where to go on unless *ended.
+ */
+typedef int btree_check_fn(void *arg, maddr_t address, unsigned level, int error, const char *fault);
+int btree_check_nodes(const struct btree *tree, struct btree_key *from, bool *ended, btree_check_fn *visit, void *arg);
 /* Order, fill, levels, aggregates, headers of the whole tree: 0, or -EUCLEAN/-EIO with the first finding on the log. *records: how many. */
 int btree_check(const struct btree *tree, uint64_t *records);
 

@@ -124,3 +124,122 @@ int btree_walk_nodes(const struct btree *tree, btree_node_fn *visit, void *arg)
 	path_end(&path);
 	return result;
 }
+
+/* --- node by node, in parts ------------------------------------------------------------------------------------------------- */
+
+struct check_walk {
+	struct btree_path path;
+	btree_check_fn *visit;
+	void *arg;
+};
+
+/* What is wrong with the node that the path has just reached; NULL: nothing. */
+static const char *node_fault(const struct btree_path *path)
+{
+	const struct btree_step *step = &path->step[path->depth - 1];
+	struct node_child child;
+	const char *field;
+
+	if (node_verify(step_node(step), path->tree->ops, &field))
+		return field;
+	if (path->depth < 2)
+		return NULL;
+	node_child(step_node(step - 1), (step - 1)->index, &child);
+	return child.aggregate == node_aggregate(step_node(step), path->tree->ops) ? NULL : "aggregate";
+}
+
+static int walk_tell(struct check_walk *walk)
+{
+	const struct btree_step *step = path_last(&walk->path);
+
+	return walk->visit(walk->arg, step->buf->address, step_node(step)->level, 0, node_fault(&walk->path));
+}
+
+static int walk_down(struct check_walk *walk)
+{
+	struct btree_step *step = path_last(&walk->path);
+	unsigned level = step_node(step)->level - 1u;
+	maddr_t address = path_child(&walk->path);
+	int error = path_down(&walk->path), result;
+
+	if (!error)
+		return walk_tell(walk);
+	if (error == -ENOMEM)
+		return error;
+	result = walk->visit(walk->arg, address, level, error, NULL);
+	step->index++;
+	return result;
+}
+
+/* Up from a node that is done; *from follows. */
+static void walk_up(struct check_walk *walk, struct btree_key *from, bool *ended)
+{
+	const struct btree_step *step = path_last(&walk->path);
+
+	*ended = !step->bounded;
+	if (step->bounded)
+		*from = step->upper;
+	path_up(&walk->path);
+	if (walk->path.depth > 0)
+		path_last(&walk->path)->index++;
+}
+
+/* One answer of several: an error before a wish to stop. */
+static int walk_join(int before, int result)
+{
+	return before < 0 || result == 0 ? before : result;
+}
+
+/* To the leaf where *from belongs, or as far as can be read, telling of each node on the way. */
+static int walk_seek(struct check_walk *walk, const struct btree_key *from)
+{
+	int result = walk_tell(walk);
+
+	while (result >= 0 && !path_at_leaf(&walk->path)) {
+		struct btree_step *step = path_last(&walk->path);
+		unsigned depth = walk->path.depth;
+
+		step->index = node_search_child(step_node(step), from);
+		result = walk_join(result, walk_down(walk));
+		if (walk->path.depth == depth)
+			break;
+	}
+	return result;
+}
+
+static int walk_begin(struct check_walk *walk, const struct btree *tree)
+{
+	maddr_t address;
+	unsigned level;
+	int error = path_begin(&walk->path, tree), result;
+
+	if (!error || error == -ENOENT || error == -ENOMEM)
+		return error;
+	root_tree_get(tree->journal, tree->ops->tree, &address, &level);
+	result = walk->visit(walk->arg, address, level, error, NULL);
+	return result < 0 ? result : -ENOENT;
+}
+
+int btree_check_nodes(const struct btree *tree, struct btree_key *from, bool *ended, btree_check_fn *visit, void *arg)
+{
+	struct check_walk walk = {.visit = visit, .arg = arg};
+	int result = walk_begin(&walk, tree);
+
+	*ended = true;
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	result = walk_seek(&walk, from);
+	while (result >= 0 && walk.path.depth > 0) {
+		struct btree_step *step = path_last(&walk.path);
+
+		if (!path_at_leaf(&walk.path) && step->index < node_count(step_node(step))) {
+			result = walk_join(result, walk_down(&walk));
+			continue;
+		}
+		walk_up(&walk, from, ended);
+		if (result > 0 && !*ended)
+			break;
+	}
+	path_end(&walk.path);
+	return result < 0 ? result : 0;
+}

@@ -3,28 +3,94 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-#include "journal/chunk.h"
 #include "journal/root.h"
-#include "notify/ledger_copy.h"
+#include "util/crc.h"
+
+#define FINDING_BYTES 512
+
+void check_fail(struct check *check, int error)
+{
+	if (!check->error)
+		check->error = error;
+}
+
+/* --- findings ----------------------------------------------------------------------------------------------------------------- */
+
+static bool lines_reserve(struct check *check, size_t length)
+{
+	size_t size = check->lines_size ? check->lines_size : 4096;
+	char *grown;
+
+	while (size < check->lines_used + length)
+		size *= 2;
+	if (size == check->lines_size)
+		return true;
+	grown = realloc(check->lines, size);
+	if (!grown)
+		return false;
+	check->lines = grown;
+	check->lines_size = size;
+	return true;
+}
 
 void check_finding(struct check *check, const char *format, ...)
 {
-	char line[512];
+	char line[FINDING_BYTES];
 	va_list list;
+	size_t length;
 
 	va_start(list, format);
 	vsnprintf(line, sizeof(line), format, list);
 	va_end(list);
 	check->totals.findings++;
-	if (check->tell)
-		check->tell(check->arg, line);
+	length = strlen(line) + 1;
+	if (!lines_reserve(check, length)) {
+		check_fail(check, -ENOMEM);
+		return;
+	}
+	memcpy(check->lines + check->lines_used, line, length);
+	check->lines_used += length;
 }
 
-void check_unreadable(struct check *check, const char *what, int error)
+/* Whoever is told may take his time: no lock is held. */
+static void check_tell(struct check *check)
 {
-	check_finding(check, "%s: cannot be read: %s", what, strerror(-error));
+	size_t at;
+
+	for (at = 0; at < check->lines_used; at += strlen(check->lines + at) + 1)
+		if (check->options->tell)
+			check->options->tell(check->options->arg, check->lines + at);
+	check->lines_used = 0;
+}
+
+void check_unreadable(struct check *check, const struct btree *tree, int error)
+{
+	unsigned id = tree->ops->tree;
+
+	if (error == -ENOMEM)
+		check_fail(check, error);
+	if (check->unreadable >> id & 1)
+		return;
+	check->unreadable |= 1ull << id;
+	check_finding(check, "tree %s: cannot be read to its end: %s", format_tree_name(id), strerror(-error));
+}
+
+void check_skip(struct check *check)
+{
+	check->totals.not_compared++;
+}
+
+void check_counter(struct check *check, const char *name, uint64_t stored, uint64_t counted, uint64_t changes)
+{
+	if (check_changes(check) != changes)
+		check_skip(check);
+	else if (stored != counted)
+		check_finding(check, "counter of %s: stored %llu, counted %llu", name, (unsigned long long)stored,
+			      (unsigned long long)counted);
 }
 
 int check_load_inode(struct check *check, inum_t ino, struct inode_record *out)
@@ -33,102 +99,93 @@ int check_load_inode(struct check *check, inum_t ino, struct inode_record *out)
 	struct btree_record found;
 	int error = btree_lookup(&check->fs->inodes, &key, &found);
 
+	check_spend(check, CHECK_NODE_UNITS / 4);
 	return error ? error : format_inode_unpack(out, found.value, found.length);
 }
 
-void check_compare_counter(struct check *check, const char *name, uint64_t stored, uint64_t counted)
+uint64_t check_name_hash(const struct check *check, inum_t ino, inum_t dir, uint64_t cookie, const void *value, size_t length)
 {
-	if (stored != counted)
-		check_finding(check, "counter of %s: stored %llu, counted %llu", name, (unsigned long long)stored,
-			      (unsigned long long)counted);
+	uint64_t hash = check_mix(check_mix(check_mix(check->seed ^ ino) + dir) + cookie);
+
+	return check_mix(hash + crc32c(0, value, length));
 }
 
-/* --- the trees themselves ----------------------------------------------------------------------------------------------------- */
+/* --- holds -------------------------------------------------------------------------------------------------------------------- */
 
-struct check_nodes {
-	struct check *check;
-	const char *name;
-};
-
-static int check_node(void *arg, maddr_t address, unsigned level, int error)
+static void hold_begin(struct check *check)
 {
-	struct check_nodes *nodes = arg;
-	struct check *check = nodes->check;
-
-	check->nodes++;
-	if (error)
-		check_finding(check, "tree %s: block %llu cannot be read: %s", nodes->name,
-			      (unsigned long long)address, strerror(-error));
-	if (!chunk_block_is_live(check->fs->journal, address))
-		check_finding(check, "tree %s: block %llu is in use but marked free", nodes->name,
-			      (unsigned long long)address);
-	return 0;
+	check->spent = 0;
+	check->holds++;
+	journal_read_begin(check->fs->journal);
 }
 
-static void check_tree_nodes(struct check *check, const struct btree *tree)
+static void hold_end(struct check *check)
 {
-	struct check_nodes nodes = {.check = check, .name = format_tree_name(tree->ops->tree)};
-	int error = btree_walk_nodes(tree, check_node, &nodes);
+	const struct fs_check_options *options = check->options;
 
-	if (error)
-		check_unreadable(check, nodes.name, error);
+	journal_read_end(check->fs->journal);
+	check->totals.longest_hold = max_u64(check->totals.longest_hold, check->spent);
+	check_tell(check);
+	if (!check->error && options->progress && !options->progress(options->arg, check->phase, check->done, check->total))
+		check_fail(check, -ECANCELED);
 }
 
-static void check_tree(struct check *check, const struct btree *tree, uint64_t *records)
+void check_pause(struct check *check)
 {
-	int error = btree_check(tree, records);
-
-	if (error)
-		check_finding(check, "tree %s: its structure is damaged: %s", format_tree_name(tree->ops->tree),
-			      strerror(-error));
-	check_tree_nodes(check, tree);
+	hold_end(check);
+	hold_begin(check);
 }
 
-/* The ledger's trees belong to notify/: only their blocks are counted here. */
-static void check_ledger_nodes(struct check *check)
+void check_begin_phase(struct check *check, const char *phase, uint64_t total)
 {
-	static const struct btree_ops badblocks_nodes = {.tree = FORMAT_TREE_BADBLOCKS, .key_words = 1};
-	static const struct btree_ops lost_nodes = {.tree = FORMAT_TREE_LOST, .key_words = 1};
-	struct btree tree;
-
-	btree_init(&tree, check->fs->journal, &badblocks_nodes);
-	check_tree_nodes(check, &tree);
-	btree_init(&tree, check->fs->journal, &lost_nodes);
-	check_tree_nodes(check, &tree);
-	btree_init(&tree, check->fs->journal, &ledger_copy_ops);
-	check_tree_nodes(check, &tree);
+	check->phase = phase;
+	check->done = 0;
+	check->total = total;
+	if (check_is_half_due(check))
+		check_pause(check);
 }
 
-static void check_trees(struct check *check)
-{
-	struct fs *fs = check->fs;
-	uint64_t intents = 0, ignored = 0;
+/* --- all of it ---------------------------------------------------------------------------------------------------------------- */
 
-	check_tree(check, &fs->inodes, &check->totals.inodes);
-	check_tree(check, &fs->dirents, &check->count_dirents);
-	check_tree(check, &fs->parents, &check->count_parents);
-	check_tree(check, &fs->extents, &check->totals.extents);
-	check_tree(check, &fs->xattrs, &ignored);
-	check_tree(check, &fs->damaged, &ignored);
-	check_tree(check, &fs->orphans, &check->count_orphans);
-	check_tree(check, &fs->intents, &intents);
-	check_tree(check, &fs->rmap.tree, &check->totals.rmap_records);
-	check_tree(check, alloc_tree(fs->alloc), &ignored);
-	check_ledger_nodes(check);
-	check_compare_counter(check, "intents", root_get(fs->journal, ROOT_INTENTS), intents);
-	check_compare_counter(check, "orphans", root_get(fs->journal, ROOT_ORPHANS), check->count_orphans);
-	check_compare_counter(check, "inodes", root_get(fs->journal, ROOT_INODES), check->totals.inodes);
+typedef void check_part_fn(struct check *check);
+
+static void check_run(struct check *check)
+{
+	static check_part_fn *const parts[] = {check_fixed, check_nodes,  check_leaks, check_inodes, check_space,
+					       check_names, check_maps,	  check_dirs,  check_ledger};
+
+	hold_begin(check);
+	for (unsigned i = 0; i < ARRAY_SIZE(parts) && !check_is_over(check); i++)
+		parts[i](check);
+	hold_end(check);
+}
+
+int fs_check_with(struct fs *fs, const struct fs_check_options *options, struct fs_check_totals *out)
+{
+	struct check *check = calloc(1, sizeof(*check));
+	int error;
+
+	if (!check)
+		return -ENOMEM;
+	check->fs = fs;
+	check->options = options;
+	check->phase = "fixed";
+	if (getrandom(&check->seed, sizeof(check->seed), GRND_NONBLOCK) < 0)
+		check->seed = time_now_ns();
+	check_run(check);
+	error = check->error;
+	*out = check->totals;
+	free(check->lines);
+	free(check->reached);
+	free(check->dirs);
+	free(check->sharers);
+	free(check);
+	return error;
 }
 
 int fs_check(struct fs *fs, fs_check_fn *tell, void *arg, struct fs_check_totals *out)
 {
-	struct check check = {.fs = fs, .tell = tell, .arg = arg};
+	struct fs_check_options options = {.tell = tell, .arg = arg};
 
-	journal_read_begin(fs->journal);
-	check_trees(&check);
-	check_names(&check);
-	check_space(&check);
-	journal_read_end(fs->journal);
-	*out = check.totals;
-	return 0;
+	return fs_check_with(fs, &options, out);
 }

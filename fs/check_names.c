@@ -1,235 +1,218 @@
+/* Entries against parents, one by one, where their sums differ; and the way of every directory to the root. */
 #include "fs/check.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/dir.h"
-#include "journal/root.h"
 
-#define CHECK_DEPTH_MAX (1u << 20)
+#define WAY_STEPS_MAX (1u << 20) /* up from one directory */
+#define WAY_STEPS_SHARED (1u << 14) /* while others wait */
+#define WAYS_TOLD_MAX 4096
 
-struct check_inode {
-	struct check *check;
-	inum_t ino;
-	const struct inode_record *record;
-	uint64_t entries, subdirs, parents; /* counted */
-	uint64_t target_bytes;
-};
+/* --- entries and parents -------------------------------------------------------------------------------------------------------- */
 
-/* --- a directory's entries ---------------------------------------------------------------------------------------------------- */
-
-/* From the name's own hash value on, every value before the cookie's must carry the marker. */
-static bool cookie_is_reachable(struct check *check, inum_t dir, uint64_t cookie, const struct dirent_record *record)
+static bool names_differ(const struct check *check, inum_t ino)
 {
-	uint64_t hash = dir_hash_name(check->fs, record->name, record->name_length);
-	uint64_t mask = (1ull << DIR_HASH_BITS) - 1;
-
-	for (; hash != cookie >> 8; hash = ((hash + 1) & mask) ? (hash + 1) & mask : 1) {
-		struct btree_key marker = {{dir, hash << 8 | DIR_COLLISION_MARKER}};
-		struct btree_record found;
-
-		if (btree_lookup(&check->fs->dirents, &marker, &found))
-			return false;
-	}
-	return true;
+	return check->fs->super.version < 2 || check->names_sum[check_bucket(check, ino)];
 }
 
-static void check_entry_inode(struct check_inode *dir, uint64_t cookie, const struct dirent_record *record)
+/* Version 1 says type and generation in the entry only. */
+static void names_check_old(struct check *check, const struct check_cursor *at, const struct dirent_record *record)
 {
-	struct check *check = dir->check;
 	struct inode_record inode;
-	struct btree_key parent = {{record->ino, dir->ino, cookie}};
-	struct btree_record found;
-	int error = check_load_inode(check, record->ino, &inode);
 
-	if (error)
-		check_finding(check, "directory %llu: \"%s\" names inode %llu, which cannot be had",
-			      (unsigned long long)dir->ino, record->name, (unsigned long long)record->ino);
-	else if (inode.generation != record->generation || dir_type_of_mode(inode.mode) != record->type)
+	if (check->fs->super.version >= 2)
+		return;
+	if (!check_load_inode(check, record->ino, &inode) &&
+	    (inode.generation != record->generation || dir_type_of_mode(inode.mode) != record->type))
 		check_finding(check, "directory %llu: \"%s\" differs from inode %llu in type or generation",
-			      (unsigned long long)dir->ino, record->name, (unsigned long long)record->ino);
-	if (btree_lookup(&check->fs->parents, &parent, &found))
-		check_finding(check, "directory %llu: \"%s\" is missing in the parents of inode %llu",
-			      (unsigned long long)dir->ino, record->name, (unsigned long long)record->ino);
+			      (unsigned long long)at->key.word[0], record->name, (unsigned long long)record->ino);
 }
 
-static int check_entry(void *arg, const struct btree_key *key, const void *value, size_t length)
+static void names_check_entry(struct check *check, const struct check_cursor *at)
 {
-	struct check_inode *dir = arg;
-	uint64_t cookie = key->word[1];
 	struct dirent_record record;
+	struct btree_record found;
+	struct btree_key parent;
+	int error;
 
-	dir->check->met_dirents++;
-	if (format_dirent_unpack(&record, value, length)) {
-		check_finding(dir->check, "directory %llu: entry %llu is damaged", (unsigned long long)dir->ino,
-			      (unsigned long long)cookie);
-		return 0;
-	}
-	if (dir_entry_is_marker(&record) != ((cookie & 0xff) == DIR_COLLISION_MARKER))
-		check_finding(dir->check, "directory %llu: entry %llu is a marker in the wrong place, or none",
-			      (unsigned long long)dir->ino, (unsigned long long)cookie);
-	if (dir_entry_is_marker(&record))
-		return 0;
-	dir->entries++;
-	dir->subdirs += record.type == dir_type_of_mode(S_IFDIR);
-	if (!cookie_is_reachable(dir->check, dir->ino, cookie, &record))
-		check_finding(dir->check, "directory %llu: \"%s\" cannot be found by its hash",
-			      (unsigned long long)dir->ino, record.name);
-	check_entry_inode(dir, cookie, &record);
-	return 0;
+	if (format_dirent_unpack(&record, at->value, at->length) || dir_entry_is_marker(&record) || !names_differ(check, record.ino))
+		return;
+	parent = (struct btree_key){{record.ino, at->key.word[0], at->key.word[1]}};
+	error = btree_lookup(&check->fs->parents, &parent, &found);
+	check_spend(check, CHECK_NODE_UNITS / 4);
+	if (error == -ENOENT)
+		check_finding(check, "directory %llu: \"%s\" is missing in the parents of inode %llu",
+			      (unsigned long long)at->key.word[0], record.name, (unsigned long long)record.ino);
+	else if (error)
+		check_unreadable(check, &check->fs->parents, error);
+	else if (check->fs->super.version >= 2 && (found.length != at->length || memcmp(found.value, at->value, at->length)))
+		check_finding(check, "directory %llu: \"%s\" is another name in the parents of inode %llu",
+			      (unsigned long long)at->key.word[0], record.name, (unsigned long long)record.ino);
+	names_check_old(check, at, &record);
 }
 
-static void check_dir_depth(struct check_inode *dir)
+static void names_check_parent(struct check *check, const struct check_cursor *at)
 {
-	inum_t at = dir->ino;
+	struct btree_key entry = {{at->key.word[1], at->key.word[2]}};
+	struct dirent_record record = {0};
+	struct btree_record found;
+	int error;
 
-	for (unsigned depth = 0; depth < CHECK_DEPTH_MAX && at != FS_ROOT_INO; depth++) {
-		struct inode_record record;
-
-		if (check_load_inode(dir->check, at, &record) || !S_ISDIR(record.mode)) {
-			check_finding(dir->check, "directory %llu: its way to the root breaks at inode %llu",
-				      (unsigned long long)dir->ino, (unsigned long long)at);
-			return;
-		}
-		at = record.parent;
-	}
-	if (at != FS_ROOT_INO)
-		check_finding(dir->check, "directory %llu: is not below the root", (unsigned long long)dir->ino);
-}
-
-static void check_dir(struct check_inode *dir)
-{
-	struct btree_key first = {{dir->ino, 0}}, last = {{dir->ino, UINT64_MAX}};
-	const struct inode_record *record = dir->record;
-	int error = btree_walk(&dir->check->fs->dirents, &first, &last, check_entry, dir);
-
-	if (error) {
-		check_unreadable(dir->check, "dirents", error);
+	if (!names_differ(check, at->key.word[0]))
+		return;
+	error = btree_lookup(&check->fs->dirents, &entry, &found);
+	check_spend(check, CHECK_NODE_UNITS / 4);
+	if (error && error != -ENOENT) {
+		check_unreadable(check, &check->fs->dirents, error);
 		return;
 	}
-	if (dir->entries != record->entries)
-		check_finding(dir->check, "directory %llu: says %llu entries, has %llu", (unsigned long long)dir->ino,
-			      (unsigned long long)record->entries, (unsigned long long)dir->entries);
-	if (record->nlink && record->nlink != 2 + dir->subdirs)
-		check_finding(dir->check, "directory %llu: says %u links, has %llu", (unsigned long long)dir->ino,
-			      record->nlink, (unsigned long long)(2 + dir->subdirs));
-	if (record->nlink)
-		check_dir_depth(dir);
+	if (error || format_dirent_unpack(&record, found.value, found.length) || record.ino != at->key.word[0])
+		check_finding(check, "inode %llu: its parent %llu has no entry %llu for it", (unsigned long long)at->key.word[0],
+			      (unsigned long long)at->key.word[1], (unsigned long long)at->key.word[2]);
 }
 
-/* --- an inode's names --------------------------------------------------------------------------------------------------------- */
-
-static int check_parent(void *arg, const struct btree_key *key, const void *value, size_t length)
+static void names_pass(struct check *check, const struct btree *tree, void (*visit)(struct check *check, const struct check_cursor *at))
 {
-	struct check_inode *inode = arg;
-	struct btree_key entry = {{key->word[1], key->word[2]}};
-	struct dirent_record record;
-	struct btree_record found;
-	int error = btree_lookup(&inode->check->fs->dirents, &entry, &found);
+	struct check_cursor cursor;
 
-	inode->check->met_parents++;
-	inode->parents++;
-	if (!error)
-		error = format_dirent_unpack(&record, found.value, found.length);
-	if (error || record.ino != inode->ino)
-		check_finding(inode->check, "inode %llu: its parent %llu has no entry %llu for it",
-			      (unsigned long long)inode->ino, (unsigned long long)key->word[1],
-			      (unsigned long long)key->word[2]);
-	if (S_ISDIR(inode->record->mode) && inode->record->parent != key->word[1])
-		check_finding(inode->check, "directory %llu: says parent %llu, is in %llu",
-			      (unsigned long long)inode->ino, (unsigned long long)inode->record->parent,
-			      (unsigned long long)key->word[1]);
-	return 0;
-}
-
-static uint64_t check_names_expected(const struct check_inode *inode)
-{
-	if (inode->ino == FS_ROOT_INO)
-		return 0;
-	if (S_ISDIR(inode->record->mode))
-		return inode->record->nlink ? 1 : 0;
-	return inode->record->nlink;
-}
-
-static void check_parents(struct check_inode *inode)
-{
-	struct btree_key first = {{inode->ino, 0, 0}}, last = {{inode->ino, UINT64_MAX, UINT64_MAX}};
-	int error = btree_walk(&inode->check->fs->parents, &first, &last, check_parent, inode);
-
-	if (error)
-		check_unreadable(inode->check, "parents", error);
-	else if (inode->parents != check_names_expected(inode))
-		check_finding(inode->check, "inode %llu: %u links, but %llu names", (unsigned long long)inode->ino,
-			      inode->record->nlink, (unsigned long long)inode->parents);
-}
-
-static void check_orphan(struct check_inode *inode)
-{
-	struct btree_key key = {{inode->ino}};
-	struct btree_record found;
-	bool recorded = btree_lookup(&inode->check->fs->orphans, &key, &found) == 0;
-
-	inode->check->met_orphans += recorded;
-	if (recorded != (inode->record->nlink == 0))
-		check_finding(inode->check, "inode %llu: %u links, but %s the list of orphans",
-			      (unsigned long long)inode->ino, inode->record->nlink, recorded ? "on" : "not on");
-}
-
-static int check_target_part(void *arg, const struct btree_key *key, const void *value, size_t length)
-{
-	struct check_inode *inode = arg;
-
-	inode->target_bytes += length;
-	return 0;
-}
-
-static void check_symlink(struct check_inode *inode)
-{
-	struct btree_key first = {{inode->ino, 0, 0}}, last = {{inode->ino, 0, UINT64_MAX}};
-	int error = btree_walk(&inode->check->fs->xattrs, &first, &last, check_target_part, inode);
-
-	if (error)
-		check_unreadable(inode->check, "xattrs", error);
-	else if (inode->target_bytes != inode->record->size_bytes)
-		check_finding(inode->check, "symlink %llu: its target has %llu bytes, its size is %llu",
-			      (unsigned long long)inode->ino, (unsigned long long)inode->target_bytes,
-			      (unsigned long long)inode->record->size_bytes);
-}
-
-/* --- all inodes --------------------------------------------------------------------------------------------------------------- */
-
-static int check_inode(void *arg, const struct btree_key *key, const void *value, size_t length)
-{
-	struct check *check = arg;
-	struct inode_record record;
-	struct check_inode inode = {.check = check, .ino = key->word[0], .record = &record};
-
-	if (format_inode_unpack(&record, value, length)) {
-		check_finding(check, "inode %llu: its record is damaged", (unsigned long long)inode.ino);
-		return 0;
+	check_cursor_init(&cursor, check, tree);
+	while (!check_is_over(check) && check_cursor_get(&cursor)) {
+		visit(check, &cursor);
+		check_cursor_advance(&cursor);
+		check->done++;
+		if (!check_is_due(check))
+			continue;
+		check_cursor_release(&cursor);
+		check_pause(check);
 	}
-	if (inode.ino >= root_get(check->fs->journal, ROOT_NEXT_INO))
-		check_finding(check, "inode %llu: beyond the numbers handed out", (unsigned long long)inode.ino);
-	check_parents(&inode);
-	check_orphan(&inode);
-	if (S_ISDIR(record.mode))
-		check_dir(&inode);
-	else if (S_ISLNK(record.mode))
-		check_symlink(&inode);
-	return 0;
+	check_cursor_release(&cursor);
 }
 
 void check_names(struct check *check)
 {
-	struct btree_key first = {{0}}, last = {{UINT64_MAX}};
-	struct inode_record root;
-	int error = btree_walk(&check->fs->inodes, &first, &last, check_inode, check);
+	bool differ = check->fs->super.version < 2;
 
-	if (error)
-		check_unreadable(check, "inodes", error);
-	if (check_load_inode(check, FS_ROOT_INO, &root) || !S_ISDIR(root.mode) || !root.nlink)
-		check_finding(check, "the root directory cannot be had");
-	check_compare_counter(check, "directory entries", check->count_dirents, check->met_dirents);
-	check_compare_counter(check, "parents", check->count_parents, check->met_parents);
-	check_compare_counter(check, "orphans with an inode", check->count_orphans, check->met_orphans);
+	for (unsigned i = 0; i < CHECK_BUCKETS && !differ; i++)
+		differ = check->names_sum[i] != 0;
+	if (!differ)
+		return;
+	check_begin_phase(check, "names", 0);
+	names_pass(check, &check->fs->dirents, names_check_entry);
+	names_pass(check, &check->fs->parents, names_check_parent);
+}
+
+/* --- connectivity ----------------------------------------------------------------------------------------------------------------- */
+
+/* Up the tree as it is now, within this hold; no cycle is longer than what Brent's walk sees of it. */
+static int way_up(struct check *check, inum_t ino, inum_t *broken)
+{
+	inum_t at = ino, mark = ino;
+	bool is_alone = check->fs->options.readonly || check->fs->options.tools;
+	unsigned steps = is_alone ? WAY_STEPS_MAX : WAY_STEPS_SHARED;
+	uint64_t limit = 1, since = 0;
+
+	for (unsigned step = 0; step < steps && at != FS_ROOT_INO; step++) {
+		struct inode_record record;
+		int error = check_load_inode(check, at, &record);
+
+		*broken = at;
+		if (error == -ENOENT && at == ino)
+			return 0; /* gone meanwhile */
+		if (error || !S_ISDIR(record.mode) || !record.nlink)
+			return at == ino && !error ? 0 : -ENOENT;
+		at = record.parent;
+		if (at == mark)
+			return -ELOOP;
+		if (++since == limit) {
+			mark = at;
+			limit *= 2;
+			since = 0;
+		}
+	}
+	return at == FS_ROOT_INO ? 0 : -E2BIG;
+}
+
+/* One whose way did not end at the root, as it was seen over many holds. */
+static void check_dir_way(struct check *check, inum_t ino)
+{
+	inum_t broken = ino;
+	int error = check->ways_tried++ < WAYS_TOLD_MAX ? way_up(check, ino, &broken) : -E2BIG;
+
+	if (error == -E2BIG)
+		check_skip(check);
+	else if (error == -ELOOP)
+		check_finding(check, "directory %llu: is not below the root", (unsigned long long)ino);
+	else if (error)
+		check_finding(check, "directory %llu: its way to the root breaks at inode %llu", (unsigned long long)ino,
+			      (unsigned long long)broken);
+}
+
+static size_t dir_find(const struct check *check, inum_t ino)
+{
+	size_t low = 0, high = check->count_dirs;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (check->dirs[middle].ino < ino)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < check->count_dirs && check->dirs[low].ino == ino ? low : SIZE_MAX;
+}
+
+/*
+ * In the array the parent's number gives way to what is known of a directory. No inode has the number 0, nor the highest one; the top bit marks those
+ * on the way that is being gone.
+ */
+#define WAY_IS_GOOD 0
+#define WAY_IS_BAD (OWNER_SPECIAL - 1)
+#define WAY_IS_GONE OWNER_SPECIAL
+
+/* Up to what is known, or breaks. Marks what it passes; true: it leads to the root. */
+static bool dir_go_up(struct check *check, size_t start)
+{
+	inum_t ino = check->dirs[start].ino;
+	size_t at = start;
+
+	while (at != SIZE_MAX && ino != FS_ROOT_INO && check->dirs[at].parent != WAY_IS_GOOD) {
+		if (check->dirs[at].parent >= WAY_IS_BAD)
+			return false;
+		ino = check->dirs[at].parent;
+		check->dirs[at].parent |= WAY_IS_GONE;
+		at = dir_find(check, ino);
+	}
+	return at != SIZE_MAX;
+}
+
+static void dir_settle(struct check *check, size_t start, bool is_good)
+{
+	size_t at = start;
+
+	while (at != SIZE_MAX && (check->dirs[at].parent & WAY_IS_GONE)) {
+		inum_t parent = check->dirs[at].parent & ~WAY_IS_GONE;
+
+		check->dirs[at].parent = is_good ? WAY_IS_GOOD : WAY_IS_BAD;
+		at = dir_find(check, parent);
+	}
+}
+
+void check_dirs(struct check *check)
+{
+	check_begin_phase(check, "directories", check->count_dirs);
+	for (size_t i = 0; i < check->count_dirs && !check_is_over(check); i++) {
+		bool is_good = dir_go_up(check, i);
+
+		dir_settle(check, i, is_good);
+		check_spend(check, 4);
+		if (!is_good)
+			check_dir_way(check, check->dirs[i].ino);
+		check->done++;
+		if (check_is_due(check))
+			check_pause(check);
+	}
 }

@@ -1,181 +1,66 @@
+/*
+ * Every block of the device once: reverse map and free space, read side by side in the order of blocks. Nothing is both owned and free, nothing is
+ * neither, nothing but files' data has two owners.
+ */
 #include "fs/check.h"
 
 #include <errno.h>
-#include <sys/stat.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "journal/chunk.h"
 #include "journal/root.h"
 
-/* --- extents -> rmap ---------------------------------------------------------------------------------------------------------- */
+#define SHARERS (1u << 20)
 
-struct check_extents {
+struct space {
 	struct check *check;
-	inum_t ino; /* the inode whose extents are being met */
-	uint64_t count_blocks, next_block;
+	struct check_cursor rmap, free_space;
+	blkno_t at;	     /* the highest start met */
+	blkno_t owned_end, special_end, free_end; /* of what was met */
+	struct rmap_record lone; /* the last record of a file if nobody shares it so far; count 0: none */
+	uint64_t free_blocks, quarantined;
 };
 
-struct check_cover { /* how much of one extent the reverse map confirms */
-	inum_t ino;
-	const struct extent *extent;
-	uint64_t count_blocks;
-};
+/* --- sharing ---------------------------------------------------------------------------------------------------------------------- */
 
-static int check_cover_visit(void *arg, const struct rmap_record *record)
+/* Flags are looked up once for each of the sharers met lately. */
+static void space_check_sharer(struct space *space, const struct rmap_record *record)
 {
-	struct check_cover *cover = arg;
-	const struct extent *extent = cover->extent;
-
-	if (record->owner == cover->ino && record->flags == extent->flags &&
-	    record->start - extent->block == record->offset - extent->file_block)
-		cover->count_blocks += record->count;
-	return 0;
-}
-
-static void check_extent_cover(struct check *check, inum_t ino, const struct extent *extent)
-{
-	struct check_cover cover = {.ino = ino, .extent = extent};
-	int error = rmap_query(&check->fs->rmap, extent->block, extent->count_blocks, check_cover_visit, &cover);
-
-	if (error)
-		check_unreadable(check, "rmap", error);
-	else if (cover.count_blocks != extent->count_blocks)
-		check_finding(check,
-			      "inode %llu: blocks %llu to %llu of the file at device block %llu: the reverse map knows %llu of them",
-			      (unsigned long long)ino, (unsigned long long)extent->file_block,
-			      (unsigned long long)(extent->file_block + extent->count_blocks),
-			      (unsigned long long)extent->block, (unsigned long long)cover.count_blocks);
-	check->totals.blocks_compared += extent->count_blocks;
-}
-
-/* All extents of one inode have been met: they add up to what it says. */
-static void check_extents_end(struct check_extents *extents)
-{
-	struct check *check = extents->check;
-	struct inode_record record;
-
-	if (!extents->ino)
-		return;
-	if (check_load_inode(check, extents->ino, &record))
-		check_finding(check, "extents of inode %llu, which cannot be had", (unsigned long long)extents->ino);
-	else if (!S_ISREG(record.mode))
-		check_finding(check, "inode %llu: has extents, but is no regular file",
-			      (unsigned long long)extents->ino);
-	else if (record.count_blocks != extents->count_blocks)
-		check_finding(check, "inode %llu: says %llu blocks, has %llu", (unsigned long long)extents->ino,
-			      (unsigned long long)record.count_blocks, (unsigned long long)extents->count_blocks);
-}
-
-static int check_extent(void *arg, const struct btree_key *key, const void *value, size_t length)
-{
-	struct check_extents *extents = arg;
-	struct check *check = extents->check;
-	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES;
-	struct extent extent;
-
-	if (key->word[0] != extents->ino) {
-		check_extents_end(extents);
-		*extents = (struct check_extents){.check = check, .ino = key->word[0]};
-	}
-	extent.file_block = key->word[1];
-	if (format_extent_unpack(&extent, value, length) || !extent.count_blocks || extent.block >= blocks ||
-	    extent.count_blocks > blocks - extent.block) {
-		check_finding(check, "inode %llu: its extent at block %llu is damaged", (unsigned long long)key->word[0],
-			      (unsigned long long)key->word[1]);
-		return 0;
-	}
-	if (extent.file_block < extents->next_block)
-		check_finding(check, "inode %llu: its extents overlap at block %llu", (unsigned long long)key->word[0],
-			      (unsigned long long)extent.file_block);
-	extents->next_block = extent.file_block + extent.count_blocks;
-	extents->count_blocks += extent.count_blocks;
-	check_extent_cover(check, key->word[0], &extent);
-	return 0;
-}
-
-static void check_extents(struct check *check)
-{
-	struct btree_key first = {{0}}, last = {{UINT64_MAX, UINT64_MAX}};
-	struct check_extents extents = {.check = check};
-	int error = btree_walk(&check->fs->extents, &first, &last, check_extent, &extents);
-
-	if (error)
-		check_unreadable(check, "extents", error);
-	else
-		check_extents_end(&extents);
-}
-
-/* --- rmap -> extents, free space, areas ----------------------------------------------------------------------------------------- */
-
-struct check_rmap {
-	struct check *check;
-	blkno_t end;		 /* everything before it has been met */
-	uint64_t gaps;		 /* blocks without an owner */
-	uint64_t quarantined;
-	inum_t ino;		 /* whose record is in `inode` */
-	bool may_share;
-};
-
-/* The blocks of an owner's range that its extents map to the same place. */
-static uint64_t count_mapped(struct check *check, const struct rmap_record *record)
-{
-	uint64_t end = record->offset + record->count, mapped = 0;
-	uint64_t at = record->offset;
-
-	while (at < end) {
-		struct extent extent;
-		uint64_t count;
-
-		if (extent_lookup(check->fs, record->owner, at, &extent) || extent.file_block >= end)
-			break;
-		count = min_u64(extent.count_blocks, end - extent.file_block);
-		if (extent.block - record->start == extent.file_block - record->offset &&
-		    extent.flags == record->flags)
-			mapped += count;
-		at = extent.file_block + count;
-	}
-	return mapped;
-}
-
-static void check_rmap_sharing(struct check_rmap *rmap, const struct rmap_record *record)
-{
-	struct check *check = rmap->check;
+	struct check *check = space->check;
 	struct inode_record inode;
-	uint64_t at, run;
-	bool shared;
+	inum_t *known;
 
-	if (rmap->ino != record->owner) {
-		rmap->ino = record->owner;
-		/* A missing inode is told where its extents are met. */
-		rmap->may_share = check_load_inode(check, record->owner, &inode) || (inode.flags & INODE_MAY_SHARE);
-	}
-	if (rmap->may_share)
-		return;
-	for (at = 0; at < record->count; at += run) {
-		if (rmap_shared_run(&check->fs->rmap, record->start + at, record->count - at, record->owner,
-				    record->offset + at, &shared, &run) ||
-		    !run)
-			return;
-		if (!shared)
-			continue;
-		check_finding(check, "inode %llu: shares block %llu, but is not flagged so",
-			      (unsigned long long)record->owner, (unsigned long long)(record->start + at));
+	if (!check->sharers)
+		check->sharers = calloc(SHARERS, sizeof(*check->sharers));
+	if (!check->sharers) {
+		check_fail(check, -ENOMEM);
 		return;
 	}
+	known = &check->sharers[check_mix(record->owner) % SHARERS];
+	if (*known == record->owner)
+		return;
+	if (check_load_inode(check, record->owner, &inode) || (inode.flags & INODE_MAY_SHARE))
+		*known = record->owner; /* a missing inode is told of where its extents are met */
+	else
+		check_finding(check, "inode %llu: shares block %llu, but is not flagged so", (unsigned long long)record->owner,
+			      (unsigned long long)record->start);
 }
 
-static void check_rmap_inode(struct check_rmap *rmap, const struct rmap_record *record)
+static void space_meet_sharing(struct space *space, const struct rmap_record *record)
 {
-	uint64_t mapped = count_mapped(rmap->check, record);
+	bool shares = record->start < space->owned_end;
 
-	if (mapped != record->count)
-		check_finding(rmap->check,
-			      "device blocks %llu to %llu: the reverse map names inode %llu at block %llu, whose map confirms %llu of them",
-			      (unsigned long long)record->start, (unsigned long long)(record->start + record->count),
-			      (unsigned long long)record->owner, (unsigned long long)record->offset,
-			      (unsigned long long)mapped);
-	rmap->check->totals.blocks_compared += record->count;
-	check_rmap_sharing(rmap, record);
+	if (space->lone.count && space->lone.start + space->lone.count > record->start)
+		space_check_sharer(space, &space->lone);
+	if (shares)
+		space_check_sharer(space, record);
+	space->lone = *record;
+	if (shares)
+		space->lone.count = 0;
 }
+
+/* --- areas ------------------------------------------------------------------------------------------------------------------------ */
 
 static devoff_t area_place(const struct fs *fs, enum super_area area, uint64_t offset)
 {
@@ -194,12 +79,13 @@ static int chunk_entry_or_freeing(struct fs *fs, uint64_t chunk, struct chunk_en
 	return !error && freeing != chunk ? -ENOENT : error;
 }
 
-static devoff_t chunk_place(struct fs *fs, uint64_t offset)
+static devoff_t chunk_place(struct fs *fs, uint64_t offset, uint64_t count)
 {
 	struct chunk_entry entry;
 	uint64_t index = offset % CHUNK_SLOTS, copy = offset / CHUNK_SLOTS % 2;
 
-	if (chunk_entry_or_freeing(fs, offset / CHUNK_SLOTS / 2, &entry))
+	if (chunk_entry_or_freeing(fs, offset / CHUNK_SLOTS / 2, &entry) || !entry.copy[copy] ||
+	    index + count > chunk_blocks(entry.shift))
 		return UINT64_MAX;
 	return entry.copy[copy] + index * BLOCK_BYTES;
 }
@@ -209,7 +95,7 @@ static devoff_t special_place(struct check *check, const struct rmap_record *rec
 {
 	switch (record->owner & ~OWNER_SPECIAL) {
 	case OWNER_SUPERBLOCK:
-		return super_slot_offset((unsigned)record->offset);
+		return record->offset < SUPER_SLOTS && record->count == 1 ? super_slot_offset((unsigned)record->offset) : UINT64_MAX;
 	case OWNER_JOURNAL:
 		return area_place(check->fs, AREA_JOURNAL, record->offset);
 	case OWNER_POISON_LOG:
@@ -217,142 +103,208 @@ static devoff_t special_place(struct check *check, const struct rmap_record *rec
 	case OWNER_FIXED:
 		return area_place(check->fs, AREA_FIXED, record->offset);
 	case OWNER_CHUNK:
-		return chunk_place(check->fs, record->offset);
+		return chunk_place(check->fs, record->offset, record->count);
 	case OWNER_QUARANTINE:
 		return record->start * BLOCK_BYTES;
 	}
 	return UINT64_MAX;
 }
 
-static void check_rmap_special(struct check_rmap *rmap, const struct rmap_record *record)
+static void space_meet_special(struct space *space, const struct rmap_record *record)
 {
 	if (record->owner == OWNER(OWNER_QUARANTINE))
-		rmap->quarantined += record->count;
-	if (special_place(rmap->check, record) != record->start * BLOCK_BYTES)
-		check_finding(rmap->check, "device block %llu: owned by area %llu, which is not there",
-			      (unsigned long long)record->start,
+		space->quarantined += record->count;
+	if (special_place(space->check, record) != record->start * BLOCK_BYTES)
+		check_finding(space->check, "device block %llu: owned by area %llu, which is not there", (unsigned long long)record->start,
+			      (unsigned long long)(record->owner & ~OWNER_SPECIAL));
+	if (record->start < space->owned_end)
+		check_finding(space->check, "device block %llu: owned by area %llu and somebody else", (unsigned long long)record->start,
 			      (unsigned long long)(record->owner & ~OWNER_SPECIAL));
 }
 
-static int check_sum_free(void *arg, blkno_t start, uint64_t count)
-{
-	*(uint64_t *)arg += count;
-	return 0;
-}
-
-/* What nobody owns must be free, all of it. */
-static void check_gap(struct check_rmap *rmap, blkno_t until)
-{
-	struct check *check = rmap->check;
-	uint64_t gap, free_blocks = 0;
-	int error;
-
-	if (until <= rmap->end)
-		return;
-	gap = until - rmap->end;
-	rmap->gaps += gap;
-	error = alloc_walk(check->fs->alloc, rmap->end, gap, check_sum_free, &free_blocks);
-	if (error)
-		check_unreadable(check, "free", error);
-	else if (free_blocks != gap)
-		check_finding(check, "device blocks %llu to %llu: without an owner, but only %llu of them are free",
-			      (unsigned long long)rmap->end, (unsigned long long)until,
-			      (unsigned long long)free_blocks);
-}
-
-static int check_rmap_record(void *arg, const struct rmap_record *record)
-{
-	struct check_rmap *rmap = arg;
-
-	check_gap(rmap, record->start);
-	rmap->end = max_u64(rmap->end, record->start + record->count);
-	if (owner_is_inode(record->owner))
-		check_rmap_inode(rmap, record);
-	else
-		check_rmap_special(rmap, record);
-	return 0;
-}
-
-static void check_rmap(struct check *check)
-{
-	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES, free_blocks = 0;
-	struct check_rmap rmap = {.check = check};
-	int error = rmap_query(&check->fs->rmap, 0, blocks, check_rmap_record, &rmap);
-
-	if (error) {
-		check_unreadable(check, "rmap", error);
-		return;
-	}
-	check_gap(&rmap, blocks);
-	error = alloc_walk(check->fs->alloc, 0, blocks, check_sum_free, &free_blocks);
-	if (error)
-		check_unreadable(check, "free", error);
-	else if (free_blocks != rmap.gaps)
-		check_finding(check, "%llu blocks are free, but %llu have no owner", (unsigned long long)free_blocks,
-			      (unsigned long long)rmap.gaps);
-	check_compare_counter(check, "free blocks", root_get(check->fs->journal, ROOT_FREE_BLOCKS), free_blocks);
-	check_compare_counter(check, "quarantined blocks", root_get(check->fs->journal, ROOT_QUARANTINED_BLOCKS),
-			      rmap.quarantined);
-}
-
-/* --- chunks ------------------------------------------------------------------------------------------------------------------- */
-
-struct check_chunk {
-	uint64_t owner_offset, count_blocks;
+struct owned {
+	uint64_t owner, offset;
+	blkno_t next; /* everything before it is as it should be */
 };
 
-static int check_chunk_visit(void *arg, const struct rmap_record *record)
+static int owned_visit(void *arg, const struct rmap_record *record)
 {
-	struct check_chunk *chunk = arg;
+	struct owned *owned = arg;
 
-	if (record->owner == OWNER(OWNER_CHUNK) && record->offset / CHUNK_SLOTS == chunk->owner_offset)
-		chunk->count_blocks += record->count;
+	if (record->owner != owned->owner || record->start != owned->next || record->offset != owned->offset)
+		return 0;
+	owned->next += record->count;
+	owned->offset += record->count;
 	return 0;
 }
 
-static void check_chunk(struct check *check, uint64_t number, const struct chunk_entry *entry)
+void check_owned(struct check *check, uint64_t owner, uint64_t offset, devoff_t at, uint64_t length_bytes, const char *what)
 {
-	for (unsigned copy = 0; copy < 2; copy++) {
-		struct check_chunk chunk = {.owner_offset = number * 2 + copy};
-		uint64_t blocks = chunk_blocks(entry->shift);
+	blkno_t start = at / BLOCK_BYTES, count = length_bytes / BLOCK_BYTES;
+	struct owned owned = {.owner = owner, .offset = offset, .next = start};
+	int error = rmap_query(&check->fs->rmap, start, count, owned_visit, &owned);
 
-		if (!entry->copy[copy])
-			continue;
-		if (rmap_query(&check->fs->rmap, entry->copy[copy] / BLOCK_BYTES, blocks, check_chunk_visit, &chunk) ||
-		    chunk.count_blocks != blocks)
-			check_finding(check, "metadata chunk %llu: copy %u is not in the reverse map",
-				      (unsigned long long)number, copy);
-	}
+	check_spend(check, CHECK_NODE_UNITS / 2);
+	if (error)
+		check_unreadable(check, &check->fs->rmap.tree, error);
+	else if (owned.next != start + count)
+		check_finding(check, "%s: is not in the reverse map at device block %llu", what, (unsigned long long)start);
 }
 
-static void check_chunks(struct check *check)
+/* --- block by block ----------------------------------------------------------------------------------------------------------------- */
+
+/* Between what was met and what comes next there must be nothing. */
+static void space_meet_gap(struct space *space, blkno_t start)
 {
-	struct journal *journal = check->fs->journal;
-	uint64_t count = root_get(journal, ROOT_CHUNKS), chunks = 0, blocks = 0, free_blocks = 0;
-	struct chunk_entry entry;
+	blkno_t end = max_u64(space->owned_end, space->free_end);
 
-	for (uint64_t number = 0; number < count; number++) {
-		int error = chunk_entry(journal, number, &entry);
+	if (start > end)
+		check_finding(space->check, "device blocks %llu to %llu: without an owner, but not free", (unsigned long long)end,
+			      (unsigned long long)start);
+}
 
-		if (error == -ENOENT)
-			continue;
-		if (error) {
-			check_unreadable(check, "chunk table", error);
-			continue;
-		}
-		chunks++;
-		blocks += chunk_blocks(entry.shift);
-		free_blocks += entry.free_blocks;
-		check_chunk(check, number, &entry);
+static void space_meet_owner(struct space *space)
+{
+	const struct check_cursor *at = &space->rmap;
+	struct check *check = space->check;
+	struct rmap_record record = {.start = at->key.word[0], .owner = at->key.word[1], .offset = at->key.word[2]};
+	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES;
+
+	check->totals.rmap_records++;
+	if (format_rmap_unpack(&record.count, &record.flags, at->value, at->length) || record.start >= blocks ||
+	    record.count > blocks - record.start) {
+		check_finding(check, "device block %llu: its record in the reverse map is damaged", (unsigned long long)record.start);
+		return;
 	}
-	check_compare_counter(check, "metadata blocks", root_get(journal, ROOT_META_BLOCKS), blocks);
-	check_compare_counter(check, "free metadata blocks", root_get(journal, ROOT_META_FREE), free_blocks);
-	check_compare_counter(check, "metadata blocks in use", blocks - free_blocks, check->nodes + chunks);
+	space_meet_gap(space, record.start);
+	if (record.start < space->free_end)
+		check_finding(check, "device block %llu: free, but owned by %llu", (unsigned long long)record.start,
+			      (unsigned long long)record.owner);
+	if (owner_is_inode(record.owner)) {
+		if (record.start < space->special_end)
+			check_finding(check, "device block %llu: owned by inode %llu and an area", (unsigned long long)record.start,
+				      (unsigned long long)record.owner);
+		space_meet_sharing(space, &record);
+		check->totals.blocks_compared += record.count;
+		check->maps_sum[check_bucket(check, record.owner)] -=
+			check_map_hash(check, record.owner, record.offset, record.start, record.count, record.flags);
+	} else {
+		space_meet_special(space, &record);
+		space->special_end = max_u64(space->special_end, record.start + record.count);
+	}
+	space->owned_end = max_u64(space->owned_end, record.start + record.count);
+}
+
+static void space_meet_free(struct space *space)
+{
+	const struct check_cursor *at = &space->free_space;
+	struct check *check = space->check;
+	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES, count;
+	blkno_t start = at->key.word[0];
+
+	if (format_free_unpack(&count, at->value, at->length) || start >= blocks || count > blocks - start) {
+		check_finding(check, "device block %llu: its record as free is damaged", (unsigned long long)start);
+		return;
+	}
+	space_meet_gap(space, start);
+	if (start < space->owned_end)
+		check_finding(check, "device block %llu: free, but owned", (unsigned long long)start);
+	if (start < space->free_end)
+		check_finding(check, "device block %llu: free twice", (unsigned long long)start);
+	space->free_blocks += count;
+	space->free_end = max_u64(space->free_end, start + count);
+}
+
+/* Whichever begins first; at the same block the owner. False: there is nothing more. */
+static bool space_step(struct space *space)
+{
+	bool has_owner = check_cursor_get(&space->rmap), has_free = check_cursor_get(&space->free_space);
+
+	if (check_is_over(space->check) || (!has_owner && !has_free))
+		return false;
+	if (has_owner && (!has_free || space->rmap.key.word[0] <= space->free_space.key.word[0])) {
+		space->at = max_u64(space->at, space->rmap.key.word[0]);
+		space_meet_owner(space);
+		check_cursor_advance(&space->rmap);
+	} else {
+		space->at = max_u64(space->at, space->free_space.key.word[0]);
+		space_meet_free(space);
+		check_cursor_advance(&space->free_space);
+	}
+	return true;
+}
+
+/* --- over many holds ------------------------------------------------------------------------------------------------------------------ */
+
+static int space_look_back(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct space *space = arg;
+	struct rmap_record record = {.start = key->word[0], .owner = key->word[1], .offset = key->word[2]};
+
+	check_spend(space->check, 1);
+	if (btree_key_compare(key, &space->rmap.next) >= 0)
+		return 1;
+	if (format_rmap_unpack(&record.count, &record.flags, value, length))
+		return 0;
+	if (owner_is_inode(record.owner)) {
+		space->lone = record;
+		if (space->owned_end > space->at) /* another one is there too */
+			space->lone.count = 0;
+	} else {
+		space->special_end = max_u64(space->special_end, record.start + record.count);
+	}
+	space->owned_end = max_u64(space->owned_end, record.start + record.count);
+	return 0;
+}
+
+/*
+ * Others may have changed what was met before. Judging goes on from `at`, with what reaches over it now and begins before the cursors; what is
+ * before `at` has been judged.
+ */
+static void space_pause(struct space *space)
+{
+	struct check *check = space->check;
+	struct btree_key key = {{space->at}};
+	struct btree_record found;
+	uint64_t changes = check_changes(check), count;
+
+	check_cursor_release(&space->rmap);
+	check_cursor_release(&space->free_space);
+	check_pause(check);
+	if (changes == check_changes(check))
+		return;
+	space->owned_end = space->special_end = space->free_end = space->at;
+	space->lone.count = 0;
+	if (btree_key_compare(&space->rmap.next, &key) < 0)
+		space->rmap.next = key;
+	if (space->free_space.next.word[0] < space->at)
+		space->free_space.next = key;
+	if (btree_walk_overlap(&check->fs->rmap.tree, space->at, space->at + 1, space_look_back, space) < 0)
+		check_skip(check);
+	if (!btree_lookup_le(alloc_tree(check->fs->alloc), &key, &found) &&
+	    btree_key_compare(&found.key, &space->free_space.next) < 0 && !format_free_unpack(&count, found.value, found.length))
+		space->free_end = max_u64(space->free_end, found.key.word[0] + count);
 }
 
 void check_space(struct check *check)
 {
-	check_extents(check);
-	check_rmap(check);
-	check_chunks(check);
+	struct journal *journal = check->fs->journal;
+	uint64_t changes = check_changes(check);
+	struct space space = {.check = check};
+
+	check_cursor_init(&space.rmap, check, &check->fs->rmap.tree);
+	check_cursor_init(&space.free_space, check, alloc_tree(check->fs->alloc));
+	check_begin_phase(check, "space", check->fs->super.size_bytes / BLOCK_BYTES);
+	while (space_step(&space)) {
+		check->done = space.at;
+		if (check_is_half_due(check))
+			space_pause(&space);
+	}
+	check_cursor_release(&space.rmap);
+	check_cursor_release(&space.free_space);
+	if (check_is_over(check))
+		return;
+	space_meet_gap(&space, check->fs->super.size_bytes / BLOCK_BYTES);
+	check_counter(check, "free blocks", root_get(journal, ROOT_FREE_BLOCKS), space.free_blocks, changes);
+	check_counter(check, "quarantined blocks", root_get(journal, ROOT_QUARANTINED_BLOCKS), space.quarantined, changes);
 }

@@ -67,13 +67,25 @@ typedef void fs_invalidate_fn(void *arg, inum_t ino, uint64_t pos, uint64_t leng
 void fs_set_invalidate(struct fs *fs, fs_invalidate_fn *fn, void *arg);
 
 /*
- * Check everything that can be checked without writing: each tree's structure, extents against rmap both ways, rmap against free space (exact
- * complement), links against parents, counters, ledger. Runs under the shared metadata lock. Every finding is told through `tell`. *findings: how many.
+ * Check everything that can be checked without writing: each tree's structure, all copies of metadata, extents against rmap both ways, rmap against free
+ * space (exact complement), names against parents and links, counters, ledger. Others may go on changing the filesystem: the metadata lock is held
+ * shared for short pieces of work, and what was changing under the check is not judged, only counted. Every finding is told through `tell`, no lock held.
  */
 typedef void fs_check_fn(void *arg, const char *line);
 struct fs_check_totals {
 	uint64_t findings, inodes, extents, rmap_records, blocks_compared;
+	uint64_t metadata_blocks; /* in use, each in all its copies */
+	uint64_t not_compared;	  /* things that were being changed when it was their turn */
+	uint64_t longest_hold;	  /* work done under one hold of the metadata lock, in records */
 };
+struct fs_check_options {
+	fs_check_fn *tell; /* NULL: only count */
+	/* Every few milliseconds, no lock held: false ends the check with -ECANCELED. total 0: unknown. NULL: nobody looks. */
+	bool (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
+	void *arg;
+};
+/* 0 whatever it found; -ECANCELED; -ENOMEM. */
+int fs_check_with(struct fs *fs, const struct fs_check_options *options, struct fs_check_totals *out);
 int fs_check(struct fs *fs, fs_check_fn *tell, void *arg, struct fs_check_totals *out);
 /* Drop clean caches (tests and `mendctl drop-caches`). */
 void fs_drop_caches(struct fs *fs);

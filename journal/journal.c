@@ -269,6 +269,11 @@ bool journal_wants_checkpoint(const struct journal *journal)
 	return journal->log.used_bytes > journal->log.ring_bytes / 2 || journal->dirty_blocks > journal->dirty_limit / 2;
 }
 
+uint64_t journal_changes(const struct journal *journal)
+{
+	return journal->transactions;
+}
+
 void journal_counts(const struct journal *journal, struct journal_counts *out)
 {
 	memset(out, 0, sizeof(*out));

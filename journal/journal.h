@@ -85,5 +85,7 @@ struct journal_counts {
 	uint64_t cache_hits, cache_misses, cache_bytes;
 };
 void journal_counts(const struct journal *journal, struct journal_counts *out);
+/* Transactions committed by this mount: while it stays the same, no metadata has changed. */
+uint64_t journal_changes(const struct journal *journal);
 
 #endif
