@@ -103,7 +103,10 @@ static bool load_is_half(const struct load *load)
 	return load->error[0] || load->error[1] || load->sequence[0] != load->sequence[1];
 }
 
-/* The primary is whole; is the replica newer? If it only says so, its header lies. */
+/*
+ * The primary is whole; is the replica newer? If it only says so, its header lies. What is in the log may have been interrupted while its replica was
+ * stored: of that the header is not enough, for the next write-back of the primary relies on a replica that is not torn.
+ */
 static unsigned load_choose(struct journal *journal, struct load *load, struct cache_buf *cb)
 {
 	uint8_t other[BLOCK_BYTES] __attribute__((aligned(64)));
@@ -111,7 +114,7 @@ static unsigned load_choose(struct journal *journal, struct load *load, struct c
 	load->error[1] = -EIO;
 	if (load->offset[1])
 		load->error[1] = load_header(journal, load->address, load->offset[1], &load->sequence[1], &load->field[1]);
-	if (load->error[1] || load->sequence[1] <= load->sequence[0])
+	if (load->error[1] || (load->sequence[1] <= load->sequence[0] && !journal->recovers))
 		return 0;
 	load_whole(journal, load, 1, other);
 	if (load->error[1] || load->sequence[1] <= load->sequence[0])
