@@ -208,6 +208,7 @@ static int mount_start_notify(struct fs *fs, struct mount_known *known)
 		.holder = fs,
 		.known = list,
 		.count_known = known->ranges.count,
+		.starts_late = fs->options.tools,
 		.passive = fs->options.repair,
 	};
 	int error = list ? 0 : -ENOMEM;

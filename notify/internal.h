@@ -40,6 +40,8 @@ struct notify {
 	size_t count_bad_copies;
 	devoff_t host_full_offset;
 	bool is_host_full, is_gone, is_stopping, append_warned;
+	bool is_loaded;	 /* the thread may be started */
+	bool is_running; /* and was */
 	uint64_t submitted, handled;
 	struct overlay overlay; /* failures that the trees could not take */
 

@@ -20,9 +20,29 @@ uint64_t notify_now_ns(void)
 
 /* --- the way in --- */
 
+/* The lock is held. */
+static int notify_start(struct notify *notify)
+{
+	sigset_t all, old;
+	int rc;
+
+	if (notify->is_running)
+		return 0;
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&notify->thread, NULL, notify_main, notify);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	notify->is_running = rc == 0;
+	return -rc;
+}
+
 static void notify_submit(struct notify *notify)
 {
 	notify->submitted++;
+	/* Without a thread the poison log keeps it for the next mount; the next failure tries again. */
+	if (notify->is_loaded && notify_start(notify))
+		log_warning("no thread can be started: failures are not handled");
 	pthread_cond_signal(&notify->wake);
 }
 
@@ -207,19 +227,6 @@ out:
 
 /* --- life --- */
 
-static int notify_start(struct notify *notify)
-{
-	sigset_t all, old;
-	int rc;
-
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&notify->thread, NULL, notify_main, notify);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -rc;
-}
-
 static struct notify *notify_alloc(const struct notify_setup *setup)
 {
 	struct notify *notify = calloc(1, sizeof(*notify));
@@ -253,6 +260,16 @@ static void notify_free(struct notify *notify)
 	free(notify);
 }
 
+/* The one round that is due in any case has nothing to do. */
+static bool notify_may_start_late(struct notify *notify)
+{
+	if (!notify->setup.starts_late || notify->submitted > 1 || media_bad_any(notify->media))
+		return false;
+	notify->handled = notify->submitted;
+	event_bus_settle(notify->setup.events);
+	return true;
+}
+
 int notify_create(const struct notify_setup *setup, struct notify **out)
 {
 	struct notify *const before = *out;
@@ -270,7 +287,10 @@ int notify_create(const struct notify_setup *setup, struct notify **out)
 		goto err;
 	/* The thread's calls into the holder may come back here through it. */
 	*out = notify;
-	rc = notify_start(notify);
+	pthread_mutex_lock(&notify->lock);
+	notify->is_loaded = true;
+	rc = notify_may_start_late(notify) ? 0 : notify_start(notify);
+	pthread_mutex_unlock(&notify->lock);
 	if (rc)
 		goto err;
 	return 0;
@@ -314,7 +334,8 @@ static void notify_stop(struct notify *notify)
 	notify->is_stopping = true;
 	pthread_cond_signal(&notify->wake);
 	pthread_mutex_unlock(&notify->lock);
-	pthread_join(notify->thread, NULL);
+	if (notify->is_running)
+		pthread_join(notify->thread, NULL);
 }
 
 void notify_destroy(struct notify *notify)

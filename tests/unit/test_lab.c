@@ -1,5 +1,6 @@
 /* The medium in memory that crash tests and fuzzers stand on: many mounts of one medium, without a process to die. */
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -95,6 +96,44 @@ START_TEST(poison_of_the_lab_is_found_by_the_next_reader)
 }
 END_TEST
 
+static unsigned count_threads(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	unsigned count = 0;
+
+	ck_assert_ptr_nonnull(tasks);
+	for (const struct dirent *entry = readdir(tasks); entry; entry = readdir(tasks))
+		count += entry->d_name[0] != '.';
+	closedir(tasks);
+	return count;
+}
+
+static int badblock_counted(void *arg, const struct badblock_record *record)
+{
+	++*(unsigned *)arg;
+	return 0;
+}
+
+START_TEST(a_tool_has_no_thread_before_the_first_failure)
+{
+	struct lab *lab = lab_make(MEDIA_CACHELINE);
+	unsigned before = count_threads(), badblocks = 0;
+	struct fs *fs = lab_mount(lab);
+	uint8_t byte;
+
+	ck_assert_uint_eq(count_threads(), before);
+	lab_poison(lab, 15 << 20, 1);
+	ck_assert_int_eq(media_read(lab_media(lab), 15 << 20, &byte, 1, NULL), -EIO);
+	ck_assert_int_eq(fs_notify_wait(fs, 5000), 0);
+	ck_assert_uint_eq(count_threads(), before + 1);
+	ck_assert_int_eq(fs_badblocks(fs, badblock_counted, &badblocks), 0);
+	ck_assert_uint_eq(badblocks, 1);
+	fs_abandon(fs);
+	ck_assert_uint_eq(count_threads(), before);
+	lab_destroy(lab);
+}
+END_TEST
+
 /* Not a measurement: a guard against a mount that costs a second. */
 START_TEST(a_thousand_mounts_are_soon_done)
 {
@@ -120,6 +159,7 @@ int main(void)
 	tcase_add_loop_test(tests, what_was_done_is_there_after_an_abandoned_mount, 0, 2);
 	tcase_add_test(tests, an_abandoned_mount_stores_nothing_more);
 	tcase_add_test(tests, poison_of_the_lab_is_found_by_the_next_reader);
+	tcase_add_test(tests, a_tool_has_no_thread_before_the_first_failure);
 	tcase_add_test(tests, a_thousand_mounts_are_soon_done);
 	suite_add_tcase(suite, tests);
 	srunner_run_all(runner, CK_ENV);
