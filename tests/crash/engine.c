@@ -315,11 +315,15 @@ static void attempt_run(struct attempt *attempt, bool more)
 	struct crash_point point = attempt_point(attempt);
 
 	engine->totals->images++;
+	/* Of the point's own images, each once. */
+	if (!attempt->same_boot && seen_add(&engine->seen, hash_mix(attempt->hash ^ hash_mix(engine->totals->points))))
+		engine->totals->space_images++;
 	if (!seen_add(&engine->seen, attempt_key(attempt, &point, frame->boot + !attempt->same_boot)))
 		return;
 	engine->totals->distinct++;
 	attempt->keeps_record = more && frame->depth < engine->options->recovery_depth && frame->depth < DEPTH_MAX;
-	attempt->chooses_poison = more && engine->options->with_poison && frame->depth == 0;
+	/* Not where a store is torn: one copy of a block may be, and with the other one poisoned that is two failures. */
+	attempt->chooses_poison = more && !attempt->same_boot && engine->options->with_poison && frame->depth == 0;
 	if (!attempt_mount(attempt) || engine_is_done(engine))
 		return;
 	if (attempt->chooses_poison) {
@@ -617,6 +621,7 @@ static int engine_init(struct engine *engine)
 
 	if (error)
 		return error;
+	error = lab_track_stores(engine->lab);
 	record_init(&engine->run.record, engine->lab);
 	record_init(&engine->undo, engine->lab);
 	engine->undo.only_undo = true;
@@ -680,7 +685,7 @@ int crash_explore(const struct crash_workload *workload, const struct crash_opti
 	engine_fini(&engine);
 	unsetenv("MENDFS_BOOT_ID");
 	crash_clock_set(0);
-	totals->space_tried = totals->points == totals->points_whole ? 1 : exp2(log2((double)totals->distinct) - totals->space_log2);
+	totals->space_tried = totals->points == totals->points_whole ? 1 : exp2(log2((double)totals->space_images) - totals->space_log2);
 	totals->seconds += crash_clock_seconds() - start;
 	return error;
 }

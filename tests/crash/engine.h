@@ -67,6 +67,7 @@ struct crash_totals {
 	uint64_t points, images, distinct, mounts, violations;
 	uint64_t points_whole; /* of which no image was left out */
 	double space_log2;     /* how many images all points have, as a power of two */
+	uint64_t space_images; /* of these that were tried */
 	double space_tried;    /* share of them that were tried; 1 when none was left out */
 	double seconds;
 };

@@ -13,6 +13,7 @@ struct lab {
 	struct lab_listener listener;
 	pthread_mutex_t poison_lock; /* a mount's notify thread repairs beside the caller */
 	struct iset poison;
+	uint8_t *stored; /* by block: something was stored to it; NULL: not tracked */
 };
 
 static struct lab *lab_of(struct media *media)
@@ -46,6 +47,25 @@ static size_t lab_good_bytes(struct lab *lab, bool is_store, devoff_t offset, si
 	return at - offset;
 }
 
+/* In runs of blocks that were stored to and blocks that were not. */
+static void lab_copy_out(struct lab *lab, devoff_t offset, uint8_t *to, size_t length)
+{
+	while (length) {
+		bool is_stored = lab->stored[offset / BLOCK_BYTES];
+		size_t run = min_u64(length, BLOCK_BYTES - offset % BLOCK_BYTES);
+
+		while (run < length && (bool)lab->stored[(offset + run) / BLOCK_BYTES] == is_stored)
+			run = min_u64(length, run + BLOCK_BYTES);
+		if (is_stored)
+			memcpy(to, lab->media->map.base + offset, run);
+		else
+			memset(to, 0, run);
+		offset += run;
+		to += run;
+		length -= run;
+	}
+}
+
 static size_t lab_load(struct media *media, devoff_t offset, void *to, size_t length, struct guard_fault *fault)
 {
 	struct lab *lab = lab_of(media);
@@ -53,8 +73,17 @@ static size_t lab_load(struct media *media, devoff_t offset, void *to, size_t le
 
 	if (lab->listener.load)
 		lab->listener.load(lab->listener.arg, offset, good);
-	memcpy(to, media->map.base + offset, good);
+	if (lab->stored)
+		lab_copy_out(lab, offset, to, good);
+	else
+		memcpy(to, media->map.base + offset, good);
 	return good;
+}
+
+static void lab_note_store(struct lab *lab, devoff_t offset, size_t length)
+{
+	if (lab->stored && length)
+		memset(lab->stored + offset / BLOCK_BYTES, 1, (offset + length - 1) / BLOCK_BYTES - offset / BLOCK_BYTES + 1);
 }
 
 static size_t lab_put(struct media *media, devoff_t offset, const void *from, size_t length, struct guard_fault *fault)
@@ -64,6 +93,7 @@ static size_t lab_put(struct media *media, devoff_t offset, const void *from, si
 
 	if (lab->listener.store && good)
 		lab->listener.store(lab->listener.arg, offset, from, good);
+	lab_note_store(lab, offset, good);
 	if (from)
 		memcpy(media->map.base + offset, from, good);
 	else
@@ -170,7 +200,14 @@ void lab_destroy(struct lab *lab)
 		return;
 	media_close(lab->media);
 	iset_fini(&lab->poison);
+	free(lab->stored);
 	free(lab);
+}
+
+int lab_track_stores(struct lab *lab)
+{
+	lab->stored = calloc(1, lab->media->size / BLOCK_BYTES);
+	return lab->stored ? 0 : -ENOMEM;
 }
 
 struct media *lab_media(struct lab *lab)

@@ -30,6 +30,11 @@ void lab_destroy(struct lab *lab);
 struct media *lab_media(struct lab *lab);
 uint8_t *lab_bytes(struct lab *lab);
 uint64_t lab_size(const struct lab *lab);
+/*
+ * The caller's word that lab_bytes() is changed only where something was stored through the medium since lab_create(): what never was is zeros and need
+ * not be looked at. Recovery reads all of the journal's ring; this is most of a mount's time.
+ */
+int lab_track_stores(struct lab *lab);
 void lab_listen(struct lab *lab, const struct lab_listener *listener); /* NULL: nobody listens */
 /* What a process knows of the medium is forgotten, as by its death: known bad ranges, marks, counts. Poison stays. */
 void lab_reset(struct lab *lab);
