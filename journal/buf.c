@@ -284,6 +284,11 @@ void buf_put(struct buf *buf)
 	cache_put(cache_of(buf));
 }
 
+uint64_t buf_sequence(const struct buf *buf)
+{
+	return cache_of((struct buf *)buf)->sequence;
+}
+
 /* A buffer for a block that nobody uses: what an earlier life of the address left in the cache goes. */
 static int buf_new(struct journal *journal, maddr_t address, struct cache_buf **out)
 {

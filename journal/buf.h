@@ -21,6 +21,8 @@ int buf_get(struct journal *journal, maddr_t address, enum format_block_role rol
 /* As buf_get, whatever role and tree it has (owners query, fsck); role and tree are in its header. */
 int buf_get_any(struct journal *journal, maddr_t address, struct buf **out);
 void buf_put(struct buf *buf);
+/* Sequence of the last record it contains: of two blocks that contradict each other the one with the higher is the younger. */
+uint64_t buf_sequence(const struct buf *buf);
 
 /*
  * A new zeroed block with its header filled, already joined to the transaction. -ENOSPC: no free metadata block (beyond the reserve,
