@@ -169,6 +169,7 @@ int fs_check_with(struct fs *fs, const struct fs_check_options *options, struct 
 		return -ENOMEM;
 	check->fs = fs;
 	check->options = options;
+	check->hold_units = options->hold_units ? options->hold_units : CHECK_HOLD_UNITS;
 	check->phase = "fixed";
 	if (getrandom(&check->seed, sizeof(check->seed), GRND_NONBLOCK) < 0)
 		check->seed = time_now_ns();

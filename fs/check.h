@@ -30,7 +30,7 @@ struct check {
 	const struct fs_check_options *options;
 	struct fs_check_totals totals;
 	int error;	/* why it cannot go on; sticky */
-	uint64_t spent; /* in this hold */
+	uint64_t spent, hold_units; /* in this hold, of how many */
 	uint64_t holds;
 	uint64_t seed;
 	char *lines; /* findings of this hold, told when it has ended */
@@ -72,11 +72,11 @@ static inline void check_spend(struct check *check, uint64_t units)
 }
 static inline bool check_is_due(const struct check *check)
 {
-	return check->spent >= CHECK_HOLD_UNITS;
+	return check->spent >= check->hold_units;
 }
 static inline bool check_is_half_due(const struct check *check)
 {
-	return check->spent >= CHECK_HOLD_UNITS / 2;
+	return check->spent >= check->hold_units / 2;
 }
 /* End the hold and begin another; no node is held across it. */
 void check_pause(struct check *check);

@@ -61,8 +61,7 @@ void check_cursor_release(struct check_cursor *cursor)
 {
 	if (cursor->is_open)
 		btree_cursor_close(&cursor->at);
-	if (cursor->has_record)
-		cursor->next = cursor->key;
+	/* What was looked at and not taken does not count: something may come to lie before it. */
 	cursor->is_open = cursor->has_record = cursor->has_ended = false;
 }
 

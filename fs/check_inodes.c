@@ -49,10 +49,18 @@ static bool sweep_at(struct sweep *sweep, enum sweep_tree tree)
 	return check_cursor_get(cursor) && cursor->key.word[0] == sweep->ino;
 }
 
-static void sweep_release(struct sweep *sweep)
+/* Before the hold ends. Nothing of an inode before `least` is looked at again, whatever may come to be there. */
+static void sweep_release(struct sweep *sweep, inum_t least)
 {
-	for (unsigned i = 0; i < SWEEP_TREES; i++)
-		check_cursor_release(&sweep->cursors[i]);
+	const struct btree_key key = {{least}};
+
+	for (unsigned i = 0; i < SWEEP_TREES; i++) {
+		struct check_cursor *cursor = &sweep->cursors[i];
+
+		check_cursor_release(cursor);
+		if (cursor->next.word[0] < least)
+			cursor->next = key;
+	}
 }
 
 static bool inode_record_is_same(const struct inode_record *a, const struct inode_record *b)
@@ -73,7 +81,7 @@ static void sweep_pause(struct sweep *sweep)
 	struct inode_record now;
 	int error;
 
-	sweep_release(sweep);
+	sweep_release(sweep, sweep->ino);
 	check_pause(sweep->check);
 	error = check_load_inode(sweep->check, sweep->ino, &now);
 	if (sweep->has_inode ? error || !inode_record_is_same(&now, &sweep->record) : !error)
@@ -511,11 +519,11 @@ void check_inodes(struct check *check)
 	while (sweep_next(&sweep)) {
 		sweep_inode(&sweep);
 		if (check_is_half_due(check)) {
-			sweep_release(&sweep);
+			sweep_release(&sweep, sweep.ino + 1);
 			check_pause(check);
 		}
 	}
-	sweep_release(&sweep);
+	sweep_release(&sweep, 0);
 	if (check_is_over(check))
 		return;
 	check_counter(check, "inodes", root_get(journal, ROOT_INODES), check->totals.inodes, changes);

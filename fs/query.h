@@ -83,6 +83,7 @@ struct fs_check_options {
 	/* Every few milliseconds, no lock held: false ends the check with -ECANCELED. total 0: unknown. NULL: nobody looks. */
 	bool (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
+	uint64_t hold_units; /* 0: the usual. Tests: fewer records under one hold, so that much happens between */
 };
 /* 0 whatever it found; -ECANCELED; -ENOMEM. */
 int fs_check_with(struct fs *fs, const struct fs_check_options *options, struct fs_check_totals *out);
