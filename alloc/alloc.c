@@ -233,6 +233,18 @@ int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t
 
 /* --- give --- */
 
+int alloc_hold(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
+{
+	int error;
+
+	pthread_mutex_lock(&alloc->mutex);
+	error = alloc_hook(alloc, tx);
+	if (error == 0)
+		error = busy_add(&alloc->busy, start, start + count);
+	pthread_mutex_unlock(&alloc->mutex);
+	return error;
+}
+
 int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
 {
 	struct run run = {start, count};
@@ -243,17 +255,26 @@ int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count
 	error = free_merge(alloc, tx, &run);
 	if (error == 0)
 		error = root_add(tx, ROOT_FREE_BLOCKS, (int64_t)count);
-	if (error < 0)
-		return error;
-	pthread_mutex_lock(&alloc->mutex);
-	error = alloc_hook(alloc, tx);
-	if (error == 0)
-		error = busy_add(&alloc->busy, start, start + count);
-	pthread_mutex_unlock(&alloc->mutex);
-	return error;
+	return error < 0 ? error : alloc_hold(alloc, tx, start, count);
 }
 
 /* --- questions --- */
+
+bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t *run)
+{
+	const struct iset_range *range;
+	bool held;
+
+	pthread_mutex_lock(&alloc->mutex);
+	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
+	range = busy_find(&alloc->busy, start, start + count);
+	held = range && range->start <= start;
+	*run = count;
+	if (range)
+		*run = min_u64(count, (held ? range->end : range->start) - start);
+	pthread_mutex_unlock(&alloc->mutex);
+	return held;
+}
 
 bool alloc_has_busy(struct alloc *alloc)
 {

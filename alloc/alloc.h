@@ -39,6 +39,13 @@ void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count);
 int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);
 /* Give back; merges with neighbours; busy until the transaction is durable. -EUCLEAN when part of it is free already. */
 int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);
+/*
+ * A transaction ends one owner's part in blocks that others go on using: until it is durable, a crash may bring that owner back, so whoever is left may not
+ * overwrite them in place. Busy like given ones, though not free.
+ */
+int alloc_hold(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);
+/* Is the start of this range held? *run: how many blocks are alike. */
+bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t *run);
 bool alloc_has_busy(struct alloc *alloc);
 /* Visit the free runs that overlap [start, start + count), clipped. */
 typedef int alloc_visit_fn(void *arg, blkno_t start, uint64_t count);

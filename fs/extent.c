@@ -339,7 +339,9 @@ static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_s
 	error = extent_cut(fs, tx, ino, piece);
 	if (!error)
 		error = rmap_remove(&fs->rmap, tx, &record);
-	if (!error && !shared)
+	if (!error && shared)
+		error = alloc_hold(fs->alloc, tx, piece->block, piece->count_blocks);
+	else if (!error)
 		error = ledger_free_blocks(fs->notify, tx, piece->block, piece->count_blocks);
 	return error == -ENOENT ? -EUCLEAN : error;
 }

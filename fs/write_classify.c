@@ -48,6 +48,9 @@ static int classify_mapped(struct write_plan *p, const struct extent *extent, st
 				  &run->count_blocks);
 	if (error)
 		return error;
+	/* The transaction that made it ours alone may not be durable: a crash may bring the other owner back, and what we store must not be in its file. */
+	if (!shared && p->may_share)
+		shared = alloc_is_held(p->fs->alloc, run->block, run->count_blocks, &run->count_blocks);
 	good = extent_good_blocks(p->fs, run->block, run->count_blocks);
 	if (!good)
 		return classify_bad(p, run, shared);

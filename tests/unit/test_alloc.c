@@ -206,6 +206,28 @@ START_TEST(freed_space_is_busy_until_durable)
 }
 END_TEST
 
+START_TEST(blocks_that_an_owner_left_are_held_until_durable)
+{
+	struct fixture f;
+	uint64_t run;
+
+	fixture_open(&f, BLOCKS);
+	ck_assert_int_eq(take_exact(&f, 0, BLOCKS), 0);
+	fake_set_lazy(f.journal, true);
+	begin(&f);
+	ck_assert_int_eq(end(&f, alloc_hold(f.alloc, f.tx, 100, 50)), 0);
+	ck_assert(!alloc_is_held(f.alloc, 90, 20, &run));
+	ck_assert_uint_eq(run, 10);
+	ck_assert(alloc_is_held(f.alloc, 120, 100, &run));
+	ck_assert_uint_eq(run, 30);
+	ck_assert_uint_eq(alloc_free_blocks(f.alloc), 0);
+	fake_make_durable(f.journal);
+	ck_assert(!alloc_is_held(f.alloc, 120, 100, &run));
+	ck_assert_uint_eq(run, 100);
+	fixture_close(&f);
+}
+END_TEST
+
 START_TEST(what_one_transaction_frees_it_may_not_use)
 {
 	struct alloc_request any = {.want_blocks = 1, .use_reserve = true};
@@ -613,6 +635,7 @@ int main(void)
 	tcase_add_test(sentences, not_before_looks_there_first);
 	tcase_add_test(sentences, data_leave_the_reserve_alone);
 	tcase_add_test(sentences, freed_space_is_busy_until_durable);
+	tcase_add_test(sentences, blocks_that_an_owner_left_are_held_until_durable);
 	tcase_add_test(sentences, what_one_transaction_frees_it_may_not_use);
 	tcase_add_test(sentences, an_aborted_free_of_busy_space_keeps_it_busy);
 	tcase_add_test(sentences, a_reservation_ends_at_commit_and_comes_back_at_abort);

@@ -174,9 +174,24 @@ START_TEST(the_last_sharer_writes_in_place_again)
 	expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, "to"), 0);
 	for (unsigned i = 0; i < 100 && is_shared(from, 0); i++)
 		usleep(50000);
+	expect_equal(fs_syncfs(fix.fs), 0);
 	before = files_device_offset(&fix, from, 0);
 	files_write(&fix, from, 2, 0, 100);
 	expect_equal(files_device_offset(&fix, from, 0), before);
+}
+END_TEST
+
+/* A crash of the host before the sync would bring the clone back, with what was written here in it. */
+START_TEST(the_last_sharer_of_a_plain_file_waits_for_the_sync)
+{
+	devoff_t before;
+
+	files_write(&fix, from, 1, 0, 4 * BLOCK_BYTES);
+	expect_equal(fs_clone(fix.fs, from, to), 0);
+	files_truncate(&fix, to, 0);
+	before = files_device_offset(&fix, from, 0);
+	files_write(&fix, from, 2, 0, 100);
+	expect(files_device_offset(&fix, from, 0) != before);
 }
 END_TEST
 
@@ -225,6 +240,7 @@ int main(void)
 	tcase_add_test(tests, a_copy_past_the_end_zeros_the_gap);
 	tcase_add_test(tests, clone_replaces_all_of_the_destination);
 	tcase_add_test(tests, the_last_sharer_writes_in_place_again);
+	tcase_add_test(tests, the_last_sharer_of_a_plain_file_waits_for_the_sync);
 	tcase_add_test(tests, poison_is_inherited_by_sharing_and_stops_a_bounce);
 	tcase_add_test(tests, a_full_filesystem_still_clones);
 	suite_add_tcase(suite, tests);
