@@ -1,0 +1,272 @@
+/* The crash tests: workloads through the crash engine. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/crash/clock.h"
+#include "tests/crash/workloads.h"
+#include "tests/support/random.h"
+#include "util/log.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#define SLOWER 12 /* how many times less is tried by default */
+#else
+#define SLOWER 1
+#endif
+
+enum { MEDIA_BOTH = -1 };
+
+struct program {
+	struct crash_options options;
+	const char *workload, *title;
+	int media;
+	int group; /* GROUPS: all */
+	double budget;
+	unsigned every; /* one of so many workloads, chosen by the seed */
+	bool list, rehearse;
+	size_t workloads, chosen;
+	struct crash_totals all;
+	bool failed;
+};
+
+static const char usage[] =
+	"usage: crash [--list] [--group single|pairs|random] [--workload NAME] [--only ID] [--media cacheline|page] [--schedule linear|exhaustive]\n"
+	"             [--seed N] [--every N] [--seconds BUDGET] [--poison] [--recovery-depth N] [--rehearse] [--title TEXT] [--verbose] [--help]\n"
+	"\n"
+	"Runs workloads on a medium in memory, makes the images that a crash at any moment may leave, mounts and checks each, and compares it with a model.\n"
+	"\n"
+	"  --list             the workloads and what they do\n"
+	"  --group            only these\n"
+	"  --workload NAME    only this one\n"
+	"  --only ID          only the image that a violation named\n"
+	"  --media            only this medium: cacheline (a device: drained stores are durable) or page (a plain file: synced pages are)\n"
+	"  --schedule         linear (default) or exhaustive\n"
+	"  --seed N           of what is sampled and of the random workloads (MENDFS_SEED)\n"
+	"  --every N          one of N workloads, chosen by the seed\n"
+	"  --seconds BUDGET   start no further workload after this time\n"
+	"  --poison           at each crash also with poison in data, metadata, journal and poison log\n"
+	"  --recovery-depth N crash again during recovery: 1, and again during that: 2\n"
+	"  --rehearse         run the workloads without crashes\n"
+	"\n"
+	"Exit status: 0 nothing found, 1 violations, 2 usage or something could not be run. MENDFS_LONG=1 means --schedule exhaustive, all workloads, no budget.\n";
+
+/* --- arguments ------------------------------------------------------------------------------------------------------------ */
+
+static const struct option long_options[] = {
+	{"list", no_argument, NULL, 'l'},	    {"group", required_argument, NULL, 'g'},	{"workload", required_argument, NULL, 'w'},
+	{"only", required_argument, NULL, 'o'},	    {"media", required_argument, NULL, 'm'},	{"schedule", required_argument, NULL, 's'},
+	{"seed", required_argument, NULL, 'S'},	    {"every", required_argument, NULL, 'e'},	{"seconds", required_argument, NULL, 'b'},
+	{"poison", no_argument, NULL, 'p'},	    {"recovery-depth", required_argument, NULL, 'r'}, {"rehearse", no_argument, NULL, 'R'},
+	{"title", required_argument, NULL, 't'},    {"verbose", no_argument, NULL, 'v'},	{"help", no_argument, NULL, 'h'},
+	{"images", required_argument, NULL, 'i'},   {0},
+};
+
+static int parse_word(const char *text, const char *const words[], int count)
+{
+	for (int i = 0; i < count; i++)
+		if (!strcmp(text, words[i]))
+			return i;
+	fprintf(stderr, "crash: %s: unknown\n%s", text, usage);
+	exit(2);
+}
+
+static int parse_media(const char *text)
+{
+	static const char *const words[] = {"cacheline", "page"};
+
+	return parse_word(text, words, ARRAY_SIZE(words)) ? MEDIA_PAGE : MEDIA_CACHELINE;
+}
+
+static int parse_group(const char *text)
+{
+	static const char *const words[] = {"single", "pairs", "random"};
+
+	return parse_word(text, words, ARRAY_SIZE(words));
+}
+
+static enum crash_schedule parse_schedule(const char *text)
+{
+	static const char *const words[] = {"linear", "exhaustive"};
+
+	return parse_word(text, words, ARRAY_SIZE(words)) ? CRASH_EXHAUSTIVE : CRASH_LINEAR;
+}
+
+static void parse_option(struct program *p, int option)
+{
+	switch (option) {
+	case 'l':
+		p->list = true;
+		return;
+	case 'g':
+		p->group = parse_group(optarg);
+		return;
+	case 'w':
+		p->workload = optarg;
+		return;
+	case 'o':
+		p->options.only = optarg;
+		return;
+	case 'm':
+		p->media = parse_media(optarg);
+		return;
+	case 's':
+		p->options.schedule = parse_schedule(optarg);
+		return;
+	case 'S':
+		p->options.seed = strtoull(optarg, NULL, 0);
+		return;
+	case 'e':
+		p->every = (unsigned)strtoul(optarg, NULL, 0);
+		return;
+	case 'b':
+		p->budget = strtod(optarg, NULL) ;
+		return;
+	case 'i':
+		p->options.images_limit = strtoull(optarg, NULL, 0);
+		return;
+	case 'p':
+		p->options.with_poison = true;
+		return;
+	case 'r':
+		p->options.recovery_depth = (unsigned)strtoul(optarg, NULL, 0);
+		return;
+	case 'R':
+		p->rehearse = true;
+		return;
+	case 't':
+		p->title = optarg;
+		return;
+	case 'v':
+		p->options.verbose = true;
+		return;
+	default:
+		fputs(usage, option == 'h' ? stdout : stderr);
+		exit(option == 'h' ? 0 : 2);
+	}
+}
+
+static void parse(struct program *p, int argc, char *argv[])
+{
+	const char *seed = getenv("MENDFS_SEED");
+	int option;
+
+	p->options.seed = seed ? strtoull(seed, NULL, 0) : 1;
+	while ((option = getopt_long(argc, argv, "", long_options, NULL)) >= 0)
+		parse_option(p, option);
+	if (getenv("MENDFS_LONG")) {
+		p->options.schedule = CRASH_EXHAUSTIVE;
+		p->every = 1;
+		p->budget = 0;
+	}
+}
+
+/* --- running -------------------------------------------------------------------------------------------------------------- */
+
+/* An id is the workload's name, a slash, and which image. */
+static bool is_named(const struct program *p, const char *name)
+{
+	size_t length = strlen(name);
+
+	if (p->options.only)
+		return !strncmp(p->options.only, name, length) && p->options.only[length] == '/';
+	return !p->workload || !strcmp(p->workload, name);
+}
+
+static bool is_chosen(const struct program *p, size_t index)
+{
+	struct random random = {.state = p->options.seed + index};
+	unsigned every = p->every * (p->options.schedule == CRASH_EXHAUSTIVE ? 1 : SLOWER);
+
+	if (p->workload || p->options.only || every < 2)
+		return true;
+	return random_below(&random, every) == 0;
+}
+
+static void run_workload(struct program *p, const struct workload *workload)
+{
+	struct why why = {0};
+	int error;
+
+	if (p->list) {
+		printf("%s: [%s] %s\n", workload->name, workload->setup, workload->run);
+		return;
+	}
+	error = p->rehearse ? workload_rehearse(workload, NULL, &why) : workload_explore(workload, &p->options, &p->all, &why);
+	p->workloads++;
+	if (!error)
+		return;
+	fprintf(stderr, "%s\n", why.text);
+	p->failed = true;
+}
+
+static bool is_over(const struct program *p, double begun)
+{
+	return p->budget > 0 && crash_clock_seconds() - begun > p->budget;
+}
+
+static void run_one(struct program *p, enum workload_group group, size_t index, enum media_granularity granularity)
+{
+	struct workload workload;
+
+	if (workloads_get(group, index, granularity, p->options.seed, &workload)) {
+		fprintf(stderr, "out of memory\n");
+		p->failed = true;
+	} else if (is_named(p, workload.name)) {
+		run_workload(p, &workload);
+	}
+	workload_fini(&workload);
+}
+
+static void run_group(struct program *p, enum workload_group group, double begun)
+{
+	size_t count = workloads_count(group);
+	/* A stride through all of them: whatever the budget allows is spread over the whole table. */
+	size_t stride = count > 1000 ? 613 : 1;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t index = i * stride % count;
+
+		if (!is_chosen(p, index))
+			continue;
+		p->chosen += p->media == MEDIA_BOTH ? 2 : 1;
+		if (is_over(p, begun))
+			continue;
+		if (p->media != MEDIA_PAGE)
+			run_one(p, group, index, MEDIA_CACHELINE);
+		if (p->media != MEDIA_CACHELINE)
+			run_one(p, group, index, MEDIA_PAGE);
+	}
+}
+
+static void print_totals(const struct program *p, const char *title, double seconds)
+{
+	const struct crash_totals *t = &p->all;
+
+	printf("sample: %s: %zu of %zu workloads, %llu crash points, %llu images (%llu distinct), %.0f mounts/s, %.3g %% of the space, %llu violations\n", title,
+	       p->workloads, p->chosen, (unsigned long long)t->points, (unsigned long long)t->images, (unsigned long long)t->distinct,
+	       (double)t->mounts / (seconds > 0 ? seconds : 1), 100 * t->space_tried, (unsigned long long)t->violations);
+}
+
+int main(int argc, char *argv[])
+{
+	struct program p = {.media = MEDIA_BOTH, .group = GROUPS, .every = 1};
+	double begun = crash_clock_seconds();
+
+	parse(&p, argc, argv);
+	log_set_level(LOG_LEVEL_SILENT);
+	for (int group = 0; group < GROUPS; group++)
+		if (p.group == GROUPS || p.group == group)
+			run_group(&p, (enum workload_group)group, begun);
+	if (p.list)
+		return 0;
+	if (!p.workloads) {
+		fprintf(stderr, "crash: no such workload\n");
+		return 2;
+	}
+	print_totals(&p, p.title ? p.title : "crash", crash_clock_seconds() - begun);
+	if (p.failed)
+		return 2;
+	return p.all.violations ? 1 : 0;
+}

@@ -1,0 +1,448 @@
+#include "tests/crash/model_apply.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* --- paths ---------------------------------------------------------------------------------------------------------------- */
+
+static inum_t slot_ino(const struct model *model, const char *path)
+{
+	return model->slots[(path[1] - '0') % MODEL_SLOTS];
+}
+
+static inum_t step(const struct model_state *state, inum_t dir, const char *name, size_t length)
+{
+	const struct model_inode *inode = state_find(state, dir);
+	char text[FS_NAME_MAX + 1];
+	struct model_name *found;
+
+	if (!inode || length >= sizeof(text))
+		return 0;
+	memcpy(text, name, length);
+	text[length] = 0;
+	found = inode_find_name(inode, text);
+	return found ? found->ino : 0;
+}
+
+/* The directory of the last step, and that step. */
+static int follow(const struct model *model, const char *path, inum_t *dir, inum_t *ino, const char **name)
+{
+	const struct model_state *state = &model->states[model->count];
+	const char *slash;
+
+	*dir = FS_ROOT_INO;
+	*name = path;
+	*ino = path[0] ? 0 : FS_ROOT_INO;
+	if (path[0] == '%')
+		*ino = slot_ino(model, path);
+	if (!path[0] || path[0] == '%')
+		return *ino ? 0 : -ENOENT;
+	while ((slash = strchr(*name, '/'))) {
+		*dir = step(state, *dir, *name, (size_t)(slash - *name));
+		if (!*dir)
+			return -ENOENT;
+		*name = slash + 1;
+	}
+	if (!S_ISDIR(state_find(state, *dir)->record.mode))
+		return -ENOTDIR;
+	*ino = step(state, *dir, *name, strlen(*name));
+	return 0;
+}
+
+inum_t model_resolve(const struct model *model, const char *path)
+{
+	const char *name;
+	inum_t dir, ino;
+
+	return follow(model, path, &dir, &ino, &name) ? 0 : ino;
+}
+
+static bool kind_makes_name(enum model_kind kind)
+{
+	return kind == MODEL_CREATE || kind == MODEL_SYMLINK;
+}
+
+static bool kind_removes_name(enum model_kind kind)
+{
+	return kind == MODEL_UNLINK || kind == MODEL_RMDIR || kind == MODEL_RENAME;
+}
+
+static bool kind_has_path(enum model_kind kind)
+{
+	return kind != MODEL_SYNCFS && kind != MODEL_FORGET;
+}
+
+static bool kind_has_path2(enum model_kind kind)
+{
+	return kind == MODEL_LINK || kind == MODEL_RENAME || kind == MODEL_COPY || kind == MODEL_CLONE;
+}
+
+int target_resolve(const struct model *model, const struct model_op *op, struct model_target *target)
+{
+	int error = 0;
+
+	*target = (struct model_target){.op = op, .tag = op->tag ? op->tag : model->next_tag};
+	if (kind_has_path(op->kind))
+		error = follow(model, op->path, &target->dir, &target->ino, &target->name);
+	if (!error && kind_has_path2(op->kind))
+		error = follow(model, op->path2, &target->dir2, &target->ino2, &target->name2);
+	if (op->kind == MODEL_FORGET)
+		target->ino = model->slots[op->slot];
+	if (error)
+		return error;
+	if (kind_has_path(op->kind) && !target->ino && !kind_makes_name(op->kind) && !kind_removes_name(op->kind))
+		return -ENOENT;
+	if ((op->kind == MODEL_COPY || op->kind == MODEL_CLONE) && !target->ino2)
+		return -ENOENT;
+	return 0;
+}
+
+/* --- what the filesystem answers ------------------------------------------------------------------------------------------ */
+
+static mode_t mode_of(const struct model_state *state, inum_t ino)
+{
+	return state_find(state, ino)->record.mode;
+}
+
+static int expect_file(const struct model_state *state, inum_t ino)
+{
+	if (S_ISREG(mode_of(state, ino)))
+		return 0;
+	return S_ISDIR(mode_of(state, ino)) ? -EISDIR : -EINVAL;
+}
+
+static int expect_empty(const struct model_state *state, inum_t ino)
+{
+	return state_find(state, ino)->count_names ? -ENOTEMPTY : 0;
+}
+
+static bool is_above(const struct model_state *state, inum_t ino, inum_t dir)
+{
+	while (dir != ino && dir != FS_ROOT_INO)
+		dir = state_find(state, dir)->parent;
+	return dir == ino;
+}
+
+static int expect_moved_over(const struct model_state *state, const struct model_target *t)
+{
+	bool from_dir = S_ISDIR(mode_of(state, t->ino)), to_dir = S_ISDIR(mode_of(state, t->ino2));
+
+	if (from_dir && !to_dir)
+		return -ENOTDIR;
+	if (!from_dir && to_dir)
+		return -EISDIR;
+	return to_dir ? expect_empty(state, t->ino2) : 0;
+}
+
+static int expect_rename(const struct model_state *state, const struct model_target *t)
+{
+	unsigned flags = t->op->flags;
+
+	if (!t->ino)
+		return -ENOENT;
+	if (t->ino2 && (flags & RENAME_NOREPLACE))
+		return -EEXIST;
+	if (t->ino == t->ino2)
+		return 0;
+	if (!t->ino2 && (flags & RENAME_EXCHANGE))
+		return -ENOENT;
+	if (S_ISDIR(mode_of(state, t->ino)) && is_above(state, t->ino, t->dir2))
+		return -EINVAL;
+	if ((flags & RENAME_EXCHANGE) && S_ISDIR(mode_of(state, t->ino2)) && is_above(state, t->ino2, t->dir))
+		return -EINVAL;
+	return t->ino2 && !(flags & RENAME_EXCHANGE) ? expect_moved_over(state, t) : 0;
+}
+
+static int expect_removed(const struct model_state *state, const struct model_target *t)
+{
+	bool want_dir = t->op->kind == MODEL_RMDIR;
+
+	if (!t->ino)
+		return -ENOENT;
+	if (S_ISDIR(mode_of(state, t->ino)) != want_dir)
+		return want_dir ? -ENOTDIR : -EISDIR;
+	return want_dir ? expect_empty(state, t->ino) : 0;
+}
+
+static int expect_setattr(const struct model_state *state, const struct model_target *t)
+{
+	return t->op->flags & FS_SET_SIZE ? expect_file(state, t->ino) : 0;
+}
+
+uint64_t target_copy_bytes(const struct model_state *state, const struct model_target *t)
+{
+	uint64_t size = state_find(state, t->ino)->record.size_bytes;
+
+	return t->op->pos < size ? min_u64(t->op->length, size - t->op->pos) : 0;
+}
+
+static int expect_copy(const struct model_state *state, const struct model_target *t)
+{
+	uint64_t gap = t->op->pos > t->op->pos2 ? t->op->pos - t->op->pos2 : t->op->pos2 - t->op->pos;
+	int error = expect_file(state, t->ino);
+
+	if (!error)
+		error = expect_file(state, t->ino2);
+	if (!error && t->ino == t->ino2 && gap < target_copy_bytes(state, t))
+		error = -EINVAL;
+	return error;
+}
+
+static int expect_clone(const struct model_state *state, const struct model_target *t)
+{
+	int error = t->ino == t->ino2 ? -EINVAL : expect_file(state, t->ino);
+
+	return error ? error : expect_file(state, t->ino2);
+}
+
+int target_expect(const struct model_state *state, const struct model_target *t)
+{
+	switch (t->op->kind) {
+	case MODEL_CREATE:
+	case MODEL_SYMLINK:
+		return t->ino ? -EEXIST : 0;
+	case MODEL_LINK:
+		if (S_ISDIR(mode_of(state, t->ino)))
+			return -EPERM;
+		return t->ino2 ? -EEXIST : 0;
+	case MODEL_UNLINK:
+	case MODEL_RMDIR:
+		return expect_removed(state, t);
+	case MODEL_RENAME:
+		return expect_rename(state, t);
+	case MODEL_SETATTR:
+		return expect_setattr(state, t);
+	case MODEL_WRITE:
+	case MODEL_APPEND:
+	case MODEL_FALLOCATE:
+		return expect_file(state, t->ino);
+	case MODEL_COPY:
+		return expect_copy(state, t);
+	case MODEL_CLONE:
+		return expect_clone(state, t);
+	default:
+		return 0;
+	}
+}
+
+/* --- names ---------------------------------------------------------------------------------------------------------------- */
+
+static void change_links(struct model_state *state, inum_t ino, int delta)
+{
+	state_edit(state, ino)->record.nlink += (uint32_t)delta;
+}
+
+static void apply_new(struct model_state *state, const struct model_target *t, inum_t ino, mode_t mode)
+{
+	struct model_inode *inode = state_add(state, ino, mode);
+	const struct model_inode *dir = state_find(state, t->dir);
+
+	inode->record.uid = t->op->uid;
+	inode->record.gid = t->op->gid;
+	inode->record.nlink = S_ISDIR(mode) ? 2 : 1;
+	inode->record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? t->op->rdev : 0;
+	inode->parent = S_ISDIR(mode) ? t->dir : 0;
+	if (dir->record.mode & S_ISGID) {
+		inode->record.gid = dir->record.gid;
+		inode->record.mode |= S_ISDIR(mode) ? S_ISGID : 0;
+	}
+}
+
+static void apply_create(struct model_state *state, const struct model_target *t, inum_t ino)
+{
+	apply_new(state, t, ino, t->op->mode);
+	inode_add_name(state_edit(state, t->dir), t->name, ino);
+	if (S_ISDIR(t->op->mode))
+		change_links(state, t->dir, 1);
+}
+
+static void apply_symlink(struct model_state *state, const struct model_target *t, inum_t ino)
+{
+	struct model_inode *inode;
+
+	apply_new(state, t, ino, S_IFLNK | 0777);
+	inode = state_edit(state, ino);
+	inode->target = strdup(t->op->path2);
+	inode->record.size_bytes = strlen(t->op->path2);
+	inode_add_name(state_edit(state, t->dir), t->name, ino);
+}
+
+static void apply_tmpfile(struct model_state *state, const struct model_target *t, inum_t ino)
+{
+	struct model_target in_dir = *t;
+
+	in_dir.dir = t->ino;
+	apply_new(state, &in_dir, ino, t->op->mode);
+	state_edit(state, ino)->record.nlink = 0;
+}
+
+/* Its last name goes, or one of several. */
+static void drop_name(struct model_state *state, inum_t dir, const char *name, inum_t ino)
+{
+	struct model_inode *victim = state_edit(state, ino);
+
+	inode_remove_name(state_edit(state, dir), name);
+	if (!S_ISDIR(victim->record.mode)) {
+		victim->record.nlink--;
+		return;
+	}
+	victim->record.nlink = 0;
+	change_links(state, dir, -1);
+}
+
+static void apply_exchange(struct model_state *state, const struct model_target *t)
+{
+	bool from_dir = S_ISDIR(mode_of(state, t->ino)), to_dir = S_ISDIR(mode_of(state, t->ino2));
+
+	inode_find_name(state_edit(state, t->dir), t->name)->ino = t->ino2;
+	inode_find_name(state_edit(state, t->dir2), t->name2)->ino = t->ino;
+	change_links(state, t->dir, to_dir - from_dir);
+	change_links(state, t->dir2, from_dir - to_dir);
+	if (from_dir)
+		state_edit(state, t->ino)->parent = t->dir2;
+	if (to_dir)
+		state_edit(state, t->ino2)->parent = t->dir;
+}
+
+static void apply_rename(struct model_state *state, const struct model_target *t)
+{
+	bool moves_dir = S_ISDIR(mode_of(state, t->ino));
+
+	if (t->ino == t->ino2)
+		return;
+	if (t->op->flags & RENAME_EXCHANGE) {
+		apply_exchange(state, t);
+		return;
+	}
+	if (t->ino2)
+		drop_name(state, t->dir2, t->name2, t->ino2);
+	inode_remove_name(state_edit(state, t->dir), t->name);
+	inode_add_name(state_edit(state, t->dir2), t->name2, t->ino);
+	change_links(state, t->dir, -moves_dir);
+	change_links(state, t->dir2, moves_dir);
+	if (moves_dir)
+		state_edit(state, t->ino)->parent = t->dir2;
+}
+
+/* --- attributes and content ----------------------------------------------------------------------------------------------- */
+
+static void apply_setattr(struct model_state *state, const struct model_target *t)
+{
+	struct model_inode *inode = state_edit(state, t->ino);
+	struct inode_record *record = &inode->record;
+	unsigned set = t->op->flags;
+
+	if (set & FS_SET_SIZE)
+		inode_resize(inode, t->op->length);
+	if (set & FS_SET_MODE)
+		record->mode = (record->mode & S_IFMT) | (t->op->mode & 07777);
+	if (set & FS_SET_UID)
+		record->uid = t->op->uid;
+	if (set & FS_SET_GID)
+		record->gid = t->op->gid;
+	if ((set & FS_SET_KILL_SUIDGID) && !S_ISDIR(record->mode)) {
+		record->mode &= ~(uint32_t)S_ISUID;
+		if (record->mode & S_IXGRP)
+			record->mode &= ~(uint32_t)S_ISGID;
+	}
+}
+
+static void apply_write(struct model_state *state, const struct model_target *t, uint8_t *buffer)
+{
+	struct model_inode *inode = state_edit(state, t->ino);
+	uint64_t pos = t->op->kind == MODEL_APPEND ? inode->record.size_bytes : t->op->pos;
+
+	model_fill(buffer, t->tag, pos, t->op->length);
+	inode_write(inode, pos, buffer, t->op->length);
+}
+
+static void apply_copy(struct model_state *state, const struct model_target *t, uint8_t *buffer)
+{
+	uint64_t bytes = target_copy_bytes(state, t);
+
+	inode_read(state_find(state, t->ino), t->op->pos, buffer, bytes);
+	inode_write(state_edit(state, t->ino2), t->op->pos2, buffer, bytes);
+}
+
+static void apply_fallocate(struct model_state *state, const struct model_target *t)
+{
+	struct model_inode *inode = state_edit(state, t->ino);
+	uint64_t end = t->op->pos + t->op->length, size = inode->record.size_bytes;
+
+	if ((t->op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && t->op->pos < size)
+		inode_write(inode, t->op->pos, NULL, min_u64(end, size) - t->op->pos);
+	if (!(t->op->flags & FALLOC_FL_KEEP_SIZE) && end > size)
+		inode_resize(inode, end);
+}
+
+void target_apply(struct model_state *state, const struct model_target *t, inum_t ino, uint8_t *buffer)
+{
+	switch (t->op->kind) {
+	case MODEL_CREATE:
+		return apply_create(state, t, ino);
+	case MODEL_TMPFILE:
+		return apply_tmpfile(state, t, ino);
+	case MODEL_SYMLINK:
+		return apply_symlink(state, t, ino);
+	case MODEL_LINK:
+		change_links(state, t->ino, 1);
+		return inode_add_name(state_edit(state, t->dir2), t->name2, t->ino);
+	case MODEL_UNLINK:
+	case MODEL_RMDIR:
+		return drop_name(state, t->dir, t->name, t->ino);
+	case MODEL_RENAME:
+		return apply_rename(state, t);
+	case MODEL_SETATTR:
+		return apply_setattr(state, t);
+	case MODEL_WRITE:
+	case MODEL_APPEND:
+		return apply_write(state, t, buffer);
+	case MODEL_COPY:
+		return apply_copy(state, t, buffer);
+	case MODEL_CLONE:
+		return inode_share_blocks(state_edit(state, t->ino2), state_find(state, t->ino));
+	case MODEL_FALLOCATE:
+		return apply_fallocate(state, t);
+	default:
+		return;
+	}
+}
+
+/* --- half done ------------------------------------------------------------------------------------------------------------ */
+
+static void change_setattr(const struct model_state *before, const struct model_target *t, struct model_change *change)
+{
+	unsigned rest = t->op->flags & ~(unsigned)FS_SET_SIZE;
+
+	if (!(t->op->flags & FS_SET_SIZE))
+		return;
+	if (rest)
+		change->kind = CHANGE_SIZE_FIRST;
+	else if (t->op->length > state_find(before, t->ino)->record.size_bytes)
+		change->kind = CHANGE_SIZE;
+}
+
+void target_change(const struct model_state *before, const struct model_target *t, struct model_change *change)
+{
+	const struct model_op *op = t->op;
+
+	*change = (struct model_change){.kind = CHANGE_ATOMIC, .ino = t->ino, .pos = op->pos, .end = op->pos + op->length};
+	if (op->kind == MODEL_SETATTR)
+		change_setattr(before, t, change);
+	if (op->kind == MODEL_WRITE || op->kind == MODEL_APPEND || op->kind == MODEL_COPY)
+		change->kind = CHANGE_PREFIX;
+	if (op->kind == MODEL_APPEND) {
+		change->pos = state_find(before, t->ino)->record.size_bytes;
+		change->end = change->pos + op->length;
+	}
+	if (op->kind == MODEL_COPY)
+		*change = (struct model_change){CHANGE_PREFIX, t->ino2, t->ino, op->pos2, op->pos2 + target_copy_bytes(before, t)};
+	if (op->kind == MODEL_CLONE)
+		*change = (struct model_change){CHANGE_FINISHED, t->ino2, t->ino, 0, MODEL_FILE_BYTES_MAX};
+	if (op->kind == MODEL_FALLOCATE)
+		change->kind = op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) ? CHANGE_PUNCH : CHANGE_SIZE;
+}
