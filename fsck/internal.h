@@ -12,6 +12,10 @@ struct repair {
 	struct super super;
 	struct journal *journal; /* in the phases `table` and `trees`: open, nothing mounted over it */
 	struct fs *fs;		 /* from the phase `upgrade` on: mounted with fs_options.repair */
+	uint64_t bad_copies, count_unmended; /* metadata blocks with one copy that is bad; of these, those that stay so */
+	bool copies_are_told;
+	bool table_was_lost; /* some of the chunk table was made anew from what chunks say themselves */
+	bool is_suspect;	 /* counters and numbers of the root block may be behind */
 	bool was_left;		 /* something was found and not repaired: not asked for, or declined */
 };
 
@@ -23,9 +27,15 @@ bool repair_ask(struct repair *repair, const char *question);
 bool repair_ask_safe(struct repair *repair, const char *question);
 void repair_progress(struct repair *repair, const char *phase, uint64_t done_units, uint64_t total_units);
 
+/* Durable: what was stored before, where the next store relies on it. */
+int repair_barrier(struct repair *repair);
+/* Store outside of any transaction; poison under it is cleared first. */
+int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size_t length);
+
 /* --- phases; each 0 or a negative errno that ends the run, with `why` ------------------------------------------------------------ */
 
 int repair_super(struct repair *repair, struct why *why);
+int repair_poison_log(struct repair *repair, struct why *why);
 /* repair->journal is open afterwards. */
 int repair_journal(struct repair *repair, struct why *why);
 int repair_table(struct repair *repair, struct why *why);
@@ -41,5 +51,7 @@ int repair_records(struct repair *repair, struct why *why);
 int repair_counters(struct repair *repair, struct why *why);
 /* Both copies of every block in use, read and compared; bad ones written anew. */
 int repair_copies(struct repair *repair, struct why *why);
+/* What repair_copies() will do, told while repair->journal has not written anything yet. */
+int repair_tell_copies(struct repair *repair);
 
 #endif

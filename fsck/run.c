@@ -97,7 +97,7 @@ static int run_phases(struct repair *repair, phase_fn *const *phases, size_t cou
 
 static int run_structure(struct repair *repair, struct why *why)
 {
-	static phase_fn *const phases[] = {repair_super, repair_journal, repair_table, repair_trees};
+	static phase_fn *const phases[] = {repair_super, repair_poison_log, repair_journal, repair_table, repair_trees};
 	int error = run_phases(repair, phases, ARRAY_SIZE(phases), why), closed;
 
 	if (!repair->journal)
@@ -109,9 +109,9 @@ static int run_structure(struct repair *repair, struct why *why)
 	return error;
 }
 
-static int run_mount(struct repair *repair, struct why *why)
+static int run_mount(struct repair *repair, bool readonly, struct why *why)
 {
-	struct fs_options mount = {.readonly = !repair->options->write, .tools = true, .repair = true};
+	struct fs_options mount = {.readonly = readonly, .tools = true, .repair = true};
 
 	return fs_mount_media(repair->media, &mount, why, &repair->fs);
 }
@@ -136,21 +136,34 @@ static int run_check(struct repair *repair, struct why *why)
 		     : 0;
 }
 
-static int run_mounted(struct repair *repair, struct why *why)
+static int run_mounted(struct repair *repair, bool readonly, struct why *why)
 {
-	static phase_fn *const phases[] = {repair_upgrade, repair_records, repair_counters, repair_copies};
-	int error = run_mount(repair, why), closed;
+	/* Twice: what is made anew takes new numbers. */
+	static phase_fn *const phases[] = {repair_upgrade, repair_counters, repair_records, repair_counters, repair_copies};
+	int error = run_mount(repair, readonly, why), closed;
 
 	if (error)
 		return error;
-	error = run_phases(repair, phases, ARRAY_SIZE(phases), why);
+	if (!journal_is_readonly(repair->fs->journal))
+		error = run_phases(repair, phases, ARRAY_SIZE(phases), why);
 	if (!error)
 		error = run_check(repair, why);
 	closed = fs_unmount(repair->fs);
 	repair->fs = NULL;
-	if (!error && closed && repair->options->write)
+	if (!error && closed && !readonly)
 		return why_set(why, closed, "%s: cannot be written: %s", media_path(repair->media), strerror(-closed));
 	return error;
+}
+
+/* What was declined or may not be written hides the rest, or not: a look at it costs nothing. */
+static int run_look(struct repair *repair)
+{
+	struct why ignored;
+	uint64_t left = max_u64(repair->report->errors - min_u64(repair->report->errors, repair->report->fixed), repair->was_left);
+	int error = run_mounted(repair, true, &ignored);
+
+	repair->report->left = repair->report->left + left;
+	return error == -ENOMEM ? error : 0;
 }
 
 int fsck_run(struct media *media, const struct fsck_options *options, struct fsck_report *report, struct why *why)
@@ -163,10 +176,10 @@ int fsck_run(struct media *media, const struct fsck_options *options, struct fsc
 	error = know_bad(media, why);
 	if (!error)
 		error = run_structure(&repair, why);
-	if (!error && !repair.was_left)
-		error = run_mounted(&repair, why);
-	if (!error && repair.was_left)
-		report->left = max_u64(report->left, 1);
+	if (!error && (repair.was_left || !options->write))
+		error = run_look(&repair);
+	else if (!error)
+		error = run_mounted(&repair, false, why);
 	if (error && !why->text[0])
 		why_set(why, error, "%s: %s", media_path(media), strerror(-error));
 	return error;

@@ -1,7 +1,92 @@
-/* The superblock from its copies. */
+/* The superblock from its copies: the one that counts (SPEC.md 2.2) goes to every slot that should have it. */
+#include <errno.h>
+#include <string.h>
+
 #include "fsck/internal.h"
+
+int repair_barrier(struct repair *repair)
+{
+	if (media_granularity(repair->media) == MEDIA_PAGE)
+		return media_sync(repair->media);
+	media_drain(repair->media);
+	return 0;
+}
+
+int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size_t length)
+{
+	devoff_t start = round_down_u64(offset, SECTOR_BYTES), end = round_up_u64(offset + length, SECTOR_BYTES);
+	int error = media_write(repair->media, offset, bytes, length, NULL);
+
+	if (error != -EIO)
+		return error;
+	error = media_clear(repair->media, start, end - start);
+	return error ? error : media_write(repair->media, offset, bytes, length, NULL);
+}
+
+/* What is wrong with the copy, or NULL. */
+static const char *slot_fault(struct repair *repair, unsigned slot, const struct format_super *wanted)
+{
+	struct format_super raw;
+	struct super super;
+	struct why why;
+
+	if (media_read(repair->media, super_slot_offset(slot), &raw, sizeof(raw), NULL))
+		return "cannot be read";
+	if (!memcmp(&raw, wanted, sizeof(raw)))
+		return NULL;
+	if (format_super_unpack(&super, &raw, &why))
+		return "is damaged";
+	return memcmp(super.meta_uuid, repair->super.meta_uuid, FORMAT_UUID_BYTES) ? "is another filesystem's" : "is older";
+}
+
+/* One at a time, each durable before the next: at no moment is there no whole copy. */
+static int slot_write(struct repair *repair, unsigned slot, const struct format_super *wanted)
+{
+	int error = repair_write(repair, super_slot_offset(slot), wanted, sizeof(*wanted));
+
+	if (!error)
+		error = repair_barrier(repair);
+	if (error)
+		repair_tell(repair, FSCK_NOTE, "superblock %u of %u: cannot be written: %s: the other copies serve", slot, SUPER_SLOTS,
+			    strerror(-error));
+	else
+		repair_tell(repair, FSCK_FIXED, "superblock %u of %u: written anew", slot, SUPER_SLOTS);
+	return error == -EIO || error == -ENOTSUP ? 0 : error;
+}
+
+static int repair_slot(struct repair *repair, unsigned slot, const struct format_super *wanted)
+{
+	const char *fault = slot_fault(repair, slot, wanted);
+
+	if (!fault)
+		return 0;
+	repair_tell(repair, FSCK_ERROR, "superblock %u of %u: %s", slot, SUPER_SLOTS, fault);
+	return repair_ask_safe(repair, "Write this copy of the superblock anew") ? slot_write(repair, slot, wanted) : 0;
+}
+
+static int super_is_gone(struct repair *repair, int error, struct why *why)
+{
+	struct why first = *why;
+
+	if (error == -ENOTSUP || error == -ENOMEM)
+		return error;
+	return why_set(why, -EUCLEAN,
+		       "%.600s. Without a superblock nothing says where the rest lies, and fsck.mendfs can do nothing. Do not run "
+		       "mkfs.mendfs on it: everything would be lost",
+		       first.text);
+}
 
 int repair_super(struct repair *repair, struct why *why)
 {
-	return fs_read_super(repair->media, &repair->super, why);
+	struct format_super wanted;
+	int error = fs_read_super(repair->media, &repair->super, why);
+
+	if (error)
+		return super_is_gone(repair, error, why);
+	format_super_pack(&wanted, &repair->super);
+	for (unsigned slot = 0; slot < SUPER_SLOTS && !error; slot++)
+		if (repair->super.slots >> slot & 1 && super_slot_offset(slot) + BLOCK_BYTES <= media_size(repair->media))
+			error = repair_slot(repair, slot, &wanted);
+	return error ? why_set(why, error, "%s: the superblock cannot be written: %s", media_path(repair->media), strerror(-error))
+		     : 0;
 }

@@ -91,6 +91,7 @@ struct journal {
 	bool recovers;	   /* nobody else knows the journal yet */
 	bool log_is_known; /* read to its end, without a hole */
 	bool readonly;
+	struct journal_salvage *salvage; /* during journal_open() */
 	_Atomic bool is_shut_down;
 	_Atomic int sync_error; /* sticky */
 	_Atomic bool write_error_told;

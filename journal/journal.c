@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal/salvage_internal.h"
 #include "util/log.h"
 
 /* --- mkfs ----------------------------------------------------------------------------------------------------------- */
@@ -129,6 +130,7 @@ static int journal_init(struct journal *journal, struct media *media, const stru
 
 	journal->media = media;
 	journal->super = *super;
+	journal->salvage = options->salvage;
 	journal->readonly = options->readonly || media_is_readonly(media);
 	error = cache_init(journal, options->cache_bytes);
 	if (!error)
@@ -147,9 +149,9 @@ static int journal_start(struct journal *journal, struct why *why)
 {
 	int error;
 
-	if (journal->recovery.hole || journal->recovery.lost)
+	if (!journal->salvage && (journal->recovery.hole || journal->recovery.lost))
 		journal->readonly = true;
-	journal->log_is_known = !journal->recovery.hole;
+	journal->log_is_known = journal->salvage || !journal->recovery.hole;
 	if (journal->readonly)
 		return 0;
 	error = checkpoint_run(journal, journal->log.epoch + 1);
@@ -168,6 +170,15 @@ static int journal_recover(struct journal *journal, struct why *why)
 	return error;
 }
 
+static int journal_find_tail(struct journal *journal, struct why *why)
+{
+	int error = log_read_heads(&journal->log, why);
+
+	if (!journal->salvage || (error && error != -EIO && error != -EUCLEAN))
+		return error;
+	return salvage_find_tail(journal, error);
+}
+
 int journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
 		 struct journal **out)
 {
@@ -183,7 +194,7 @@ int journal_open(struct media *media, const struct super *super, const struct jo
 	}
 	error = journal_init(journal, media, super, options, why);
 	if (!error)
-		error = log_read_heads(&journal->log, why);
+		error = journal_find_tail(journal, why);
 	if (!error)
 		error = journal_recover(journal, why);
 	if (!error)
@@ -192,6 +203,7 @@ int journal_open(struct media *media, const struct super *super, const struct jo
 		journal_free(journal);
 		return error;
 	}
+	journal->salvage = NULL;
 	*out = journal;
 	return 0;
 }

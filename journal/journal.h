@@ -22,6 +22,7 @@
 #include "media/media.h"
 
 struct journal;
+struct journal_salvage;
 struct tx;
 
 /* Called (any thread, any lock held) when a copy of a metadata block was found unusable for a reason other than poison, which media/
@@ -31,6 +32,7 @@ typedef void journal_bad_copy_fn(void *arg, maddr_t address, unsigned copy, devo
 struct journal_options {
 	bool readonly;	      /* recover into DRAM, never write; the cache may grow beyond cache_bytes by the recovered set */
 	uint64_t cache_bytes; /* 0: 1/64 of RAM */
+	struct journal_salvage *salvage; /* fsck only: journal/salvage.h; NULL else */
 };
 
 /* What recovery found; for messages, fsck and events. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal/salvage_internal.h"
 #include "util/log.h"
 
 int recover_get(struct journal *journal, maddr_t address, struct cache_buf **out)
@@ -69,6 +70,7 @@ static int apply_item(struct journal *journal, const struct recover_item *item)
 /* Is the item one of this pass, and is its block still in use? A block that was freed later is not brought back. */
 static int item_is_wanted(struct journal *journal, maddr_t address, bool fixed_pass, bool *wanted)
 {
+	devoff_t place[2];
 	int error;
 
 	*wanted = maddr_is_fixed(address) == fixed_pass;
@@ -78,7 +80,8 @@ static int item_is_wanted(struct journal *journal, maddr_t address, bool fixed_p
 		*wanted = address < journal->super.areas[AREA_FIXED].length_bytes / BLOCK_BYTES;
 		return 0;
 	}
-	error = chunk_check_live(journal, address);
+	/* A map that may be wrong decides nothing: a block that was freed is brought back, and nobody looks at it. */
+	error = journal->salvage ? chunk_locate(journal, address, place) : chunk_check_live(journal, address);
 	if (error == -ENOMEM)
 		return error;
 	*wanted = error != -ENOENT;
@@ -235,19 +238,24 @@ int recover_run(struct journal *journal, struct why *why)
 	if (!error) {
 		judge_end(journal, &scan);
 		continue_log(journal, &scan);
+		if (journal->salvage)
+			salvage_judge(journal, &scan);
 		error = apply_pass(journal, &scan, true);
 	}
 	if (error) {
 		why_set(why, error, "the journal cannot be read");
 		goto out;
 	}
-	error = hold_root(journal, why);
+	if (journal->salvage)
+		error = salvage_mend_fixed(journal, why);
+	if (!error)
+		error = hold_root(journal, why);
 	if (error)
 		goto out;
 	error = apply_pass(journal, &scan, false);
 	if (!error)
 		count_lost(journal);
-	if (!error && !journal->readonly && !journal->recovery.hole && !journal->recovery.lost)
+	if (!error && !journal->readonly && !journal->recovery.hole && (!journal->recovery.lost || journal->salvage))
 		error = equalise_copies(journal, &scan);
 	if (error)
 		why_set(why, error, "the journal cannot be replayed");

@@ -1,0 +1,90 @@
+/* The poison log: both copies alike, slot by slot, the newer entry in both. */
+#include <errno.h>
+#include <string.h>
+
+#include "format/poison_format.h"
+#include "fsck/internal.h"
+
+struct log_slot {
+	struct format_poison_entry raw[2];
+	bool readable[2];
+	struct format_poison_entry wanted;
+};
+
+static void slot_read(struct repair *repair, const struct area *area, uint64_t number, struct log_slot *slot)
+{
+	for (unsigned k = 0; k < 2; k++)
+		slot->readable[k] = !media_read(repair->media, area->copy[k] + number * sizeof(slot->raw[k]), &slot->raw[k],
+						sizeof(slot->raw[k]), NULL);
+}
+
+/* What both copies must hold: the newer of two entries that are whole, or nothing. */
+static void slot_choose(const struct repair *repair, uint64_t number, uint64_t slots, struct log_slot *slot)
+{
+	uint64_t best = 0;
+
+	memset(&slot->wanted, 0, sizeof(slot->wanted));
+	for (unsigned k = 0; k < 2; k++) {
+		struct poison_entry entry;
+
+		if (!slot->readable[k] || format_poison_entry_unpack(&entry, &slot->raw[k], repair->super.meta_uuid) ||
+		    entry.sequence % slots != number || entry.sequence + 1 <= best)
+			continue;
+		best = entry.sequence + 1;
+		slot->wanted = slot->raw[k];
+	}
+}
+
+struct log_repair {
+	uint64_t bad[2]; /* slots of each copy */
+};
+
+static int slot_repair(struct repair *repair, const struct area *area, uint64_t number, const struct log_slot *slot, unsigned k)
+{
+	devoff_t place = area->copy[k] + number * sizeof(slot->wanted);
+	int error = repair_write(repair, place, &slot->wanted, sizeof(slot->wanted));
+
+	return error == -EIO || error == -ENOTSUP ? 0 : error; /* a slot that is bad for good is passed over by the log itself */
+}
+
+static int log_pass(struct repair *repair, bool write, struct log_repair *log)
+{
+	const struct area *area = &repair->super.areas[AREA_POISON_LOG];
+	uint64_t slots = area->length_bytes / sizeof(struct format_poison_entry);
+	int error = 0;
+
+	for (uint64_t number = 0; number < slots && !error; number++) {
+		struct log_slot slot;
+
+		slot_read(repair, area, number, &slot);
+		slot_choose(repair, number, slots, &slot);
+		for (unsigned k = 0; k < 2 && !error; k++) {
+			if (slot.readable[k] && !memcmp(&slot.raw[k], &slot.wanted, sizeof(slot.wanted)))
+				continue;
+			log->bad[k]++;
+			if (write)
+				error = slot_repair(repair, area, number, &slot, k);
+		}
+	}
+	return error;
+}
+
+int repair_poison_log(struct repair *repair, struct why *why)
+{
+	struct log_repair found = {{0}}, left = {{0}};
+	int error = log_pass(repair, false, &found);
+
+	for (unsigned k = 0; k < 2; k++)
+		if (found.bad[k])
+			repair_tell(repair, FSCK_ERROR, "poison log, copy %u: %llu entries are unreadable, damaged or older than the other copy's",
+				    k, (unsigned long long)found.bad[k]);
+	if ((!found.bad[0] && !found.bad[1]) || !repair_ask_safe(repair, "Write the bad entries of the poison log anew"))
+		return 0;
+	error = log_pass(repair, true, &left);
+	if (!error)
+		error = repair_barrier(repair);
+	if (error)
+		return why_set(why, error, "%s: the poison log cannot be written: %s", media_path(repair->media), strerror(-error));
+	repair_tell(repair, FSCK_FIXED, "poison log: both copies alike");
+	return 0;
+}

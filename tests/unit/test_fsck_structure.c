@@ -1,0 +1,565 @@
+#include "fsck/fsck.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fs/inode.h"
+#include "journal/chunk.h"
+#include "journal/root.h"
+#include "notify/ledger.h"
+#include "tests/support/expect.h"
+#include "tests/support/fsfix.h"
+#include "tests/support/lab.h"
+#include "tests/support/random.h"
+#include "util/crc.h"
+#include "util/log.h"
+
+/*
+ * Each kind of block, destroyed in each way: what no leaf held must come back whole, all records of all trees as they were. Two states of one filesystem are
+ * kept, so that an older version of a block can be put back.
+ */
+
+#define LAB_BYTES (24u << 20)
+#define FILES 1800u
+
+static struct lab *lab;
+static uint8_t *old_image, *image;
+static struct random rng;
+static bool verbose;
+
+/* --- the filesystem ---------------------------------------------------------------------------------------------------------- */
+
+static struct fs *mount_lab(bool readonly)
+{
+	struct fs_options options = {.tools = true, .cache_bytes = 16u << 20, .readonly = readonly};
+	struct why why = {0};
+	struct fs *fs = NULL;
+	int error;
+
+	lab_reset(lab);
+	error = fs_mount_media(lab_media(lab), &options, &why, &fs);
+	if (error)
+		ck_abort_msg("mount: %s", why.text);
+	return fs;
+}
+
+static void make_file(struct fs *fs, inum_t dir, unsigned number, size_t bytes)
+{
+	static uint8_t data[3 * BLOCK_BYTES];
+	const struct fs_who who = {.uid = 1000, .gid = 1000};
+	struct fs_attr attr;
+	char name[32];
+	size_t done;
+
+	memset(data, (int)number, sizeof(data));
+	snprintf(name, sizeof(name), "file-%u", number);
+	expect_equal(fs_create(fs, &who, dir, name, S_IFREG | 0644, 0, &attr), 0);
+	expect_equal(fs_write(fs, attr.ino, (number % 3) * BLOCK_BYTES, data, bytes, &done), 0);
+	fs_forget(fs, attr.ino, 1);
+}
+
+static void populate(struct fs *fs, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		make_file(fs, FS_ROOT_INO, i, i % 2 ? BLOCK_BYTES : 100);
+}
+
+static void depopulate(struct fs *fs, unsigned from, unsigned to, unsigned step)
+{
+	char name[32];
+
+	for (unsigned i = from; i < to; i += step) {
+		snprintf(name, sizeof(name), "file-%u", i);
+		expect_equal(fs_unlink(fs, FS_ROOT_INO, name), 0);
+	}
+}
+
+static void keep(uint8_t **to)
+{
+	*to = malloc(LAB_BYTES);
+	memcpy(*to, lab_bytes(lab), LAB_BYTES);
+}
+
+static void build_images(void)
+{
+	struct fs *fs;
+
+	expect_equal(lab_create(LAB_BYTES, MEDIA_CACHELINE, &lab), 0);
+	expect_equal(fsfix_format_media(lab_media(lab)), 0);
+	fs = mount_lab(false);
+	populate(fs, 0, FILES * 2 / 3);
+	expect_equal(fs_unmount(fs), 0);
+	keep(&old_image);
+	fs = mount_lab(false);
+	depopulate(fs, 0, FILES / 3, 2);
+	populate(fs, FILES * 2 / 3, FILES);
+	expect_equal(fs_unmount(fs), 0);
+	keep(&image);
+}
+
+static void restore(void)
+{
+	memcpy(lab_bytes(lab), image, LAB_BYTES);
+	lab_heal_all(lab);
+	lab_reset(lab);
+}
+
+/* --- what is in it ------------------------------------------------------------------------------------------------------------- */
+
+struct sums {
+	uint32_t tree[16];
+	uint64_t records[16];
+};
+
+struct sum {
+	struct sums *sums;
+	unsigned tree;
+};
+
+static int sum_record(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct sum *sum = arg;
+	uint32_t *crc = &sum->sums->tree[sum->tree];
+
+	*crc = crc32c(*crc, key, sizeof(*key));
+	*crc = crc32c(*crc, value, length);
+	sum->sums->records[sum->tree]++;
+	return 0;
+}
+
+static int sum_trees(struct fs *fs, struct sums *sums)
+{
+	const struct btree *trees[] = {&fs->inodes, &fs->dirents, &fs->parents, &fs->extents, &fs->xattrs, &fs->rmap.tree,
+				       alloc_tree(fs->alloc), ledger_badblocks_tree(fs->notify), ledger_lost_tree(fs->notify),
+				       &fs->damaged, &fs->orphans, &fs->intents};
+	const struct btree_key first = {{0}}, last = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+	int error = 0;
+
+	memset(sums, 0, sizeof(*sums));
+	journal_read_begin(fs->journal);
+	for (size_t i = 0; i < ARRAY_SIZE(trees) && !error; i++) {
+		struct sum sum = {sums, trees[i]->ops->tree};
+
+		error = btree_walk(trees[i], &first, &last, sum_record, &sum);
+	}
+	journal_read_end(fs->journal);
+	return error;
+}
+
+static struct sums expected;
+
+/* --- its blocks ----------------------------------------------------------------------------------------------------------------- */
+
+struct victim {
+	devoff_t copy[2];
+	maddr_t address;
+	uint8_t role, tree, level;
+};
+static struct victim victims[8192];
+static size_t count_victims;
+
+static void victim_add(struct fs *fs, maddr_t address)
+{
+	struct victim *victim = &victims[count_victims++];
+	const struct format_node *node;
+	struct buf *buf;
+
+	expect(count_victims < ARRAY_SIZE(victims));
+	victim->address = address;
+	expect_equal(chunk_map(fs->journal, address, victim->copy), 0);
+	expect_equal(buf_get_any(fs->journal, address, &buf), 0);
+	node = (const struct format_node *)buf->data;
+	victim->role = node->header.role;
+	victim->tree = node->header.tree;
+	victim->level = node->header.role == FORMAT_ROLE_NODE ? node->level : 0;
+	buf_put(buf);
+}
+
+static void find_victims(void)
+{
+	struct fs *fs = mount_lab(true);
+	struct chunk_entry entry;
+
+	journal_read_begin(fs->journal);
+	victim_add(fs, MADDR_ROOT);
+	victim_add(fs, MADDR_TABLE);
+	for (uint64_t c = 0; !chunk_entry(fs->journal, c, &entry); c++)
+		for (unsigned i = 0; i < chunk_blocks(entry.shift); i++)
+			if (entry.map[i / 64] >> i % 64 & 1)
+				victim_add(fs, maddr_of_chunk(c, i));
+	journal_read_end(fs->journal);
+	expect_equal(sum_trees(fs, &expected), 0);
+	expect_equal(fs_unmount(fs), 0);
+}
+
+static bool is_leaf(const struct victim *victim)
+{
+	return victim->role == FORMAT_ROLE_NODE && victim->level == 0;
+}
+
+/* --- destruction ----------------------------------------------------------------------------------------------------------------- */
+
+enum kind { KIND_ZEROS, KIND_RANDOM, KIND_STALE, KIND_ELSEWHERE, KIND_POISON, KINDS };
+static const char *const kind_names[] = {"zeros", "random", "stale", "elsewhere", "poison"};
+
+static void fill_random(uint8_t *at)
+{
+	for (unsigned i = 0; i < BLOCK_BYTES; i += 8) {
+		uint64_t word = random_next(&rng);
+
+		memcpy(at + i, &word, 8);
+	}
+}
+
+/* Does the older image have an older version of this very block there? */
+static bool has_stale(const struct victim *victim, unsigned copy)
+{
+	const struct format_block_header *header = (const void *)(old_image + victim->copy[copy]);
+
+	return le32_get(header->magic) == FORMAT_BLOCK_MAGIC && le64_get(header->address) == victim->address &&
+	       memcmp(old_image + victim->copy[copy], image + victim->copy[copy], BLOCK_BYTES);
+}
+
+static bool destroy_copy(const struct victim *victim, unsigned copy, enum kind kind)
+{
+	uint8_t *at = lab_bytes(lab) + victim->copy[copy];
+	const struct victim *other = &victims[random_below(&rng, count_victims)];
+
+	switch (kind) {
+	case KIND_ZEROS: memset(at, 0, BLOCK_BYTES); break;
+	case KIND_RANDOM: fill_random(at); break;
+	case KIND_STALE:
+		if (!has_stale(victim, copy))
+			return false;
+		memcpy(at, old_image + victim->copy[copy], BLOCK_BYTES);
+		break;
+	case KIND_ELSEWHERE:
+		if (other == victim)
+			return false;
+		memcpy(at, image + other->copy[copy], BLOCK_BYTES);
+		break;
+	default: expect_equal(lab_poison(lab, victim->copy[copy] + 64 * random_below(&rng, 64), 64), 0);
+	}
+	return true;
+}
+
+static bool destroy(const struct victim *victim, unsigned copies, enum kind kind)
+{
+	for (unsigned k = 0; k < 2; k++)
+		if (copies & 1u << k && !destroy_copy(victim, k, kind))
+			return false;
+	return true;
+}
+
+/* --- repair ---------------------------------------------------------------------------------------------------------------------- */
+
+static void tell(void *arg, enum fsck_grade grade, const char *line)
+{
+	if (verbose)
+		printf("  %d %s\n", grade, line);
+}
+
+static int run_fsck(bool write, struct fsck_report *report)
+{
+	struct fsck_options options = {.write = write, .force = true, .tell = tell};
+	struct why why = {0};
+	int error;
+
+	lab_reset(lab);
+	error = fsck_run(lab_media(lab), &options, report, &why);
+	if (error)
+		printf("fsck: %s\n", why.text);
+	return error;
+}
+
+static void expect_same_records(const char *what)
+{
+	struct fs *fs = mount_lab(true);
+	struct sums sums;
+
+	expect_equal(sum_trees(fs, &sums), 0);
+	for (unsigned i = 0; i < 16; i++)
+		if (sums.tree[i] != expected.tree[i] || sums.records[i] != expected.records[i])
+			ck_abort_msg("%s: tree %s: %llu records, %llu before", what, format_tree_name(i),
+				     (unsigned long long)sums.records[i], (unsigned long long)expected.records[i]);
+	expect_equal(fs_unmount(fs), 0);
+}
+
+static void expect_repaired(const char *what)
+{
+	struct fsck_report report, again;
+	int error = run_fsck(true, &report);
+
+	if (error || report.left || report.losses || !(report.errors || report.fixed))
+		ck_abort_msg("%s: error %d, %llu errors, %llu fixed, %llu left, %llu lost", what, error,
+			     (unsigned long long)report.errors, (unsigned long long)report.fixed, (unsigned long long)report.left,
+			     (unsigned long long)report.losses);
+	error = run_fsck(true, &again);
+	if (error || again.errors || again.fixed || again.left)
+		ck_abort_msg("%s: the second run: error %d, %llu errors", what, error, (unsigned long long)again.errors);
+	expect_same_records(what);
+}
+
+static const char *describe(char *to, size_t size, const struct victim *victim, unsigned copies, enum kind kind)
+{
+	snprintf(to, size, "%s level %u %#llx copies %u %s", format_block_name(victim->role, victim->tree), victim->level,
+		 (unsigned long long)victim->address, copies, kind_names[kind]);
+	return to;
+}
+
+static bool try_one(const struct victim *victim, unsigned copies, enum kind kind)
+{
+	char what[128];
+
+	restore();
+	if (!destroy(victim, copies, kind))
+		return false;
+	describe(what, sizeof(what), victim, copies, kind);
+	if (verbose)
+		printf("%s\n", what);
+	expect_repaired(what);
+	return true;
+}
+
+static void setup(void)
+{
+	log_set_level(LOG_LEVEL_SILENT);
+	verbose = getenv("MENDFS_VERBOSE") != NULL;
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	rng = random_start("fsck_structure");
+	build_images();
+	restore();
+	find_victims();
+}
+
+static void teardown(void)
+{
+	lab_destroy(lab);
+	free(old_image);
+	free(image);
+}
+
+/* --- the tests -------------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_sound_filesystem_is_found_clean_and_keeps_its_records)
+{
+	struct fsck_report report;
+
+	restore();
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.errors + report.fixed + report.left + report.losses, 0);
+	expect_same_records("sound");
+}
+END_TEST
+
+START_TEST(without_write_no_byte_changes)
+{
+	struct fsck_report report;
+	uint8_t *before = NULL;
+
+	restore();
+	destroy(&victims[0], 3, KIND_ZEROS);
+	destroy(&victims[3], 1, KIND_RANDOM);
+	keep(&before);
+	expect_equal(run_fsck(false, &report), 0);
+	expect(report.errors > 0 && report.left > 0 && !report.changed);
+	expect_equal(memcmp(before, lab_bytes(lab), LAB_BYTES), 0);
+	free(before);
+}
+END_TEST
+
+START_TEST(what_no_leaf_holds_comes_back_from_all_copies_gone)
+{
+	unsigned tried = 0;
+
+	for (size_t i = 0; i < count_victims; i++)
+		for (enum kind kind = 0; kind < KINDS && !is_leaf(&victims[i]); kind++)
+			tried += try_one(&victims[i], 3, kind);
+	printf("sample: %u blocks that are no leaf destroyed in both copies, nothing lost\n", tried);
+	expect(tried > 50);
+}
+END_TEST
+
+START_TEST(one_bad_copy_is_written_anew_from_the_other)
+{
+	unsigned tried = 0;
+
+	for (size_t i = 0; i < count_victims; i++)
+		for (enum kind kind = 0; kind < KINDS; kind++)
+			if (!is_leaf(&victims[i]) || random_below(&rng, count_victims) < 12)
+				tried += try_one(&victims[i], 1u + (unsigned)random_below(&rng, 2), kind);
+	printf("sample: %u single copies destroyed, nothing lost\n", tried);
+}
+END_TEST
+
+static size_t random_inner(void)
+{
+	size_t i;
+
+	do
+		i = (size_t)random_below(&rng, count_victims);
+	while (is_leaf(&victims[i]));
+	return i;
+}
+
+static bool destroy_told(const struct victim *victim, enum kind kind)
+{
+	char what[128];
+
+	if (verbose)
+		printf("  destroyed: %s\n", describe(what, sizeof(what), victim, 3, kind));
+	return destroy(victim, 3, kind);
+}
+
+START_TEST(groups_of_blocks_come_back)
+{
+	unsigned tried = 0;
+
+	for (unsigned round = 0; round < 60; round++) {
+		unsigned count = 2 + (unsigned)random_below(&rng, 5);
+		char what[64];
+
+		restore();
+		for (unsigned i = 0; i < count; i++) {
+			enum kind kind = (enum kind)random_below(&rng, KINDS);
+
+			if (kind != KIND_STALE && kind != KIND_ELSEWHERE)
+				tried += destroy_told(&victims[random_inner()], kind);
+		}
+		tried += destroy_told(&victims[random_inner()], KIND_ZEROS);
+		snprintf(what, sizeof(what), "round %u", round);
+		expect_repaired(what);
+	}
+	printf("sample: %u blocks that are no leaf destroyed in groups, nothing lost\n", tried);
+}
+END_TEST
+
+START_TEST(superblock_copies_are_written_anew_while_one_lives)
+{
+	struct victim super[SUPER_SLOTS];
+
+	for (unsigned kind = KIND_ZEROS; kind < KINDS; kind++) {
+		if (kind == KIND_STALE || kind == KIND_ELSEWHERE)
+			continue;
+		restore();
+		for (unsigned slot = 0; slot < SUPER_SLOTS; slot++) {
+			super[slot] = (struct victim){.copy = {super_slot_offset(slot)}};
+			if (slot != 5)
+				destroy(&super[slot], 1, kind);
+		}
+		expect_repaired(kind_names[kind]);
+		for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
+			expect_equal(memcmp(lab_bytes(lab) + super[slot].copy[0], image + super[5].copy[0], BLOCK_BYTES), 0);
+	}
+}
+END_TEST
+
+START_TEST(without_any_superblock_it_says_what_not_to_do)
+{
+	struct fsck_options options = {.write = true, .tell = tell};
+	struct fsck_report report;
+	struct why why;
+
+	restore();
+	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
+		memset(lab_bytes(lab) + super_slot_offset(slot), 0, BLOCK_BYTES);
+	expect_equal(fsck_run(lab_media(lab), &options, &report, &why), -EUCLEAN);
+	expect(strstr(why.text, "Do not run mkfs.mendfs"));
+}
+END_TEST
+
+static struct victim journal_head(void)
+{
+	struct fs *fs = mount_lab(true);
+	struct victim head = {.address = UINT64_MAX};
+
+	for (unsigned k = 0; k < 2; k++)
+		head.copy[k] = fs->super.areas[AREA_JOURNAL].copy[k];
+	expect_equal(fs_unmount(fs), 0);
+	return head;
+}
+
+static void destroy_head(const struct victim *head, unsigned copies, enum kind kind)
+{
+	for (unsigned k = 0; k < 2; k++)
+		if (copies & 1u << k && kind == KIND_STALE)
+			memcpy(lab_bytes(lab) + head->copy[k], old_image + head->copy[k], BLOCK_BYTES);
+		else if (copies & 1u << k && kind == KIND_POISON)
+			lab_poison(lab, head->copy[k], 64);
+		else if (copies & 1u << k)
+			destroy_copy(head, k, kind);
+}
+
+START_TEST(journal_heads_come_back_from_the_records)
+{
+	struct victim head;
+	char what[64];
+
+	restore();
+	head = journal_head();
+	for (unsigned kind = 0; kind < KINDS; kind++)
+		for (unsigned copies = 1; copies <= 3; copies++) {
+			if (kind == KIND_ELSEWHERE)
+				continue;
+			restore();
+			destroy_head(&head, copies, kind);
+			snprintf(what, sizeof(what), "head copies %u %s", copies, kind_names[kind]);
+			if (verbose)
+				printf("%s\n", what);
+			expect_repaired(what);
+		}
+}
+END_TEST
+
+/* Nothing is home: every change is in the journal only, and its heads are gone. */
+START_TEST(a_journal_without_heads_is_replayed)
+{
+	struct victim head;
+	struct sums after;
+	struct fs *fs;
+
+	restore();
+	head = journal_head();
+	fs = mount_lab(false);
+	depopulate(fs, FILES / 2, FILES / 2 + 40, 1);
+	expect_equal(sum_trees(fs, &after), 0);
+	fs_abandon(fs);
+	destroy_head(&head, 3, KIND_ZEROS);
+	expected = after;
+	expect_repaired("replay without heads");
+}
+END_TEST
+
+static void add_tests(TCase *t)
+{
+	tcase_add_test(t, a_sound_filesystem_is_found_clean_and_keeps_its_records);
+	tcase_add_test(t, without_write_no_byte_changes);
+	tcase_add_test(t, what_no_leaf_holds_comes_back_from_all_copies_gone);
+	tcase_add_test(t, one_bad_copy_is_written_anew_from_the_other);
+	tcase_add_test(t, groups_of_blocks_come_back);
+	tcase_add_test(t, superblock_copies_are_written_anew_while_one_lives);
+	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
+	tcase_add_test(t, journal_heads_come_back_from_the_records);
+	tcase_add_test(t, a_journal_without_heads_is_replayed);
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("fsck_structure");
+	TCase *t = tcase_create("plain");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 500);
+	add_tests(t);
+	suite_add_tcase(suite, t);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
