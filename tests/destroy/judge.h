@@ -1,0 +1,36 @@
+/* What a destruction may cost, computed before it happens, and whether it has cost more. */
+#ifndef TESTS_DESTROY_JUDGE_H
+#define TESTS_DESTROY_JUDGE_H
+
+#include "tests/destroy/oracle.h"
+#include "tests/destroy/target.h"
+
+struct loss_map {
+	inum_t ino;
+	uint64_t from, to; /* file blocks */
+};
+struct loss_name {
+	inum_t ino, dir;
+	uint64_t cookie;
+};
+struct loss {
+	struct iset inodes;  /* records that were in a leaf of inodes */
+	struct iset targets; /* symlinks with a part in a leaf of xattrs */
+	struct loss_name *names; /* that were in a leaf of dirents and in one of parents */
+	size_t count_names, capacity_names;
+	struct loss_map *maps; /* that were in a leaf of extents and in one of rmap */
+	size_t count_maps, capacity_maps;
+	bool ledger;		/* a leaf of it and one of its copy */
+	struct iset bad;	/* device ranges that were poisoned: may become known as bad */
+};
+
+/* `gone`: indices of the targets of which no copy is left. */
+void loss_compute(const struct targets *targets, const size_t *gone, size_t count_gone, struct loss *out);
+void loss_fini(struct loss *loss);
+
+/* 0; -EUCLEAN: more is gone, or something is there that was not, with `why`. */
+int judge(const struct oracle *before, const struct oracle *after, const struct loss *loss, struct why *why);
+/* The bytes of no file changed. */
+int judge_data(const struct image *image, const struct oracle *before, struct why *why);
+
+#endif
