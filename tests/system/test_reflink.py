@@ -95,6 +95,23 @@ class Reflink(harness.Case):
         done = mendctl("clone", path, clone, check=False)
         self.assertEqual(done.returncode, 1, "an existing destination must not be overwritten silently")
 
+    def test_mendctl_clone_has_its_size_and_bytes_with_writeback_too(self):
+        """There the kernel goes by its own idea of a file's size."""
+        self.mount.umount()
+        self.mount.options.append("writeback")
+        self.mount.mount()
+        path, clone = self.make("source", MIB + 77), self.mount.path("clone")
+        mendctl("clone", path, clone)
+        self.assertTrue(filecmp.cmp(path, clone, shallow=False))
+        for size in (0, 5 * MIB):
+            with open(clone, "r+b", buffering=0) as file:
+                os.ftruncate(file.fileno(), size)
+                file.write(b"not handed over yet")
+            mendctl("clone", "-f", path, clone)
+            self.assertTrue(filecmp.cmp(path, clone, shallow=False))
+        self.mount.remount()
+        self.assertTrue(filecmp.cmp(path, clone, shallow=False))
+
     def test_holes_stay_holes(self):
         path = self.mount.path("sparse")
         with open(path, "wb") as file:
