@@ -107,7 +107,7 @@ static void chunk_take_record(struct trees *trees, const struct rmap_record *rec
 	uint64_t chunk = record->offset / CHUNK_SLOTS / 2;
 	struct chunk_entry *entry;
 
-	if (record->owner != OWNER(OWNER_CHUNK) || chunk >= trees->forest.chunks || record->offset % CHUNK_SLOTS)
+	if (record->owner != OWNER(OWNER_CHUNK) || chunk >= round_up_u64(trees->forest.chunks, CHUNK_ENTRIES_PER_BLOCK) || record->offset % CHUNK_SLOTS)
 		return;
 	entry = &trees->forest.entries[chunk];
 	if (entry->state != FORMAT_CHUNK_FREE || !record->count || record->count & (record->count - 1) || record->count > CHUNK_SLOTS ||
@@ -142,10 +142,11 @@ static void chunks_take_leaf(struct trees *trees, const struct leaf *leaf)
 static void chunks_from_rmap(struct trees *trees)
 {
 	const struct tree_state *rmap = &trees->forest.trees[FORMAT_TREE_RMAP];
+	uint64_t last = 0;
 
 	for (size_t i = 0; i < rmap->count_leaves; i++)
 		chunks_take_leaf(trees, &rmap->leaves[i]);
-	for (uint64_t c = 0; c < trees->forest.chunks; c++) {
+	for (uint64_t c = 0; c < round_up_u64(trees->forest.chunks, CHUNK_ENTRIES_PER_BLOCK); c++) {
 		struct chunk_entry *entry = &trees->forest.entries[c];
 
 		if (entry->state != FORMAT_CHUNK_FREE || !entry->shift)
@@ -156,12 +157,20 @@ static void chunks_from_rmap(struct trees *trees)
 		}
 		entry->state = FORMAT_CHUNK_LIVE;
 		entry->generation++;
+		trees->needed[c][0] |= 1;
 		entry->copy_state[0] = FORMAT_COPY_WHOLE;
 		entry->copy_state[1] = entry->copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
 		repair_tell(trees->repair, FSCK_ERROR, "metadata chunk %llu is missing in the chunk table; the reverse map knows it",
 			    (unsigned long long)c);
 		trees->unmarked++;
+		last = c;
 	}
+	trees->forest.chunks = max_u64(trees->forest.chunks, last + 1);
+}
+
+static bool trees_are_wrong(const struct trees *trees)
+{
+	return trees->unsound || trees->roots_change || trees->leaked || trees->unmarked;
 }
 
 static void trees_judge(struct trees *trees)
@@ -179,9 +188,9 @@ static void trees_judge(struct trees *trees)
 		else if (!root_is_right(&trees->forest, tree))
 			trees->roots_change = true;
 	}
-	if (trees->repair->table_was_lost)
-		chunks_from_rmap(trees);
 	compare_maps(trees);
+	if (trees->repair->table_was_lost || trees_are_wrong(trees)) /* an earlier run may have ended before it came to this */
+		chunks_from_rmap(trees);
 	if (trees->leaked && !trees->unsound)
 		repair_tell(repair, FSCK_ERROR, "%llu metadata blocks are marked as in use, and nothing refers to them",
 			    (unsigned long long)trees->leaked);
@@ -210,6 +219,8 @@ static int roots_write(struct trees *trees)
 		return error;
 	for (unsigned i = 1; i < ARRAY_SIZE(trees->forest.trees) && !error; i++)
 		error = root_write(trees, tx, &trees->forest.trees[i]);
+	if (!error)
+		error = root_set(tx, ROOT_CHUNKS, trees->forest.chunks);
 	if (!error)
 		return tx_commit(tx, NULL);
 	tx_abort(tx);
@@ -423,7 +434,7 @@ static int trees_run(struct trees *trees, struct why *why)
 	if (error)
 		return error;
 	trees_judge(trees);
-	if (trees->unsound || trees->roots_change || trees->leaked || trees->unmarked) {
+	if (trees_are_wrong(trees)) {
 		repair->is_suspect = true;
 		if (!repair_ask(repair, trees->unsound ? "Make inner nodes of the trees anew over their leaves"
 						       : "Correct which metadata blocks are in use"))
@@ -441,7 +452,7 @@ int repair_trees(struct repair *repair, struct why *why)
 	int error = forest_init(&trees.forest, repair);
 
 	if (!error)
-		trees.needed = calloc(trees.forest.chunks + 1, sizeof(*trees.needed));
+		trees.needed = calloc(trees.forest.capacity, sizeof(*trees.needed));
 	if (!error && !trees.needed)
 		error = -ENOMEM;
 	if (!error)

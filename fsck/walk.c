@@ -65,9 +65,10 @@ int forest_init(struct forest *forest, struct repair *repair)
 	forest->repair = repair;
 	forest->journal = repair->journal;
 	forest->chunks = root_get(forest->journal, ROOT_CHUNKS);
-	forest->entries = calloc(forest->chunks + 1, sizeof(*forest->entries));
-	forest->entry_sequence = calloc(forest->chunks + 1, sizeof(*forest->entry_sequence));
-	forest->reached = calloc(forest->chunks + 1, sizeof(*forest->reached));
+	forest->capacity = round_up_u64(forest->chunks + 1, CHUNK_ENTRIES_PER_BLOCK);
+	forest->entries = calloc(forest->capacity, sizeof(*forest->entries));
+	forest->entry_sequence = calloc(forest->capacity, sizeof(*forest->entry_sequence));
+	forest->reached = calloc(forest->capacity, sizeof(*forest->reached));
 	if (!forest->entries || !forest->entry_sequence || !forest->reached)
 		return -ENOMEM;
 	error = forest_take_ops(forest);

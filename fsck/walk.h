@@ -50,7 +50,7 @@ struct forest {
 	struct repair *repair;
 	struct journal *journal;
 	struct tree_state trees[16];
-	uint64_t chunks;
+	uint64_t chunks, capacity; /* entries in use; those that the table's blocks have room for, in the arrays below too */
 	struct chunk_entry *entries; /* as the table has them; state FREE: none */
 	uint64_t *entry_sequence;
 	uint64_t (*reached)[8];	     /* by chunk: nodes that a walk has met */
