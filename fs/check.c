@@ -11,6 +11,7 @@
 #include "util/crc.h"
 
 #define FINDING_BYTES 512
+#define LET_GO_HOLDS 32 /* of an unmounted medium; each has read a few MiB at most */
 
 void check_fail(struct check *check, int error)
 {
@@ -126,6 +127,8 @@ static void hold_end(struct check *check)
 	journal_read_end(check->fs->journal);
 	check->totals.longest_hold = max_u64(check->totals.longest_hold, check->spent);
 	check_tell(check);
+	if (check->fs->options.tools && check->holds % LET_GO_HOLDS == 0)
+		media_let_go(check->fs->media);
 	if (!check->error && options->progress && !options->progress(options->arg, check->phase, check->done, check->total))
 		check_fail(check, -ECANCELED);
 }

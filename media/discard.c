@@ -1,6 +1,7 @@
-/* Giving host space back under a sparse image. */
+/* Giving back to the host: space under a sparse image, and what the process has mapped of it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 
 #include "media/media_types.h"
 
@@ -20,4 +21,11 @@ int media_discard(struct media *media, devoff_t offset, uint64_t length)
 	if (fallocate(media->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))
 		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
 	return 0;
+}
+
+/* The mapping is shared: its pages stay what they are, only this process has to fetch them anew. */
+void media_let_go(struct media *media)
+{
+	if (media->backend == &media_backend_mapped)
+		madvise(media->map.base, media->size, MADV_DONTNEED);
 }

@@ -83,6 +83,37 @@ static void fill(unsigned char *buffer, size_t length, unsigned seed)
 		buffer[i] = (unsigned char)(rand_r(&seed) >> 4);
 }
 
+static long resident_kib(void)
+{
+	char line[256];
+	long kib = -1;
+	FILE *file = fopen("/proc/self/smaps_rollup", "r");
+
+	ck_assert_ptr_nonnull(file);
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Rss: %ld", &kib) == 1)
+			break;
+	fclose(file);
+	return kib;
+}
+
+START_TEST(letting_go_keeps_content_and_gives_memory_back)
+{
+	uint8_t block[BLOCK_BYTES];
+	long before;
+
+	memset(block, 0x5a, sizeof(block));
+	for (devoff_t at = 0; at < IMAGE_BYTES; at += sizeof(block))
+		ck_assert_int_eq(media_write(media, at, block, sizeof(block), NULL), 0);
+	before = resident_kib();
+	media_let_go(media);
+	ck_assert_int_le(resident_kib(), before - (long)(IMAGE_BYTES >> 11));
+	ck_assert_int_eq(media_read(media, IMAGE_BYTES - sizeof(block), block, sizeof(block), NULL), 0);
+	for (size_t i = 0; i < sizeof(block); i++)
+		ck_assert_int_eq(block[i], 0x5a);
+}
+END_TEST
+
 START_TEST(what_is_written_at_any_offset_is_read_back)
 {
 	static unsigned char model[1 << 20], out[1 << 20], in[70000];
@@ -763,6 +794,7 @@ END_TEST
 
 static void add_tests(TCase *tc)
 {
+	tcase_add_test(tc, letting_go_keeps_content_and_gives_memory_back);
 	tcase_add_test(tc, what_is_written_at_any_offset_is_read_back);
 	tcase_add_test(tc, zero_clears_exactly_the_range);
 	tcase_add_test(tc, a_line_is_stored_whole_and_only_aligned);
