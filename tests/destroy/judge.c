@@ -192,6 +192,15 @@ static int judge_kept(const struct judgement *j, const struct oracle_inode *old,
 	return error;
 }
 
+/* An older version of its record keeps the file where it was. */
+static bool is_in_place(const struct judgement *j, inum_t ino)
+{
+	for (size_t i = 0; i < j->after->count_names && has(&j->loss->stale, ino); i++)
+		if (j->after->names[i].ino == ino && oracle_name(j->before, j->after->names[i].dir, j->after->names[i].cookie))
+			return true;
+	return false;
+}
+
 /* Its record is gone, its data must be at lost+found/<number>. */
 static int judge_lost(const struct judgement *j, const struct oracle_inode *old, const struct oracle_inode *now)
 {
@@ -203,9 +212,10 @@ static int judge_lost(const struct judgement *j, const struct oracle_inode *old,
 	for (size_t i = 0; i < old->count_maps; i++)
 		end = max_u64(end, old->maps[i].pos + old->maps[i].length_bytes);
 	snprintf(number, sizeof(number), "%llu", LLU(old->ino));
-	if (!now || !j->lost_found || !oracle_lookup(j->after, j->lost_found, number))
+	if (!now || (!is_in_place(j, old->ino) && (!j->lost_found || !oracle_lookup(j->after, j->lost_found, number))))
 		return why_set(j->why, -EUCLEAN, "inode %llu: its record was lost and its data are not at lost+found/%s", LLU(old->ino), number);
-	if (!S_ISREG(now->record.mode) || now->record.size_bytes < min_u64(old->record.size_bytes, end))
+	/* An older size within the last block is as good as any: nothing else knows it. */
+	if (!S_ISREG(now->record.mode) || round_up_u64(now->record.size_bytes, BLOCK_BYTES) < min_u64(old->record.size_bytes, end))
 		return why_set(j->why, -EUCLEAN, "lost+found/%s is shorter than the file was", number);
 	return judge_maps(j, old, now, "lost+found has not");
 }

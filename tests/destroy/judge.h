@@ -15,6 +15,7 @@ struct loss_name {
 };
 struct loss {
 	struct iset inodes;  /* records that were in a leaf of inodes */
+	struct iset stale;   /* those of them that are there as they once were */
 	struct iset targets; /* symlinks with a part in a leaf of xattrs */
 	struct loss_name *names; /* that were in a leaf of dirents and in one of parents */
 	size_t count_names, capacity_names;
@@ -24,8 +25,8 @@ struct loss {
 	struct iset bad;	/* device ranges that were poisoned: may become known as bad */
 };
 
-/* `gone`: indices of the targets of which no copy is left. */
-void loss_compute(const struct targets *targets, const size_t *gone, size_t count_gone, struct loss *out);
+/* `gone`: indices of the targets of which no copy is left; is_stale: an older version is in their place. */
+void loss_compute(const struct targets *targets, const size_t *gone, const bool *is_stale, size_t count_gone, struct loss *out);
 void loss_fini(struct loss *loss);
 
 /* 0; -EUCLEAN: more is gone, or something is there that was not, with `why`. */

@@ -64,10 +64,11 @@ static void lose_pair(struct loss *loss, const struct target *a, const struct ta
 		loss->ledger = true;
 }
 
-void loss_compute(const struct targets *targets, const size_t *gone, size_t count_gone, struct loss *out)
+void loss_compute(const struct targets *targets, const size_t *gone, const bool *is_stale, size_t count_gone, struct loss *out)
 {
 	memset(out, 0, sizeof(*out));
 	iset_init(&out->inodes);
+	iset_init(&out->stale);
 	iset_init(&out->targets);
 	iset_init(&out->bad);
 	for (size_t i = 0; i < count_gone; i++) {
@@ -78,6 +79,8 @@ void loss_compute(const struct targets *targets, const size_t *gone, size_t coun
 
 			if (target->tree == FORMAT_TREE_INODES)
 				set_add(&out->inodes, ino, ino + 1);
+			if (target->tree == FORMAT_TREE_INODES && is_stale[i])
+				set_add(&out->stale, ino, ino + 1);
 			if (target->tree == FORMAT_TREE_XATTRS)
 				set_add(&out->targets, ino, ino + 1);
 		}
@@ -89,6 +92,7 @@ void loss_compute(const struct targets *targets, const size_t *gone, size_t coun
 void loss_fini(struct loss *loss)
 {
 	iset_fini(&loss->inodes);
+	iset_fini(&loss->stale);
 	iset_fini(&loss->targets);
 	iset_fini(&loss->bad);
 	free(loss->names);

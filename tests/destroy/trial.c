@@ -129,13 +129,15 @@ static void destroy_copy(struct bench *bench, const struct destruction *destruct
 
 static void expect_loss(const struct bench *bench, const struct trial *trial, struct loss *loss)
 {
-	size_t gone[TRIAL_BLOCKS_MAX];
-	size_t count = 0;
+	size_t gone[TRIAL_BLOCKS_MAX], count = 0;
+	bool is_stale[TRIAL_BLOCKS_MAX];
 
 	for (unsigned i = 0; i < trial->count; i++)
-		if (trial->list[i].copies == copies_all(&bench->targets.list[trial->list[i].target]))
+		if (trial->list[i].copies == copies_all(&bench->targets.list[trial->list[i].target])) {
+			is_stale[count] = trial->list[i].kind == DESTROY_STALE;
 			gone[count++] = trial->list[i].target;
-	loss_compute(&bench->targets, gone, count, loss);
+		}
+	loss_compute(&bench->targets, gone, is_stale, count, loss);
 	for (unsigned i = 0; i < trial->count; i++) {
 		const struct target *target = &bench->targets.list[trial->list[i].target];
 
@@ -202,9 +204,9 @@ static int repair_twice(struct bench *bench, struct why *why)
 	if (report.left || report.errors || report.fixed || report.losses)
 		return why_set(why, -EUCLEAN, "a second fsck finds %llu, repairs %llu, leaves %llu: %s", (unsigned long long)report.errors,
 			       (unsigned long long)report.fixed, (unsigned long long)report.left, told.last);
-	if (report.changed || bench->image.changed_bytes)
-		return why_set(why, -EUCLEAN, "a second fsck changes %llu bytes%s", (unsigned long long)bench->image.changed_bytes,
-			       report.changed ? " and says so" : "");
+	/* Opening the journal for writing raises the epoch in its heads, whatever is found. */
+	if (bench->image.changed_bytes)
+		return why_set(why, -EUCLEAN, "a second fsck changes %llu bytes", (unsigned long long)bench->image.changed_bytes);
 	return 0;
 }
 
