@@ -114,12 +114,36 @@ static int apply_record(struct journal *journal, const struct scan_record *recor
 	return 0;
 }
 
+/*
+ * Records are believed no more than blocks at home: what they come to must be a block of its address, or the next mount would find what this one has
+ * sealed, and refuse it.
+ */
+static void refuse_damaged(struct journal *journal, bool fixed_pass)
+{
+	struct cache_buf *cb, *next;
+	const char *field;
+
+	for (cb = TAILQ_FIRST(&journal->dirty); cb; cb = next) {
+		next = TAILQ_NEXT(cb, dirty_link);
+		if (maddr_is_fixed(cb->buf.address) != fixed_pass || cb->error)
+			continue;
+		format_block_seal(cb->block, cb->sequence);
+		cb->error = format_block_verify(cb->block, journal->super.meta_uuid, cb->buf.address, &field);
+		if (!cb->error)
+			continue;
+		log_error("metadata block %#llx: the journal makes it invalid: %s", (unsigned long long)cb->buf.address, field);
+		cache_set_clean(cb);
+	}
+}
+
 static int apply_pass(struct journal *journal, const struct scan *scan, bool fixed_pass)
 {
 	int error = 0;
 
 	for (size_t i = 0; i < scan->count && !error; i++)
 		error = apply_record(journal, &scan->records[i], fixed_pass);
+	if (!error)
+		refuse_damaged(journal, fixed_pass);
 	return error;
 }
 
@@ -132,7 +156,7 @@ static void count_lost(struct journal *journal)
 		TAILQ_FOREACH(cb, &journal->shards[i].clock, clock_link)
 			if (cb->error) {
 				journal->recovery.lost++;
-				log_error("metadata block %#llx: changes in the journal, but no whole copy to apply them to",
+				log_error("metadata block %#llx: changes in the journal, but no whole block comes of them",
 					  (unsigned long long)cb->buf.address);
 			}
 }
