@@ -30,6 +30,16 @@ static int table_get(struct journal *journal, uint64_t chunk, struct buf **out)
 	return buf_get(journal, table_address(chunk), FORMAT_ROLE_CHUNK_TABLE, FORMAT_TREE_NONE, out);
 }
 
+/* The format alone does not know how long the device is. */
+static bool entry_is_inside(const struct journal *journal, const struct chunk_entry *entry)
+{
+	for (unsigned k = 0; k < 2 && entry->state != FORMAT_CHUNK_FREE; k++)
+		if (entry->copy_state[k] != FORMAT_COPY_ABSENT &&
+		    entry->copy[k] + (1ull << entry->shift) > journal->super.size_bytes)
+			return false;
+	return true;
+}
+
 /* Any entry below ROOT_CHUNKS, whatever its state. */
 static int table_read(struct journal *journal, uint64_t chunk, struct chunk_entry *out)
 {
@@ -44,6 +54,10 @@ static int table_read(struct journal *journal, uint64_t chunk, struct chunk_entr
 		return error;
 	error = format_chunk_entry_unpack(out, table_entry(table, chunk), &field);
 	buf_put(table);
+	if (!error && !entry_is_inside(journal, out)) {
+		field = "place";
+		error = -EUCLEAN;
+	}
 	if (error)
 		log_error("chunk table entry %llu: bad %s", (unsigned long long)chunk, field);
 	return error;
