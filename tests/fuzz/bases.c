@@ -62,12 +62,12 @@ static void populate(struct fs *fs)
 	uint64_t copied;
 	inum_t dir = add(fs, FS_ROOT_INO, "dir", S_IFDIR | 0755), file = 0, clone;
 
-	for (unsigned i = 0; i < 24; i++) {
+	for (unsigned i = 0; i < 15; i++) {
 		snprintf(name, sizeof(name), "file%u", i);
 		file = add(fs, i % 3 ? FS_ROOT_INO : dir, name, S_IFREG | 0644);
 		add_data(fs, file, i * 4096u, 3000u * (i % 4));
 	}
-	for (unsigned i = 0; i < 40; i++)
+	for (unsigned i = 0; i < 16; i++)
 		add_data(fs, file, i * 8192u, 4096);
 	clone = add(fs, dir, "clone", S_IFREG | 0600);
 	must(fs_clone(fs, file, clone), "clone");
@@ -92,20 +92,20 @@ static void populate_much(struct fs *fs)
 
 	memset(target, 't', sizeof(target));
 	target[sizeof(target) - 1] = '\0';
-	for (unsigned i = 0; i < 180; i++) {
+	for (unsigned i = 0; i < 90; i++) {
 		snprintf(name, sizeof(name), "an-entry-of-some-length-%u", i);
-		if (i % 20 == 0)
+		if (i % 30 == 0)
 			dir = add(fs, dir, name, S_IFDIR | 0755);
 		else
 			add_data(fs, add(fs, dir, name, S_IFREG | 0644), 4096u * (i % 7), 4096);
 	}
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 5; i++) {
 		snprintf(name, sizeof(name), "link%u", i);
 		must(fs_symlink(fs, &who, dir, name, target, &attr), "symlink");
 		fs_forget(fs, attr.ino, 1);
 	}
 	dir = add(fs, FS_ROOT_INO, "holes", S_IFREG | 0644);
-	for (unsigned i = 0; i < 300; i++)
+	for (unsigned i = 0; i < 90; i++)
 		add_data(fs, dir, i * 8192u, 4096);
 }
 
