@@ -170,6 +170,15 @@ static void tell_finding(void *arg, const char *line)
 	state->error = command_emit(state->sink, object, state->why);
 }
 
+static bool pass_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	const struct check_state *state = arg;
+
+	if (state->error)
+		return false;
+	return !state->sink->progress || state->sink->progress(state->sink->arg, phase, done, total);
+}
+
 static int add_totals(struct json_object *extra, const struct fs_check_totals *totals)
 {
 	struct json_object *object = json_object_new_object();
@@ -182,6 +191,8 @@ static int add_totals(struct json_object *extra, const struct fs_check_totals *t
 	error |= json_add_u64(object, "extents", totals->extents);
 	error |= json_add_u64(object, "rmap_records", totals->rmap_records);
 	error |= json_add_u64(object, "blocks_compared", totals->blocks_compared);
+	error |= json_add_u64(object, "metadata_blocks", totals->metadata_blocks);
+	error |= json_add_u64(object, "not_compared", totals->not_compared);
 	if (!error)
 		return json_add(extra, "totals", object);
 	json_object_put(object);
@@ -192,11 +203,14 @@ int command_check(const struct command_context *context, const struct command_ar
 		  struct command_sink *sink, struct why *why)
 {
 	struct check_state state = {sink, why, 0};
+	struct fs_check_options options = {.tell = tell_finding, .progress = pass_progress, .arg = &state};
 	struct fs_check_totals totals;
-	int error = fs_check(context->fs, tell_finding, &state, &totals);
+	int error = fs_check_with(context->fs, &options, &totals);
 
-	if (!error)
-		error = state.error;
+	if (state.error)
+		return state.error;
+	if (error == -ECANCELED)
+		return why_set(why, error, "the check was interrupted");
 	return error ? error : add_totals(sink->extra, &totals);
 }
 

@@ -49,6 +49,7 @@ struct command_args {
 	int kind;         /* owners: enum fs_owner_kind, or -1 for all */
 	bool all;         /* the whole device */
 	bool latent;
+	bool progress; /* the client wants to see how far a long command is */
 	const char *text;    /* label, uuid: the new one; NULL: none is given */
 	uint64_t size_bytes; /* resize: 0 for all that there is */
 };
@@ -58,6 +59,8 @@ struct command_args {
 typedef int command_emit_fn(void *arg, struct json_object *element);
 struct command_sink {
 	command_emit_fn *emit;
+	/* Of a long command, every few milliseconds: false ends it with -ECANCELED. total 0: unknown. NULL: nobody looks. */
+	bool (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
 	void *arg;
 	struct json_object *extra; /* an object: further keys of the whole answer beside its array;
 				      commands add to it */

@@ -108,15 +108,58 @@ static ssize_t receive_line(int fd, char *buffer)
 	return -EMSGSIZE;
 }
 
+struct conversation {
+	const struct connection_setup *setup;
+	bool wants_progress;
+	int64_t progress_ms; /* when it was last told */
+};
+
 static int emit_line(void *arg, struct json_object *element)
 {
-	const struct connection_setup *setup = arg;
+	const struct connection_setup *setup = ((const struct conversation *)arg)->setup;
 
 	if (atomic_load(setup->stopping)) {
 		json_object_put(element);
 		return -ESHUTDOWN;
 	}
 	return send_object(setup->fd, element, 0);
+}
+
+/* {"progress":{"phase":..,"done":..,"total":..}} */
+static struct json_object *render_progress(const char *phase, uint64_t done, uint64_t total)
+{
+	struct json_object *line = json_object_new_object(), *progress = json_object_new_object();
+
+	if (line && progress && !json_add_text(progress, "phase", phase) && !json_add_u64(progress, "done", done) &&
+	    !json_add_u64(progress, "total", total)) {
+		if (!json_add(line, "progress", progress))
+			return line;
+		progress = NULL;
+	}
+	json_object_put(progress);
+	json_object_put(line);
+	return NULL;
+}
+
+/* Nobody is waiting for the answer any more: what makes it may end. */
+static bool client_is_gone(const struct connection_setup *setup)
+{
+	struct pollfd item = {.fd = setup->fd, .events = POLLRDHUP};
+
+	return atomic_load(setup->stopping) || (poll(&item, 1, 0) > 0 && item.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+static bool emit_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	struct conversation *conversation = arg;
+	int64_t now = now_ms();
+
+	if (now - conversation->progress_ms < CONNECTION_PROGRESS_MS)
+		return true;
+	conversation->progress_ms = now;
+	if (client_is_gone(conversation->setup))
+		return false;
+	return !conversation->wants_progress || !send_object(conversation->setup->fd, render_progress(phase, done, total), 0);
 }
 
 /* --- monitor --- */
@@ -192,7 +235,8 @@ static void serve_monitor(const struct connection_setup *setup)
 static void serve_command(const struct connection_setup *setup, const struct command *command,
 			  const struct command_args *args)
 {
-	struct command_sink sink = {emit_line, (void *)setup, json_object_new_object()};
+	struct conversation conversation = {.setup = setup, .wants_progress = args->progress};
+	struct command_sink sink = {emit_line, emit_progress, &conversation, json_object_new_object()};
 	struct why why;
 	int error;
 

@@ -14,6 +14,7 @@
 #define CONNECTION_SEND_SECONDS \
 	30 /* to take one line, but for subscribers: those get `lost` instead */
 #define CONNECTION_QUEUE_EVENTS 4096
+#define CONNECTION_PROGRESS_MS 200 /* between two lines of it, and two looks whether the client is still there */
 
 struct connection_setup {
 	int fd; /* connected, blocking; the caller closes it */

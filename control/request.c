@@ -102,7 +102,8 @@ static int parse_members(struct json_object *object, struct request *out, struct
 	if (parse_kind(object, &out->args))
 		return malformed(why, "kind");
 	if (json_get_bool(object, "all", &out->args.all) < 0 ||
-	    json_get_bool(object, "latent", &out->args.latent) < 0)
+	    json_get_bool(object, "latent", &out->args.latent) < 0 ||
+	    json_get_bool(object, "progress", &out->args.progress) < 0)
 		return malformed(why, "flag");
 	return 0;
 }
@@ -159,6 +160,8 @@ struct json_object *request_make(const char *command, const struct command_args 
 		error |= json_add_bool(object, "all", true);
 	if (args->latent)
 		error |= json_add_bool(object, "latent", true);
+	if (args->progress)
+		error |= json_add_bool(object, "progress", true);
 	if (!error)
 		return object;
 	json_object_put(object);

@@ -4,7 +4,8 @@
  * greeting
  *   client: {"command":NAME, ...arguments}							one request per
  * connection server: an element per line, then {"done":true, ...} or
- * {"done":false,"error":TEXT,"errno":N}
+ * {"done":false,"error":TEXT,"errno":N}; when the request has "progress":true, in between
+ * {"progress":{"phase":NAME,"done":N,"total":N}}, total 0: not known. A client that has gone ends what it asked for.
  */
 #ifndef CONTROL_REQUEST_H
 #define CONTROL_REQUEST_H

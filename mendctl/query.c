@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mendctl/progress.h"
 #include "mendctl/subcommand.h"
 #include "mendctl/unmounted.h"
 
@@ -16,15 +17,19 @@
 static int ask_daemon(struct target *target, const char *command, const struct command_args *args,
 		      struct output *output, struct json_object **extra, struct why *why)
 {
+	struct command_args asked = *args;
 	struct json_object *object;
-	int result = client_request(target->client, command, args, why);
+	int result;
 
+	asked.progress = progress_is_wanted();
+	result = client_request(target->client, command, &asked, why);
 	if (result)
 		return result;
 	while ((result = client_next(target->client, &object, why)) > 0)
-		if (output_emit(output, object))
+		if (!progress_take(object) && output_emit(output, object))
 			return why_set(why, output->error, "writing to stdout: %s",
 				       strerror(-output->error));
+	progress_end();
 	if (!result) {
 		json_object_put(*extra);
 		*extra = object;
@@ -35,7 +40,7 @@ static int ask_daemon(struct target *target, const char *command, const struct c
 int query_ask(struct target *target, const char *command, const struct command_args *args,
 	      struct output *output, struct json_object **extra, struct why *why)
 {
-	struct command_sink sink = {output_emit, output, NULL};
+	struct command_sink sink = {output_emit, progress_show, output, NULL};
 	int error;
 
 	if (target->client)
@@ -46,6 +51,7 @@ int query_ask(struct target *target, const char *command, const struct command_a
 	if (!sink.extra)
 		return why_set(why, -ENOMEM, "out of memory");
 	error = unmounted_run(target->source, command_find(command), args, &sink, why);
+	progress_end();
 	return error;
 }
 

@@ -14,6 +14,7 @@
 
 #include "control/request.h"
 #include "control/server.h"
+#include "fs/inode.h"
 #include "tests/support/fsfix.h"
 
 #define IMAGE_BYTES FSFIX_USUAL_BYTES /* 256 MiB */
@@ -318,6 +319,42 @@ START_TEST(check_of_a_sound_filesystem_finds_nothing)
 }
 END_TEST
 
+START_TEST(check_tells_how_far_it_is_when_asked)
+{
+	struct asker asker = ask("{\"command\":\"check\",\"progress\":true}");
+	struct json_object *line = next(&asker), *progress, *totals;
+
+	ck_assert_ptr_nonnull(line);
+	ck_assert(json_object_object_get_ex(line, "progress", &progress));
+	ck_assert(*text_of(progress, "phase"));
+	ck_assert_uint_le(number_of(progress, "done"), number_of(progress, "total"));
+	json_object_put(line);
+	line = next(&asker);
+	ck_assert_ptr_nonnull(line);
+	ck_assert(is_done(line));
+	ck_assert(json_object_object_get_ex(line, "totals", &totals));
+	ck_assert_uint_gt(number_of(totals, "metadata_blocks"), 0);
+	ck_assert_uint_eq(number_of(totals, "findings"), 0);
+	json_object_put(line);
+	hang_up(&asker);
+}
+END_TEST
+
+/* The transaction keeps the check from beginning until the client has hung up. */
+START_TEST(check_ends_when_its_client_has_gone)
+{
+	struct asker asker;
+	struct tx *tx;
+
+	ck_assert_int_eq(fs_tx_begin(fix.fs, TX_NORMAL, &tx), 0);
+	asker = ask("{\"command\":\"check\"}");
+	shutdown(asker.fd, SHUT_WR);
+	tx_abort(tx);
+	expect_refusal(&asker, ECANCELED);
+	hang_up(&asker);
+}
+END_TEST
+
 static void expect_refused(const char *line, int number)
 {
 	struct asker asker = ask(line);
@@ -592,6 +629,8 @@ static void add_tests(TCase *tcase)
 	tcase_add_test(tcase, map_names_files_by_path_and_by_inode);
 	tcase_add_test(tcase, stats_come_from_the_front_and_the_medium);
 	tcase_add_test(tcase, check_of_a_sound_filesystem_finds_nothing);
+	tcase_add_test(tcase, check_tells_how_far_it_is_when_asked);
+	tcase_add_test(tcase, check_ends_when_its_client_has_gone);
 	tcase_add_test(tcase, mistakes_are_answered_with_a_reason);
 	tcase_add_test(tcase, injecting_past_the_end_or_into_a_hole_is_refused);
 	tcase_add_test(tcase, injected_errors_are_in_the_ledger_on_return_and_can_be_taken_back);
