@@ -1,9 +1,11 @@
 /* The crash tests: workloads through the crash engine. */
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/crash/clock.h"
 #include "tests/crash/workloads.h"
@@ -23,17 +25,21 @@ struct program {
 	const char *workload, *title;
 	int media;
 	int group; /* GROUPS: all */
-	double budget;
+	double budget, until; /* seconds */
 	unsigned every; /* one of so many workloads, chosen by the seed */
 	bool list, rehearse;
-	size_t workloads, chosen;
-	struct crash_totals all;
 	bool failed;
+};
+
+struct tally {
+	size_t workloads, chosen; /* run, of so many that should have been */
+	struct crash_totals crashes;
+	double seconds;
 };
 
 static const char usage[] =
 	"usage: crash [--list] [--group single|pairs|random] [--workload NAME] [--only ID] [--media cacheline|page] [--schedule linear|exhaustive]\n"
-	"             [--seed N] [--every N] [--seconds BUDGET] [--poison] [--recovery-depth N] [--rehearse] [--title TEXT] [--verbose] [--help]\n"
+	"             [--seed N] [--every N] [--images N] [--seconds BUDGET] [--poison] [--recovery-depth N] [--rehearse] [--title TEXT] [--verbose] [--help]\n"
 	"\n"
 	"Runs workloads on a medium in memory, makes the images that a crash at any moment may leave, mounts and checks each, and compares it with a model.\n"
 	"\n"
@@ -43,14 +49,15 @@ static const char usage[] =
 	"  --only ID          only the image that a violation named\n"
 	"  --media            only this medium: cacheline (a device: drained stores are durable) or page (a plain file: synced pages are)\n"
 	"  --schedule         linear (default) or exhaustive\n"
-	"  --seed N           of what is sampled and of the random workloads (MENDFS_SEED)\n"
+	"  --seed N           of what is sampled and of the random workloads (MENDFS_SEED; else the time)\n"
 	"  --every N          one of N workloads, chosen by the seed\n"
+	"  --images N         at most so many images of a crash point\n"
 	"  --seconds BUDGET   start no further workload after this time\n"
 	"  --poison           at each crash also with poison in data, metadata, journal and poison log\n"
 	"  --recovery-depth N crash again during recovery: 1, and again during that: 2\n"
 	"  --rehearse         run the workloads without crashes\n"
 	"\n"
-	"Exit status: 0 nothing found, 1 violations, 2 usage or something could not be run. MENDFS_LONG=1 means --schedule exhaustive, all workloads, no budget.\n";
+	"Exit status: 0 nothing found, 1 violations, 2 usage or something could not be run. MENDFS_LONG=1 means --schedule exhaustive, all workloads and images, no budget.\n";
 
 /* --- arguments ------------------------------------------------------------------------------------------------------------ */
 
@@ -121,7 +128,7 @@ static void parse_option(struct program *p, int option)
 		p->every = (unsigned)strtoul(optarg, NULL, 0);
 		return;
 	case 'b':
-		p->budget = strtod(optarg, NULL) ;
+		p->budget = strtod(optarg, NULL);
 		return;
 	case 'i':
 		p->options.images_limit = strtoull(optarg, NULL, 0);
@@ -152,11 +159,12 @@ static void parse(struct program *p, int argc, char *argv[])
 	const char *seed = getenv("MENDFS_SEED");
 	int option;
 
-	p->options.seed = seed ? strtoull(seed, NULL, 0) : 1;
+	p->options.seed = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL);
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) >= 0)
 		parse_option(p, option);
 	if (getenv("MENDFS_LONG")) {
 		p->options.schedule = CRASH_EXHAUSTIVE;
+		p->options.images_limit = 0;
 		p->every = 1;
 		p->budget = 0;
 	}
@@ -184,8 +192,47 @@ static bool is_chosen(const struct program *p, size_t index)
 	return random_below(&random, every) == 0;
 }
 
-static void run_workload(struct program *p, const struct workload *workload)
+static void totals_add(struct crash_totals *to, const struct crash_totals *more)
 {
+	double together = log2(exp2(to->space_log2 - more->space_log2) + 1) + more->space_log2;
+
+	if (!to->points)
+		together = more->space_log2;
+	if (more->points) {
+		to->space_tried = (to->points ? to->space_tried * exp2(to->space_log2 - together) : 0) +
+				  more->space_tried * exp2(more->space_log2 - together);
+		to->space_log2 = together;
+	}
+	to->points += more->points;
+	to->images += more->images;
+	to->distinct += more->distinct;
+	to->mounts += more->mounts;
+	to->violations += more->violations;
+	to->points_whole += more->points_whole;
+}
+
+static void tally_add(struct tally *to, const struct tally *more)
+{
+	to->workloads += more->workloads;
+	to->chosen += more->chosen;
+	to->seconds += more->seconds;
+	totals_add(&to->crashes, &more->crashes);
+}
+
+static void tally_print(const struct tally *tally, const char *title)
+{
+	const struct crash_totals *t = &tally->crashes;
+
+	printf("sample: %s: %zu of %zu workloads, %llu crash points (%llu in full), %llu images (%llu distinct), %.0f/s, %.2g %% of the space, %llu violations\n",
+	       title, tally->workloads, tally->chosen, (unsigned long long)t->points, (unsigned long long)t->points_whole,
+	       (unsigned long long)t->images, (unsigned long long)t->distinct, (double)t->mounts / (tally->seconds > 0 ? tally->seconds : 1),
+	       100 * t->space_tried, (unsigned long long)t->violations);
+	fflush(stdout);
+}
+
+static void run_workload(struct program *p, const struct workload *workload, struct tally *tally)
+{
+	struct crash_totals totals = {0};
 	struct why why = {0};
 	int error;
 
@@ -193,20 +240,16 @@ static void run_workload(struct program *p, const struct workload *workload)
 		printf("%s: [%s] %s\n", workload->name, workload->setup, workload->run);
 		return;
 	}
-	error = p->rehearse ? workload_rehearse(workload, NULL, &why) : workload_explore(workload, &p->options, &p->all, &why);
-	p->workloads++;
+	error = p->rehearse ? workload_rehearse(workload, NULL, &why) : workload_explore(workload, &p->options, &totals, &why);
+	totals_add(&tally->crashes, &totals);
+	tally->workloads++;
 	if (!error)
 		return;
 	fprintf(stderr, "%s\n", why.text);
 	p->failed = true;
 }
 
-static bool is_over(const struct program *p, double begun)
-{
-	return p->budget > 0 && crash_clock_seconds() - begun > p->budget;
-}
-
-static void run_one(struct program *p, enum workload_group group, size_t index, enum media_granularity granularity)
+static void run_one(struct program *p, enum workload_group group, size_t index, enum media_granularity granularity, struct tally *tally)
 {
 	struct workload workload;
 
@@ -214,13 +257,16 @@ static void run_one(struct program *p, enum workload_group group, size_t index, 
 		fprintf(stderr, "out of memory\n");
 		p->failed = true;
 	} else if (is_named(p, workload.name)) {
-		run_workload(p, &workload);
+		tally->chosen++;
+		if (!p->budget || crash_clock_seconds() < p->until)
+			run_workload(p, &workload, tally);
 	}
 	workload_fini(&workload);
 }
 
-static void run_group(struct program *p, enum workload_group group, double begun)
+static void run_group(struct program *p, enum workload_group group, struct tally *tally)
 {
+	double begun = crash_clock_seconds();
 	size_t count = workloads_count(group);
 	/* A stride through all of them: whatever the budget allows is spread over the whole table. */
 	size_t stride = count > 1000 ? 613 : 1;
@@ -230,43 +276,47 @@ static void run_group(struct program *p, enum workload_group group, double begun
 
 		if (!is_chosen(p, index))
 			continue;
-		p->chosen += p->media == MEDIA_BOTH ? 2 : 1;
-		if (is_over(p, begun))
-			continue;
 		if (p->media != MEDIA_PAGE)
-			run_one(p, group, index, MEDIA_CACHELINE);
+			run_one(p, group, index, MEDIA_CACHELINE, tally);
 		if (p->media != MEDIA_CACHELINE)
-			run_one(p, group, index, MEDIA_PAGE);
+			run_one(p, group, index, MEDIA_PAGE, tally);
 	}
+	tally->seconds = crash_clock_seconds() - begun;
 }
 
-static void print_totals(const struct program *p, const char *title, double seconds)
+static void run_all(struct program *p, struct tally *all)
 {
-	const struct crash_totals *t = &p->all;
+	for (int group = 0; group < GROUPS; group++) {
+		struct tally tally = {0};
 
-	printf("sample: %s: %zu of %zu workloads, %llu crash points, %llu images (%llu distinct), %.0f mounts/s, %.3g %% of the space, %llu violations\n", title,
-	       p->workloads, p->chosen, (unsigned long long)t->points, (unsigned long long)t->images, (unsigned long long)t->distinct,
-	       (double)t->mounts / (seconds > 0 ? seconds : 1), 100 * t->space_tried, (unsigned long long)t->violations);
+		if (p->group != GROUPS && p->group != group)
+			continue;
+		run_group(p, (enum workload_group)group, &tally);
+		if (tally.workloads && p->group == GROUPS)
+			tally_print(&tally, group_name((enum workload_group)group));
+		tally_add(all, &tally);
+	}
 }
 
 int main(int argc, char *argv[])
 {
 	struct program p = {.media = MEDIA_BOTH, .group = GROUPS, .every = 1};
-	double begun = crash_clock_seconds();
+	struct tally all = {0};
 
 	parse(&p, argc, argv);
 	log_set_level(LOG_LEVEL_SILENT);
-	for (int group = 0; group < GROUPS; group++)
-		if (p.group == GROUPS || p.group == group)
-			run_group(&p, (enum workload_group)group, begun);
+	if (!p.list)
+		printf("crash: MENDFS_SEED=%llu\n", (unsigned long long)p.options.seed);
+	p.until = crash_clock_seconds() + p.budget;
+	run_all(&p, &all);
 	if (p.list)
 		return 0;
-	if (!p.workloads) {
+	if (!all.workloads) {
 		fprintf(stderr, "crash: no such workload\n");
 		return 2;
 	}
-	print_totals(&p, p.title ? p.title : "crash", crash_clock_seconds() - begun);
+	tally_print(&all, p.title ? p.title : "crash");
 	if (p.failed)
 		return 2;
-	return p.all.violations ? 1 : 0;
+	return all.crashes.violations ? 1 : 0;
 }

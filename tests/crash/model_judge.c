@@ -456,7 +456,7 @@ int model_judge(struct model *model, struct fs *fs, enum media_granularity granu
 		.begun = min_u64(point->begun, model->count),
 		.window = granularity == MEDIA_PAGE && !point->same_boot,
 		/* A daemon that is killed has copied any number of bytes to the page cache. */
-		.word_bytes = point->same_boot ? 1 : WORD_BYTES,
+		.word_bytes = granularity == MEDIA_PAGE ? 1 : WORD_BYTES,
 	};
 	struct crash_point clipped = *point;
 	int error = observe(model->observed, fs, point->data_poisoned, why);

@@ -18,7 +18,7 @@ struct writer {
 	struct random random;
 	char *text;
 	size_t used;
-	unsigned open; /* bits: slots that may hold something */
+	unsigned count; /* operations */
 };
 
 static void say(struct writer *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -29,18 +29,13 @@ static void say(struct writer *w, const char *format, ...)
 	va_start(list, format);
 	w->used += (size_t)vsnprintf(w->text + w->used, TEXT_BYTES - w->used, format, list);
 	va_end(list);
+	for (; *format; format++)
+		w->count += *format == ';';
 }
 
 static unsigned pick(struct writer *w, unsigned below)
 {
 	return (unsigned)random_below(&w->random, below);
-}
-
-static const char *any_dir(struct writer *w)
-{
-	static const char *const dirs[] = {"A", "B", "A/C"};
-
-	return dirs[pick(w, ARRAY_SIZE(dirs))];
 }
 
 static const char *any_file(struct writer *w)
@@ -53,7 +48,7 @@ static const char *any_file(struct writer *w)
 /* A path as a name that may be given or taken. */
 static const char *any_name(struct writer *w)
 {
-	static const char *const names[] = {"p", "q", "r", "A/p", "A/q", "A/r", "B/p", "B/q", "A/C/p", "A/C/q"};
+	static const char *const names[] = {"p", "q", "A/p", "A/q", "B/p", "B/q", "A/C/p", "r"};
 
 	return names[pick(w, ARRAY_SIZE(names))];
 }
@@ -74,30 +69,54 @@ static unsigned any_length(struct writer *w)
 	return pick(w, 2) ? length : (length + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
 }
 
-static void say_name(struct writer *w)
+/* So that there is something to work on: what was taken away is mostly made anew. */
+static void say_again(struct writer *w, const char *name)
+{
+	if (pick(w, 4))
+		say(w, "create %s; append %s %u; ", name, name, any_length(w));
+}
+
+static void say_move(struct writer *w)
 {
 	static const char *const moves[] = {"rename", "replace", "replace", "exchange"};
-	unsigned slot;
+	const char *move = moves[pick(w, ARRAY_SIZE(moves))], *from = any_name(w);
+
+	say(w, "%s %s %s; ", move, from, any_name(w));
+	if (move[0] != 'e')
+		say_again(w, from);
+}
+
+static void say_unlink(struct writer *w)
+{
+	const char *name = any_name(w);
+	unsigned slot = pick(w, 2);
+
+	if (pick(w, 2))
+		say(w, "forget %u; open %s %u; ", slot, name, slot);
+	say(w, "unlink %s; ", name);
+	say_again(w, name);
+}
+
+static void say_name(struct writer *w)
+{
+	const char *name = any_name(w);
 
 	switch (pick(w, 10)) {
 	case 0:
-	case 1:
-		return say(w, "create %s; ", any_name(w));
-	case 2:
 		return say(w, "mkdir %s; ", pick(w, 2) ? "A/C" : "D");
+	case 1:
+		return say(w, "unlink %s; symlink %s @%u; unlink %s; create %s; ", name, name, 1 + pick(w, 3000), name, name);
+	case 2:
 	case 3:
-		return say(w, "symlink %s @%u; ", any_name(w), 1 + pick(w, 3000));
+		return say(w, "link %s %s%u; ", any_file(w), pick(w, 2) ? "A/n" : "n", pick(w, 4));
 	case 4:
-		return say(w, "link %s %s; ", any_file(w), any_name(w));
 	case 5:
-		return say(w, "unlink %s; ", any_name(w));
 	case 6:
-		slot = pick(w, 2);
-		return say(w, "forget %u; open %s %u; ", slot, any_name(w), slot);
+		return say_unlink(w);
 	case 7:
-		return say(w, "rmdir %s; rename %s %s/sub; ", any_dir(w), pick(w, 2) ? "D" : "B", any_dir(w));
+		return say(w, "rmdir D; rename D A/D; rename A/D D; ");
 	default:
-		return say(w, "%s %s %s; ", moves[pick(w, ARRAY_SIZE(moves))], any_name(w), any_name(w));
+		return say_move(w);
 	}
 }
 
@@ -144,7 +163,7 @@ static void say_something(struct writer *w)
 static void say_setup(struct writer *w, size_t index)
 {
 	say(w, "mkdir A; mkdir B; mkdir A/C; create p; write p 0 5b+77; create q; clone p q; create m; create A/p; write A/p 0 1b; ");
-	say(w, "create B/q; write B/q 3b 100; ");
+	say(w, "create B/q; write B/q 3b 100; create A/q; create B/p; create A/C/p; append A/C/p 2b; clone A/C/p B/p; ");
 	if (index % 2)
 		say(w, "spread m 150; ");
 	if (index % 3 == 0)
@@ -154,7 +173,7 @@ static void say_setup(struct writer *w, size_t index)
 static char *writer_start(struct writer *w)
 {
 	w->text = calloc(1, TEXT_BYTES);
-	w->used = 0;
+	w->used = w->count = 0;
 	return w->text;
 }
 
@@ -168,7 +187,8 @@ int workload_random(uint64_t seed, size_t index, char **setup, char **run)
 	*run = writer_start(&w);
 	if (!*setup || !*run)
 		return -ENOMEM;
-	for (unsigned i = 0, count = OPERATIONS_LEAST + pick(&w, OPERATIONS_MORE); i < count; i++)
+	say(&w, "open A/q 0; open p 1; ");
+	for (unsigned count = OPERATIONS_LEAST + pick(&w, OPERATIONS_MORE); w.count < count;)
 		say_something(&w);
 	return 0;
 }
