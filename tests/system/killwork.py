@@ -458,8 +458,12 @@ class Worker:
                     raise Lost(f"{path}: byte {pos + at} of {len(found)} is wrong: {bytes(cell)!r} instead of {right!r}; {node.story}")
 
     def victim(self):
-        """A file of which everything is known."""
-        return next(self.full(path) for path, node in self.names.items() if node.kind == "file" and len(node.data) > BLOCK and node.modes)
+        """A file of which everything is known; one more is made until there is one."""
+        while True:
+            for path, node in self.names.items():
+                if node.kind == "file" and len(node.data) > BLOCK and node.modes:
+                    return self.full(path)
+            self.step_create()
 
     # --- running
 
