@@ -201,6 +201,16 @@ static int counters_store(struct fs *fs, const struct counters *counters)
 	return error;
 }
 
+/* The first time: later, what was corrected is no evidence any more. */
+void repair_note_counters(struct repair *repair)
+{
+	if (repair->has_said)
+		return;
+	repair->has_said = true;
+	for (unsigned i = 0; i < ROOT_COUNTERS && !repair->root_was_lost; i++)
+		repair->said[i] = root_get(repair->fs->journal, i);
+}
+
 static int counters_run(struct repair *repair)
 {
 	struct fs *fs = repair->fs;
@@ -209,6 +219,7 @@ static int counters_run(struct repair *repair)
 	int error;
 
 	journal_read_begin(fs->journal);
+	repair_note_counters(repair);
 	counters_begin(fs, &counters);
 	error = count_trees(fs, &counters);
 	wrong = counters_wrong(fs, &counters);

@@ -2,6 +2,7 @@
 #ifndef FSCK_INTERNAL_H
 #define FSCK_INTERNAL_H
 
+#include "format/root_format.h"
 #include "fs/inode.h"
 #include "fsck/fsck.h"
 
@@ -16,6 +17,9 @@ struct repair {
 	bool copies_are_told;
 	bool table_was_lost; /* some of the chunk table was made anew from what chunks say themselves */
 	bool is_suspect;	 /* counters and numbers of the root block may be behind */
+	bool root_was_lost;	 /* or out of date: its counters say nothing */
+	bool has_said;
+	uint64_t said[ROOT_COUNTERS]; /* by the counters, before they were corrected; 0 where they say nothing. What the trees have lost shows in them */
 	bool was_left;		 /* something was found and not repaired: not asked for, or declined */
 };
 
@@ -47,6 +51,8 @@ int repair_upgrade(struct repair *repair, struct why *why);
  * other record could tell.
  */
 int repair_records(struct repair *repair, struct why *why);
+/* repair->said. The metadata lock is held. */
+void repair_note_counters(struct repair *repair);
 /* Every counter of the root block anew from the trees. */
 int repair_counters(struct repair *repair, struct why *why);
 /* Both copies of every block in use, read and compared; bad ones written anew. */

@@ -84,7 +84,8 @@ int repair_journal(struct repair *repair, struct why *why)
 	if (error)
 		return error;
 	tell_found(repair, &opening);
-	repair->is_suspect = opening.table.root_lost || opening.table.root_stale;
+	repair->root_was_lost = opening.table.root_lost || opening.table.root_stale;
+	repair->is_suspect = repair->root_was_lost;
 	repair->table_was_lost = opening.table.blocks_lost || opening.table.entries_lost || opening.table.found;
 	if (!opening.table.found)
 		error = repair_tell_copies(repair);

@@ -237,6 +237,9 @@ int repair_records(struct repair *repair, struct why *why)
 
 	if (!repair->options->write)
 		return 0;
+	journal_read_begin(fs->journal);
+	repair_note_counters(repair);
+	journal_read_end(fs->journal);
 	btree_init(&records.badblocks, fs->journal, &badblocks_ops);
 	btree_init(&records.lost, fs->journal, &lost_ops);
 	btree_init(&records.ledger_copy, fs->journal, &ledger_copy_ops);

@@ -130,7 +130,7 @@ static int counter_says(struct records *records, const struct ledger_sums *sums,
 
 	if (item->tree == FORMAT_TREE_DAMAGED)
 		return 0;
-	stored = root_get(records->fs->journal, item->tree == FORMAT_TREE_LOST ? ROOT_LOST_BYTES : ROOT_BADBLOCK_BYTES);
+	stored = records->repair->said[item->tree == FORMAT_TREE_LOST ? ROOT_LOST_BYTES : ROOT_BADBLOCK_BYTES];
 	if (stored == sums->both + mine + theirs || (stored == sums->both + mine && mine != theirs))
 		return 1;
 	if (stored && (stored == sums->both || (stored == sums->both + theirs && mine != theirs)))

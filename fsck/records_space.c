@@ -128,9 +128,7 @@ int space_judge_free(struct records *records)
 		cursor_advance(&cursor);
 	}
 	cursor_end(&cursor);
-	records_read_begin(records);
-	records->is_free_whole = total && total == root_get(records->fs->journal, ROOT_FREE_BLOCKS);
-	records_read_end(records);
+	records->is_free_whole = total && total == records->repair->said[ROOT_FREE_BLOCKS];
 	return got;
 }
 
