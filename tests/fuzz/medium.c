@@ -13,6 +13,7 @@ struct medium {
 	uint8_t *is_changed; /* per block */
 	uint32_t *changed;   /* blocks, each once */
 	size_t count_changed;
+	uint64_t stores, stores_forgotten; /* calls */
 };
 
 static void medium_note(struct medium *medium, devoff_t offset, size_t length)
@@ -20,6 +21,7 @@ static void medium_note(struct medium *medium, devoff_t offset, size_t length)
 	if (!medium->kept || !length)
 		return;
 	pthread_mutex_lock(&medium->lock);
+	medium->stores++;
 	for (uint64_t block = offset / BLOCK_BYTES; block <= (offset + length - 1) / BLOCK_BYTES; block++) {
 		if (medium->is_changed[block])
 			continue;
@@ -98,6 +100,16 @@ uint8_t *medium_change(struct medium *medium, devoff_t offset, size_t length)
 {
 	medium_note(medium, offset, length);
 	return lab_bytes(medium->lab) + offset;
+}
+
+bool medium_is_changed(const struct medium *medium)
+{
+	return medium->stores != medium->stores_forgotten;
+}
+
+void medium_forget_changes(struct medium *medium)
+{
+	medium->stores_forgotten = medium->stores;
 }
 
 void medium_restore(struct medium *medium)

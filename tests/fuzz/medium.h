@@ -19,6 +19,9 @@ int medium_keep(struct medium *medium);
 const uint8_t *medium_kept(const struct medium *medium);
 /* For changes behind the filesystem's back: the range, noted as changed. It lies inside the medium. */
 uint8_t *medium_change(struct medium *medium, devoff_t offset, size_t length);
+/* Was anything stored since medium_forget_changes()? */
+bool medium_is_changed(const struct medium *medium);
+void medium_forget_changes(struct medium *medium);
 /* Content as kept, poison healed, and nobody knows anything of it. */
 void medium_restore(struct medium *medium);
 
