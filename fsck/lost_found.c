@@ -188,18 +188,16 @@ static int link_cut(struct records *records, struct dir_link *link)
 /* Up to the root, or to what is known to be below it; a way that meets itself is cut there. */
 static int link_connect(struct records *records, struct dir_links *links, struct dir_link *from)
 {
-	struct dir_link *at = from;
-	int error = 0;
+	struct dir_link *at = from, *meets;
 
 	while (at && at->state == DIR_UNSEEN) {
 		at->state = DIR_ON_WAY;
 		at = at->parent == FS_ROOT_INO ? NULL : link_find(links, at->parent);
 	}
-	if (at && at->state == DIR_ON_WAY)
-		error = link_cut(records, at);
+	meets = at && at->state == DIR_ON_WAY ? at : NULL;
 	for (at = from; at && at->state == DIR_ON_WAY; at = at->parent == FS_ROOT_INO ? NULL : link_find(links, at->parent))
 		at->state = DIR_CONNECTED;
-	return error;
+	return meets ? link_cut(records, meets) : 0;
 }
 
 int dirs_connect(struct records *records)

@@ -131,6 +131,7 @@ static int plan_tree(struct records *records, struct name_plan *plan, const stru
 struct name_votes {
 	inum_t ino;
 	uint64_t confirmed, of_dirents, of_parents;
+	uint64_t dirents_sequence, parents_sequence; /* of the youngest of these */
 	bool has_inode;
 	uint64_t expected;
 	struct leaf_view inode_view;
@@ -158,6 +159,17 @@ static int votes_confirmed(struct records *records, inum_t ino, uint64_t *out)
 	return error == -ENOENT ? 0 : error;
 }
 
+static void votes_count(struct name_votes *votes, const struct name_fix *fix)
+{
+	if (fix->is_in_both)
+		return;
+	*(fix->is_from_parents ? &votes->of_parents : &votes->of_dirents) += 1;
+	if (fix->is_from_parents)
+		votes->parents_sequence = max_u64(votes->parents_sequence, fix->sequence);
+	else
+		votes->dirents_sequence = max_u64(votes->dirents_sequence, fix->sequence);
+}
+
 static int votes_take(struct records *records, const struct name_fix *first, size_t count, struct name_votes *votes)
 {
 	const struct btree_key key = {{first->ino}};
@@ -170,8 +182,7 @@ static int votes_take(struct records *records, const struct name_fix *first, siz
 	if (error && error != -ENOENT)
 		return error;
 	for (size_t i = 0; i < count; i++)
-		if (!first[i].is_in_both)
-			*(first[i].is_from_parents ? &votes->of_parents : &votes->of_dirents) += 1;
+		votes_count(votes, &first[i]);
 	error = votes_confirmed(records, first->ino, &votes->confirmed);
 	return error ? error : records_view(records, &records->fs->inodes, &key, &votes->inode_view);
 }
@@ -185,6 +196,9 @@ static int votes_say(const struct name_votes *votes, const struct name_fix *fix)
 
 	if (!votes->has_inode)
 		return votes->inode_view.is_known && is_younger ? -1 : 0;
+	/* Either the names of the one or those of the other: a renamed file, in a leaf that still has it where it was. */
+	if (mine == theirs && votes->confirmed + mine == votes->expected)
+		return fix->sequence > (fix->is_from_parents ? votes->dirents_sequence : votes->parents_sequence) ? 1 : -1;
 	if (votes->confirmed + mine + theirs == votes->expected || (votes->confirmed + mine == votes->expected && mine != theirs))
 		return 1;
 	if ((votes->confirmed == votes->expected || (votes->confirmed + theirs == votes->expected && mine != theirs)) && is_younger)
