@@ -25,10 +25,20 @@ void crash_clock_set(uint64_t start_ns)
 	clock_ns = start_ns;
 }
 
-double crash_clock_seconds(void)
+static double clock_seconds(clockid_t id)
 {
 	struct timespec now;
 
-	__real_clock_gettime(CLOCK_MONOTONIC, &now);
+	__real_clock_gettime(id, &now);
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+double crash_clock_seconds(void)
+{
+	return clock_seconds(CLOCK_MONOTONIC);
+}
+
+double crash_clock_cpu_seconds(void)
+{
+	return clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }

@@ -10,5 +10,6 @@
 /* From now on the time is `start_ns`, and a microsecond later each time somebody looks. 0: the real time again. */
 void crash_clock_set(uint64_t start_ns);
 double crash_clock_seconds(void); /* real, monotonic */
+double crash_clock_cpu_seconds(void);
 
 #endif

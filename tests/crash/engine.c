@@ -44,7 +44,6 @@ struct engine {
 	struct lab *lab;
 	struct crash_run run;
 	struct record undo, recovery[DEPTH_MAX];
-	size_t recovery_end[DEPTH_MAX]; /* steps of it until the mount was there */
 	struct pending pending[DEPTH_MAX + 1];
 	struct seen seen;
 	struct free_map maps[2]; /* of "none" and of "all", which is mostly the next point's "none" */
@@ -134,7 +133,7 @@ struct attempt {
 	bool same_boot;
 	struct free_map *map; /* to be learned, or NULL */
 	bool chooses_poison;
-	bool keeps_record;    /* the recovery will be interrupted */
+	bool keeps_record;    /* the recovery, and the clean end of that mount, will be interrupted */
 	bool is_quiet;	      /* only to learn the map */
 	const struct poison_target *poison;
 };
@@ -162,11 +161,13 @@ static uint64_t attempt_key(const struct attempt *attempt, const struct crash_po
 static void attempt_tell(struct attempt *attempt, const struct trial *trial, const char *poison)
 {
 	struct engine *engine = attempt->frame->engine;
+	char id[sizeof(engine->totals->first_violation)];
 
-	engine->totals->violations++;
+	snprintf(id, sizeof(id), "%s/%s%s", attempt->frame->id, attempt->name, poison);
+	if (!engine->totals->violations++)
+		memcpy(engine->totals->first_violation, id, sizeof(id));
 	if (engine->violations++ < VIOLATIONS_PRINTED)
-		fprintf(stderr, "violation: %s/%s%s: %s%s\n", attempt->frame->id, attempt->name, poison, trial->text,
-			trial->violations > 1 ? " (and more)" : "");
+		fprintf(stderr, "violation: %s: %s%s\n", id, trial->text, trial->violations > 1 ? " (and more)" : "");
 }
 
 static struct crash_point attempt_point(const struct attempt *attempt)
@@ -192,6 +193,7 @@ static bool attempt_mount(struct attempt *attempt)
 		.point = attempt_point(attempt),
 		.boot = frame->boot + !attempt->same_boot,
 		.record = attempt->keeps_record ? &engine->recovery[frame->depth] : &engine->undo,
+		.unmounts = attempt->keeps_record,
 		.verbose = engine->options->verbose && !attempt->is_quiet,
 		.look = attempt_look,
 		.look_arg = attempt,
@@ -208,8 +210,6 @@ static bool attempt_mount(struct attempt *attempt)
 	engine->totals->mounts++;
 	trial_run(&trial);
 	lab_heal_all(engine->lab);
-	if (attempt->keeps_record)
-		engine->recovery_end[frame->depth] = trial.mount_steps;
 	if (trial.violations && !attempt->is_quiet)
 		attempt_tell(attempt, &trial, poison);
 	return !trial.violations;
@@ -266,7 +266,7 @@ static void attempt_interrupt(struct attempt *attempt, const char *only)
 	struct frame frame = {
 		.engine = engine,
 		.record = &engine->recovery[outer->depth],
-		.end = engine->recovery_end[outer->depth],
+		.end = engine->recovery[outer->depth].count,
 		.pending = &engine->pending[outer->depth + 1],
 		.hash = attempt->same_boot ? outer->hash : attempt->hash,
 		.point = outer->point,
@@ -459,6 +459,15 @@ static void frame_kill(struct frame *frame, const struct store *store, uint64_t 
 	frame->pending->count_stores -= bytes != 0;
 }
 
+/* A store is torn between two words. */
+static uint64_t frame_tear(const struct frame *frame, const struct store *store, unsigned number)
+{
+	uint64_t bytes = hash_mix(frame->engine->seed + 8 * frame->step + number) % (store->length + 1);
+	devoff_t end = round_down_u64(store->offset + bytes, 8);
+
+	return bytes == store->length ? bytes : end > store->offset ? end - store->offset : 0;
+}
+
 static void frame_kill_here(struct frame *frame, const struct store *store)
 {
 	struct engine *engine = frame->engine;
@@ -471,7 +480,7 @@ static void frame_kill_here(struct frame *frame, const struct store *store)
 		return;
 	engine->totals->points++;
 	for (unsigned i = 0; i < count && !engine_is_done(engine); i++)
-		frame_kill(frame, store, hash_mix(engine->seed + 8 * frame->step + i) % (store->length + 1));
+		frame_kill(frame, store, frame_tear(frame, store, i));
 }
 
 /* --- playing back ------------------------------------------------------------------------------------------------------------------------ */
@@ -582,8 +591,6 @@ static int engine_record(struct engine *engine)
 	int error = engine_set_up(engine, &why);
 
 	if (!error) {
-		record->drops = engine->options->drops;
-		record->drops_arg = engine->options->drops_arg;
 		record_start(record);
 		error = engine_run(engine, &why);
 		record_stop(record);
@@ -613,6 +620,14 @@ static void engine_explore(struct engine *engine)
 		fprintf(stderr, "%s: there is no such image\n", only);
 }
 
+static void engine_init_record(struct engine *engine, struct record *record, unsigned depth)
+{
+	record_init(record, engine->lab);
+	record->depth = depth;
+	record->drops = engine->options->drops;
+	record->drops_arg = engine->options->drops_arg;
+}
+
 static int engine_init(struct engine *engine)
 {
 	uint64_t size = engine->workload->image_bytes;
@@ -622,11 +637,11 @@ static int engine_init(struct engine *engine)
 	if (error)
 		return error;
 	error = lab_track_stores(engine->lab);
-	record_init(&engine->run.record, engine->lab);
+	engine_init_record(engine, &engine->run.record, 0);
 	record_init(&engine->undo, engine->lab);
 	engine->undo.only_undo = true;
 	for (unsigned i = 0; i < DEPTH_MAX; i++)
-		record_init(&engine->recovery[i], engine->lab);
+		engine_init_record(engine, &engine->recovery[i], i + 1);
 	for (unsigned i = 0; i <= DEPTH_MAX && !error; i++)
 		error = pending_init(&engine->pending[i], lab_bytes(engine->lab), size, paged);
 	for (unsigned i = 1; i <= DEPTH_MAX; i++)
@@ -669,7 +684,7 @@ static bool is_wanted(const struct crash_workload *workload, const char *only)
 int crash_explore(const struct crash_workload *workload, const struct crash_options *options, struct crash_totals *totals)
 {
 	struct engine engine = {.workload = workload, .options = options, .totals = totals, .seed = hash_mix(options->seed)};
-	double start = crash_clock_seconds();
+	double start = crash_clock_seconds(), cpu_start = crash_clock_cpu_seconds();
 	int error;
 
 	if (!is_wanted(workload, options->only))
@@ -687,5 +702,6 @@ int crash_explore(const struct crash_workload *workload, const struct crash_opti
 	crash_clock_set(0);
 	totals->space_tried = totals->points == totals->points_whole ? 1 : exp2(log2((double)totals->space_images) - totals->space_log2);
 	totals->seconds += crash_clock_seconds() - start;
+	totals->cpu_seconds += crash_clock_cpu_seconds() - cpu_start;
 	return error;
 }

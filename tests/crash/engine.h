@@ -58,8 +58,11 @@ struct crash_options {
 	const char *only;	  /* an id as a failure prints it: that image alone */
 	bool verbose;
 	uint64_t violations_limit; /* stop after so many; 0: never (a broken twin needs one) */
-	/* Broken twins: is this drain (sync) of the recorded run, numbered from 0, to have no effect? Called in place of it, from within media_drain(). */
-	bool (*drops)(void *arg, unsigned number, bool is_sync);
+	/*
+	 * Broken twins: is this drain (sync) to have no effect? They are numbered from 0 within the recorded run (depth 0) or one recovery (depth 1 ...). Called
+	 * from within media_drain() and media_sync().
+	 */
+	bool (*drops)(void *arg, unsigned depth, unsigned number, bool is_sync);
 	void *drops_arg;
 };
 
@@ -69,7 +72,8 @@ struct crash_totals {
 	double space_log2;     /* how many images all points have, as a power of two */
 	uint64_t space_images; /* of these that were tried */
 	double space_tried;    /* share of them that were tried; 1 when none was left out */
-	double seconds;
+	double seconds, cpu_seconds;
+	char first_violation[512]; /* its id; "" when there was none */
 };
 
 /*

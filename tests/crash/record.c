@@ -98,7 +98,7 @@ static void record_barrier(struct record *record, enum step_kind kind, devoff_t 
 		return;
 	pthread_mutex_lock(&record->lock);
 	number = record->count_barriers++;
-	if (!record->drops || !record->drops(record->drops_arg, number, kind == STEP_SYNC))
+	if (!record->drops || !record->drops(record->drops_arg, record->depth, number, kind == STEP_SYNC))
 		step = record_add(record, kind);
 	if (step) {
 		step->offset = start;

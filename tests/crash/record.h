@@ -29,9 +29,9 @@ struct record {
 	pthread_mutex_t lock;
 	bool only_undo; /* bytes after, drains and syncs are not kept */
 	bool is_full;	/* out of memory: the record is of no use */
-	bool (*drops)(void *arg, unsigned number, bool is_sync);
+	bool (*drops)(void *arg, unsigned depth, unsigned number, bool is_sync); /* as in struct crash_options; NULL: none */
 	void *drops_arg;
-	unsigned count_barriers;
+	unsigned depth, count_barriers;
 };
 
 void record_init(struct record *record, struct lab *lab);

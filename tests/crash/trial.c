@@ -83,7 +83,6 @@ static void trial_mount(struct trial *trial)
 	int error = fs_mount_media(lab_media(trial->lab), &trial_options, &why, &fs);
 	double seconds = crash_clock_seconds() - start;
 
-	trial->mount_steps = trial->record->count;
 	if (seconds > MOUNT_SECONDS_MAX)
 		trial_violation(trial, "the mount took %.1f s", seconds);
 	if (error) {
@@ -93,7 +92,13 @@ static void trial_mount(struct trial *trial)
 	if (trial->look)
 		trial->look(trial->look_arg, fs);
 	trial_judge(trial, fs);
-	fs_abandon(fs);
+	if (!trial->unmounts) {
+		fs_abandon(fs);
+		return;
+	}
+	error = fs_unmount(fs);
+	if (error)
+		trial_violation(trial, "cannot be unmounted: %s", strerror(-error));
 }
 
 void trial_run(struct trial *trial)

@@ -34,7 +34,7 @@ struct trial {
 	struct crash_point point;
 	unsigned boot;		/* which boot of the host this mount is of */
 	struct record *record;	/* what the trial does to the medium */
-	size_t mount_steps;	/* of these, until the mount was there */
+	bool unmounts;		/* ends cleanly, not as a kill does */
 	bool verbose;
 	/* Called on the mounted filesystem before it is judged; may be NULL. */
 	void (*look)(void *arg, struct fs *fs);
