@@ -31,10 +31,16 @@ static bool name_may_go(const struct judgement *j, const struct oracle_name *nam
 	return false;
 }
 
+/* Deleted before, and back by a stale leaf. */
+static bool is_revived(const struct judgement *j, inum_t ino)
+{
+	return has(&j->loss->revived, ino) && !oracle_inode(j->before, ino);
+}
+
 /* May the inode have a name in lost+found? */
 static bool may_be_found(const struct judgement *j, inum_t ino)
 {
-	if (has(&j->loss->inodes, ino))
+	if (has(&j->loss->inodes, ino) || is_revived(j, ino))
 		return true;
 	for (size_t i = 0; i < j->loss->count_names; i++)
 		if (j->loss->names[i].ino == ino)
@@ -61,7 +67,7 @@ static int judge_new_name(const struct judgement *j, const struct oracle_name *n
 	const struct oracle_name *old = oracle_name(j->before, name->dir, name->cookie);
 	char number[32];
 
-	if (old && old->ino == name->ino && !strcmp(old->name, name->name))
+	if ((old && old->ino == name->ino && !strcmp(old->name, name->name)) || is_revived(j, name->ino))
 		return 0;
 	if (name->dir == FS_ROOT_INO && !strcmp(name->name, "lost+found"))
 		return 0;
@@ -127,10 +133,13 @@ static bool has_lost_map(const struct judgement *j, inum_t ino)
 	return false;
 }
 
-static bool has_lost_child(const struct judgement *j, inum_t dir)
+static bool has_other_child(const struct judgement *j, inum_t dir)
 {
 	for (size_t i = 0; i < j->before->count_names; i++)
 		if (j->before->names[i].dir == dir && name_may_go(j, &j->before->names[i]))
+			return true;
+	for (size_t i = 0; i < j->after->count_names && j->loss->revived.count; i++)
+		if (j->after->names[i].dir == dir && is_revived(j, j->after->names[i].ino))
 			return true;
 	return false;
 }
@@ -138,7 +147,7 @@ static bool has_lost_child(const struct judgement *j, inum_t dir)
 /* What a lost name or child or mapping changes by itself is made equal before the comparison. */
 static void forgive(const struct judgement *j, const struct oracle_inode *inode, const struct inode_record *old, struct inode_record *now)
 {
-	bool names = (inode->ino == FS_ROOT_INO && j->lost_found) || (S_ISDIR(old->mode) && has_lost_child(j, inode->ino));
+	bool names = (inode->ino == FS_ROOT_INO && j->lost_found) || (S_ISDIR(old->mode) && has_other_child(j, inode->ino));
 
 	if (names || may_be_found(j, inode->ino)) {
 		now->nlink = old->nlink;
@@ -250,10 +259,11 @@ static int judge_inodes(const struct judgement *j)
 
 /* --- ledger -------------------------------------------------------------------------------------------------------------------- */
 
-static bool same_bad(const struct badblock_record *a, const struct badblock_record *b)
+/* Bad blocks whose owner is in neither tree any more are free, and free space that is bad goes into quarantine. */
+static bool same_bad(const struct judgement *j, const struct badblock_record *a, const struct badblock_record *b)
 {
 	return a->offset == b->offset && a->length_bytes == b->length_bytes && a->since_ns == b->since_ns && a->cause_id == b->cause_id &&
-	       a->count == b->count && a->state == b->state && a->source == b->source;
+	       a->count == b->count && (a->state == b->state || j->loss->count_maps) && a->source == b->source;
 }
 
 /* Every record of `of` is in `in`, but for what was poisoned by us. */
@@ -264,7 +274,7 @@ static int judge_bad(const struct judgement *j, const struct oracle *of, const s
 		bool found = iset_overlaps(&j->loss->bad, bad->offset, bad->offset + bad->length_bytes);
 
 		for (size_t k = 0; k < in->count_bad && !found; k++)
-			found = same_bad(bad, &in->bad[k]);
+			found = same_bad(j, bad, &in->bad[k]);
 		if (!found)
 			return why_set(j->why, -EUCLEAN, "badblocks: %s %llu+%llu", what, LLU(bad->offset), LLU(bad->length_bytes));
 	}
@@ -299,7 +309,7 @@ static int judge_ledger(const struct judgement *j)
 		error = judge_damage(j, j->before, j->after, "lost");
 	if (!error)
 		error = judge_damage(j, j->after, j->before, "gained");
-	if (!error && !j->loss->bad.count && j->before->quarantined_bytes != j->after->quarantined_bytes)
+	if (!error && !j->loss->bad.count && !j->loss->count_maps && j->before->quarantined_bytes != j->after->quarantined_bytes)
 		error = why_set(j->why, -EUCLEAN, "quarantine: %llu bytes became %llu", LLU(j->before->quarantined_bytes),
 				LLU(j->after->quarantined_bytes));
 	return error;
@@ -314,7 +324,7 @@ int judge(const struct oracle *before, const struct oracle *after, const struct 
 	int error;
 
 	j.lost_found = lost_found ? lost_found->ino : 0;
-	if (j.lost_found && !loss->inodes.count && !loss->count_names && !oracle_inode(before, j.lost_found))
+	if (j.lost_found && !loss->inodes.count && !loss->count_names && !loss->revived.count && !oracle_inode(before, j.lost_found))
 		return why_set(why, -EUCLEAN, "there is a lost+found, and nothing may be lost");
 	error = judge_inodes(&j);
 	if (!error)

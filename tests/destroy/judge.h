@@ -16,6 +16,11 @@ struct loss_name {
 struct loss {
 	struct iset inodes;  /* records that were in a leaf of inodes */
 	struct iset stale;   /* those of them that are there as they once were */
+	/*
+	 * Numbers that a stale leaf of inodes, dirents or parents tells of: where they were deleted since, they may come back, empty. An older leaf in all
+	 * copies cannot be told from the truth where no other leaf denies it, and what is doubtful is kept.
+	 */
+	struct iset revived;
 	struct iset targets; /* symlinks with a part in a leaf of xattrs */
 	struct loss_name *names; /* that were in a leaf of dirents and in one of parents */
 	size_t count_names, capacity_names;
@@ -27,6 +32,8 @@ struct loss {
 
 /* `gone`: indices of the targets of which no copy is left; is_stale: an older version is in their place. */
 void loss_compute(const struct targets *targets, const size_t *gone, const bool *is_stale, size_t count_gone, struct loss *out);
+/* `bytes` stand in the place of a target now. */
+void loss_add_stale(struct loss *loss, const struct target *target, const void *bytes);
 void loss_fini(struct loss *loss);
 
 /* 0; -EUCLEAN: more is gone, or something is there that was not, with `why`. */

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "btree/node.h"
 #include "tests/destroy/judge.h"
 
 static void set_add(struct iset *set, uint64_t from, uint64_t to)
@@ -69,6 +70,7 @@ void loss_compute(const struct targets *targets, const size_t *gone, const bool 
 	memset(out, 0, sizeof(*out));
 	iset_init(&out->inodes);
 	iset_init(&out->stale);
+	iset_init(&out->revived);
 	iset_init(&out->targets);
 	iset_init(&out->bad);
 	for (size_t i = 0; i < count_gone; i++) {
@@ -89,10 +91,43 @@ void loss_compute(const struct targets *targets, const size_t *gone, const bool 
 	}
 }
 
+static inum_t record_ino(unsigned tree, const struct btree_key *key, const void *value, size_t length)
+{
+	struct dirent_record entry;
+
+	if (tree != FORMAT_TREE_DIRENTS)
+		return key->word[0];
+	return format_dirent_unpack(&entry, value, length) ? 0 : entry.ino;
+}
+
+void loss_add_stale(struct loss *loss, const struct target *target, const void *bytes)
+{
+	const struct format_node *node = bytes;
+	const struct btree_ops ops = {.tree = target->tree, .key_words = node->key_words};
+	const char *field;
+
+	if (target->tree != FORMAT_TREE_INODES && target->tree != FORMAT_TREE_DIRENTS && target->tree != FORMAT_TREE_PARENTS)
+		return;
+	if (node->header.role != FORMAT_ROLE_NODE || node->header.tree != target->tree || node->level || node_verify(node, &ops, &field))
+		return;
+	for (unsigned i = 0; i < node_count(node); i++) {
+		struct btree_key key;
+		size_t length;
+		const void *value = node_value(node, i, &length);
+		inum_t ino;
+
+		node_key(node, i, &key);
+		ino = record_ino(target->tree, &key, value, length);
+		if (ino)
+			set_add(&loss->revived, ino, ino + 1);
+	}
+}
+
 void loss_fini(struct loss *loss)
 {
 	iset_fini(&loss->inodes);
 	iset_fini(&loss->stale);
+	iset_fini(&loss->revived);
 	iset_fini(&loss->targets);
 	iset_fini(&loss->bad);
 	free(loss->names);

@@ -141,6 +141,8 @@ static void expect_loss(const struct bench *bench, const struct trial *trial, st
 	for (unsigned i = 0; i < trial->count; i++) {
 		const struct target *target = &bench->targets.list[trial->list[i].target];
 
+		if (trial->list[i].kind == DESTROY_STALE && trial->list[i].copies == copies_all(target))
+			loss_add_stale(loss, target, stale_bytes(bench, target, 0));
 		for (unsigned k = 0; trial->list[i].kind == DESTROY_POISON && k < target->count_copies; k++)
 			if (trial->list[i].copies >> k & 1)
 				iset_add(&loss->bad, target->copy[k], target->copy[k] + BLOCK_BYTES, 0);
