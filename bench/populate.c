@@ -1,8 +1,8 @@
 /*
- * bench-populate IMAGE FILES EXTENTS: fill a fresh filesystem with files of that many extents each, 1,000 files to a directory. Through the trees, in large
- * transactions, because a write for each extent would take hours; no data is stored, so that the image stays as small as its metadata. The result is
- * valid in every respect. Files lie on the device in another order than their numbers, each with its blocks backwards, so that nothing merges and
- * extents and reverse map are sorted differently.
+ * bench-populate IMAGE FILES EXTENTS: fill a fresh filesystem with files of that many extents each, 1,000 files to a directory. Through the
+ * trees, in large transactions, because a write for each extent would take hours; no data is stored, so that the image stays as small as its
+ * metadata. The result is valid in every respect. Files lie on the device in another order than their numbers, each with its blocks backwards,
+ * so that nothing merges and extents and reverse map are sorted differently.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -12,7 +12,10 @@ struct btree_cursor {
 	uint64_t count_nodes; /* gone into since the cursor was zeroed: what it cost */
 };
 
-/* To the first record >= key. 0; -ENOENT: none; another error: a node that cannot be had, see btree_cursor_skip(). The cursor was zeroed or closed. */
+/*
+ * To the first record >= key. 0; -ENOENT: none; another error: a node that cannot be had, see btree_cursor_skip(). The cursor was zeroed or
+ * closed.
+ */
 int btree_cursor_seek(struct btree_cursor *cursor, const struct btree *tree, const struct btree_key *key);
 int btree_cursor_next(struct btree_cursor *cursor);
 /* After an error: past the node that cannot be had. Answers as btree_cursor_next(). */

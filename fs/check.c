@@ -123,13 +123,14 @@ static void hold_begin(struct check *check)
 static void hold_end(struct check *check)
 {
 	const struct fs_check_options *options = check->options;
+	uint64_t done = check->total ? min_u64(check->done, check->total) : check->done; /* more may have come meanwhile */
 
 	journal_read_end(check->fs->journal);
 	check->totals.longest_hold = max_u64(check->totals.longest_hold, check->spent);
 	check_tell(check);
 	if (check->fs->options.tools && check->holds % LET_GO_HOLDS == 0)
 		media_let_go(check->fs->media);
-	if (!check->error && options->progress && !options->progress(options->arg, check->phase, check->done, check->total))
+	if (!check->error && options->progress && !options->progress(options->arg, check->phase, done, check->total))
 		check_fail(check, -ECANCELED);
 }
 

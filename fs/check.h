@@ -6,8 +6,9 @@
  * is seen within one hold. What needs a count over several holds is judged only when nothing in question has changed meanwhile (else it is counted
  * as not compared), so no finding is ever an effect of concurrent work.
  *
- * Large trees are not compared by looking up each record of one in the other: both are read in order, and what each says is added up in sums of
- * hashes, by bucket of inode. Where a bucket's sums differ, its records, and only those, are looked up one by one in a second pass, which is what finds.
+ * Large trees are not compared by looking up each record of one in the other: both are read in order, and what each says is added up in sums
+ * of hashes, by bucket of inode. Where a bucket's sums differ, its records, and only those, are looked up one by one in a second pass, which is
+ * what finds.
  */
 #ifndef FS_CHECK_H
 #define FS_CHECK_H
@@ -44,7 +45,6 @@ struct check {
 
 	uint64_t names_sum[CHECK_BUCKETS]; /* dirents less parents, by bucket of the inode named */
 	uint64_t maps_sum[CHECK_BUCKETS];  /* extents less reverse map, by bucket of the owner */
-	bool names_differ, maps_differ;	   /* some bucket must be looked at */
 
 	struct check_dir *dirs; /* ascending */
 	size_t count_dirs, capacity_dirs;
@@ -125,6 +125,9 @@ void check_cursor_advance(struct check_cursor *cursor);
 void check_cursor_release(struct check_cursor *cursor);
 /* Go on from here. */
 void check_cursor_set(struct check_cursor *cursor, const struct btree_key *key);
+/* All records of a tree, one by one, over many holds. */
+typedef void check_visit_fn(struct check *check, const struct check_cursor *at, void *arg);
+void check_each(struct check *check, const struct btree *tree, check_visit_fn *visit, void *arg);
 
 /* --- hashes ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -139,10 +142,11 @@ static inline unsigned check_bucket(const struct check *check, inum_t ino)
 	return (unsigned)(check_mix(check->seed ^ ino) % CHECK_BUCKETS);
 }
 /*
- * Of a run of blocks that an owner maps. The difference of two points, so that a mapping has the same sum however it is cut into records, and an overlap
- * another one.
+ * Of a run of blocks that an owner maps. The difference of two points, so that a mapping has the same sum however it is cut into records, and
+ * an overlap another one.
  */
-static inline uint64_t check_map_hash(const struct check *check, uint64_t owner, uint64_t offset, blkno_t start, uint64_t count, uint8_t flags)
+static inline uint64_t check_map_hash(const struct check *check, uint64_t owner, uint64_t offset, blkno_t start, uint64_t count,
+				      uint8_t flags)
 {
 	uint64_t mapping = check_mix(check_mix(check_mix(check->seed ^ owner) + (start - offset)) + flags);
 

@@ -71,3 +71,20 @@ void check_cursor_set(struct check_cursor *cursor, const struct btree_key *key)
 	cursor->is_past = false;
 	cursor->next = *key;
 }
+
+void check_each(struct check *check, const struct btree *tree, check_visit_fn *visit, void *arg)
+{
+	struct check_cursor cursor;
+
+	check_cursor_init(&cursor, check, tree);
+	while (!check_is_over(check) && check_cursor_get(&cursor)) {
+		visit(check, &cursor, arg);
+		check_cursor_advance(&cursor);
+		check->done++;
+		if (!check_is_due(check))
+			continue;
+		check_cursor_release(&cursor);
+		check_pause(check);
+	}
+	check_cursor_release(&cursor);
+}

@@ -95,9 +95,10 @@ static void check_supers(struct check *check)
 static void check_heads(struct check *check)
 {
 	struct journal *journal = check->fs->journal;
+	const struct journal_recovery *recovery = journal_recovery(journal);
 	struct home heads;
 
-	if (check->fs->options.readonly && journal_recovery(journal)->records)
+	if (journal_is_readonly(journal) && (recovery->records || recovery->discarded || recovery->hole || recovery->lost))
 		return;
 	journal_heads_check(journal, &heads);
 	for (unsigned k = 0; k < 2; k++)

@@ -51,9 +51,9 @@ static bool range_is_known(struct check *check, devoff_t start, devoff_t end)
 	return true;
 }
 
-static void ledger_add(struct ledger_sum *sum, const struct check_cursor *at)
+static void ledger_add(struct check *check, const struct check_cursor *at, void *arg)
 {
-	struct check *check = sum->check;
+	struct ledger_sum *sum = arg;
 	struct badblock_record record;
 	devoff_t start = at->key.word[0];
 
@@ -67,23 +67,6 @@ static void ledger_add(struct ledger_sum *sum, const struct check_cursor *at)
 	sum->bytes += record.length_bytes;
 	if (check->fs->options.readonly && !sum->is_outside && record.state != BADBLOCK_CLEARED)
 		sum->is_unknown |= !range_is_known(check, start, sum->end);
-}
-
-static void ledger_walk(struct ledger_sum *sum)
-{
-	struct check *check = sum->check;
-	struct check_cursor cursor;
-
-	check_cursor_init(&cursor, check, sum->tree);
-	while (!check_is_over(check) && check_cursor_get(&cursor)) {
-		ledger_add(sum, &cursor);
-		check_cursor_advance(&cursor);
-		if (!check_is_due(check))
-			continue;
-		check_cursor_release(&cursor);
-		check_pause(check);
-	}
-	check_cursor_release(&cursor);
 }
 
 static void ledger_judge(const struct ledger_sum *sum, uint64_t stored)
@@ -109,7 +92,7 @@ static void check_ledger_tree(struct check *check, const struct btree *tree, enu
 		struct ledger_sum sum = {.check = check, .tree = tree, .name = format_tree_name(tree->ops->tree)};
 		uint64_t changes = check_changes(check);
 
-		ledger_walk(&sum);
+		check_each(check, tree, ledger_add, &sum);
 		if (check_changes(check) != changes)
 			continue;
 		ledger_judge(&sum, root_get(check->fs->journal, counter));
@@ -120,65 +103,66 @@ static void check_ledger_tree(struct check *check, const struct btree *tree, enu
 
 /* --- the copy --------------------------------------------------------------------------------------------------------------------- */
 
-static void copy_check_record(struct check *check, const struct btree *copy, const struct btree *tree, const struct check_cursor *at)
+struct copy_check {
+	const struct btree *trees[3]; /* of which it is a copy */
+	struct btree copy;
+};
+
+/* In the copy too, with the same value? */
+static void copy_check_record(struct check *check, const struct check_cursor *at, void *arg)
 {
-	struct btree_key key = ledger_copy_key(tree->ops->tree, &at->key);
+	struct copy_check *of = arg;
+	unsigned tree = at->tree->ops->tree;
+	struct btree_key key = ledger_copy_key(tree, &at->key);
 	struct btree_record found;
-	int error = btree_lookup(copy, &key, &found);
+	int error = btree_lookup(&of->copy, &key, &found);
 
 	check_spend(check, CHECK_NODE_UNITS / 4);
 	if (error && error != -ENOENT)
-		check_unreadable(check, copy, error);
+		check_unreadable(check, &of->copy, error);
 	else if (error || found.length != at->length || memcmp(found.value, at->value, at->length))
-		check_finding(check, "tree %s: record %llu: ledger_copy %s", format_tree_name(tree->ops->tree),
-			      (unsigned long long)at->key.word[0], error ? "does not have it" : "says something else");
+		check_finding(check, "tree %s: record %llu: ledger_copy %s", format_tree_name(tree), (unsigned long long)at->key.word[0],
+			      error ? "does not have it" : "says something else");
+}
+
+static const struct btree *copy_original(const struct copy_check *of, uint64_t tree)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(of->trees); i++)
+		if (of->trees[i]->ops->tree == tree)
+			return of->trees[i];
+	return NULL;
 }
 
 /* Each record of the copy has its original; that they are equal is told from there. */
-static void copy_check_original(struct check *check, const struct btree *trees[3], const struct check_cursor *at)
+static void copy_check_original(struct check *check, const struct check_cursor *at, void *arg)
 {
+	const struct btree *tree = copy_original(arg, at->key.word[0]);
 	struct btree_key key = {{at->key.word[1], at->key.word[2]}};
 	struct btree_record found;
 	int error;
 
-	for (unsigned i = 0; i < 3; i++) {
-		if (trees[i]->ops->tree != at->key.word[0])
-			continue;
-		error = btree_lookup(trees[i], &key, &found);
-		check_spend(check, CHECK_NODE_UNITS / 4);
-		if (error == -ENOENT)
-			check_finding(check, "tree ledger_copy: record %llu of %s is not there", (unsigned long long)key.word[0],
-				      format_tree_name(trees[i]->ops->tree));
-		else if (error)
-			check_unreadable(check, trees[i], error);
+	if (!tree) {
+		check_finding(check, "tree ledger_copy: a record of tree %llu", (unsigned long long)at->key.word[0]);
 		return;
 	}
-	check_finding(check, "tree ledger_copy: a record of tree %llu", (unsigned long long)at->key.word[0]);
+	error = btree_lookup(tree, &key, &found);
+	check_spend(check, CHECK_NODE_UNITS / 4);
+	if (error == -ENOENT)
+		check_finding(check, "tree ledger_copy: record %llu of %s is not there", (unsigned long long)key.word[0],
+			      format_tree_name(tree->ops->tree));
+	else if (error)
+		check_unreadable(check, tree, error);
 }
 
 static void check_ledger_copy(struct check *check)
 {
-	const struct btree *trees[3] = {ledger_badblocks_tree(check->fs->notify), ledger_lost_tree(check->fs->notify),
-					&check->fs->damaged};
-	struct check_cursor cursor;
-	struct btree copy;
+	struct fs *fs = check->fs;
+	struct copy_check of = {{ledger_badblocks_tree(fs->notify), ledger_lost_tree(fs->notify), &fs->damaged}, {0}};
 
-	btree_init(&copy, check->fs->journal, &ledger_copy_ops);
-	for (unsigned i = 0; i <= 3; i++) {
-		check_cursor_init(&cursor, check, i < 3 ? trees[i] : &copy);
-		while (!check_is_over(check) && check_cursor_get(&cursor)) {
-			if (i < 3)
-				copy_check_record(check, &copy, trees[i], &cursor);
-			else
-				copy_check_original(check, trees, &cursor);
-			check_cursor_advance(&cursor);
-			if (!check_is_due(check))
-				continue;
-			check_cursor_release(&cursor);
-			check_pause(check);
-		}
-		check_cursor_release(&cursor);
-	}
+	btree_init(&of.copy, fs->journal, &ledger_copy_ops);
+	for (unsigned i = 0; i < ARRAY_SIZE(of.trees); i++)
+		check_each(check, of.trees[i], copy_check_record, &of);
+	check_each(check, &of.copy, copy_check_original, &of);
 }
 
 /* --- intents, orphans --------------------------------------------------------------------------------------------------------------- */
@@ -200,7 +184,7 @@ static const char *intent_fault(const struct check *check, uint64_t id, const st
 	return NULL;
 }
 
-static void check_intent(struct check *check, const struct check_cursor *at)
+static void check_intent(struct check *check, const struct check_cursor *at, void *arg)
 {
 	struct intent_record intent;
 	const char *fault;
@@ -212,26 +196,18 @@ static void check_intent(struct check *check, const struct check_cursor *at)
 		check_finding(check, "unfinished operation %llu: %s", (unsigned long long)at->key.word[0], fault);
 }
 
-/* Small trees: counted anew when others were quicker. */
-static void check_counted(struct check *check, const struct btree *tree, enum root_counter counter,
-			  void (*visit)(struct check *check, const struct check_cursor *at))
+static void count_record(struct check *check, const struct check_cursor *at, void *arg)
 {
-	struct check_cursor cursor;
+	++*(uint64_t *)arg;
+}
 
+/* Small trees: counted anew when others were quicker. */
+static void check_counted(struct check *check, const struct btree *tree, enum root_counter counter)
+{
 	for (unsigned i = 0; i < LEDGER_ATTEMPTS && !check_is_over(check); i++) {
 		uint64_t changes = check_changes(check), count = 0;
 
-		check_cursor_init(&cursor, check, tree);
-		for (; !check_is_over(check) && check_cursor_get(&cursor); count++) {
-			if (visit && i == 0)
-				visit(check, &cursor);
-			check_cursor_advance(&cursor);
-			if (!check_is_due(check))
-				continue;
-			check_cursor_release(&cursor);
-			check_pause(check);
-		}
-		check_cursor_release(&cursor);
+		check_each(check, tree, count_record, &count);
 		if (check_changes(check) != changes)
 			continue;
 		check_counter(check, format_tree_name(tree->ops->tree), root_get(check->fs->journal, counter), count, changes);
@@ -249,6 +225,7 @@ void check_ledger(struct check *check)
 	check_ledger_tree(check, ledger_lost_tree(fs->notify), ROOT_LOST_BYTES);
 	if (fs->super.version >= 2)
 		check_ledger_copy(check);
-	check_counted(check, &fs->intents, ROOT_INTENTS, check_intent);
-	check_counted(check, &fs->orphans, ROOT_ORPHANS, NULL);
+	check_each(check, &fs->intents, check_intent, NULL);
+	check_counted(check, &fs->intents, ROOT_INTENTS);
+	check_counted(check, &fs->orphans, ROOT_ORPHANS);
 }

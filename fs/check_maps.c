@@ -55,7 +55,7 @@ static int extent_cover(struct check *check, struct cover *cover)
 	return result;
 }
 
-static void maps_check_extent(struct check *check, const struct check_cursor *at)
+static void maps_check_extent(struct check *check, const struct check_cursor *at, void *arg)
 {
 	inum_t ino = at->key.word[0];
 	struct cover cover = {.ino = ino};
@@ -103,7 +103,7 @@ static uint64_t count_mapped(struct check *check, const struct rmap_record *reco
 	return mapped;
 }
 
-static void maps_check_owner(struct check *check, const struct check_cursor *at)
+static void maps_check_owner(struct check *check, const struct check_cursor *at, void *arg)
 {
 	struct rmap_record record = {.start = at->key.word[0], .owner = at->key.word[1], .offset = at->key.word[2]};
 	uint64_t mapped;
@@ -120,23 +120,6 @@ static void maps_check_owner(struct check *check, const struct check_cursor *at)
 
 /* --- both ------------------------------------------------------------------------------------------------------------------------- */
 
-static void maps_pass(struct check *check, const struct btree *tree, void (*visit)(struct check *check, const struct check_cursor *at))
-{
-	struct check_cursor cursor;
-
-	check_cursor_init(&cursor, check, tree);
-	while (!check_is_over(check) && check_cursor_get(&cursor)) {
-		visit(check, &cursor);
-		check_cursor_advance(&cursor);
-		check->done++;
-		if (!check_is_due(check))
-			continue;
-		check_cursor_release(&cursor);
-		check_pause(check);
-	}
-	check_cursor_release(&cursor);
-}
-
 void check_maps(struct check *check)
 {
 	bool differ = false;
@@ -146,6 +129,6 @@ void check_maps(struct check *check)
 	if (!differ)
 		return;
 	check_begin_phase(check, "extents", check->totals.extents + check->totals.rmap_records);
-	maps_pass(check, &check->fs->extents, maps_check_extent);
-	maps_pass(check, &check->fs->rmap.tree, maps_check_owner);
+	check_each(check, &check->fs->extents, maps_check_extent, NULL);
+	check_each(check, &check->fs->rmap.tree, maps_check_owner, NULL);
 }

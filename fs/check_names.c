@@ -31,7 +31,7 @@ static void names_check_old(struct check *check, const struct check_cursor *at, 
 			      (unsigned long long)at->key.word[0], record->name, (unsigned long long)record->ino);
 }
 
-static void names_check_entry(struct check *check, const struct check_cursor *at)
+static void names_check_entry(struct check *check, const struct check_cursor *at, void *arg)
 {
 	struct dirent_record record;
 	struct btree_record found;
@@ -54,7 +54,7 @@ static void names_check_entry(struct check *check, const struct check_cursor *at
 	names_check_old(check, at, &record);
 }
 
-static void names_check_parent(struct check *check, const struct check_cursor *at)
+static void names_check_parent(struct check *check, const struct check_cursor *at, void *arg)
 {
 	struct btree_key entry = {{at->key.word[1], at->key.word[2]}};
 	struct dirent_record record = {0};
@@ -74,23 +74,6 @@ static void names_check_parent(struct check *check, const struct check_cursor *a
 			      (unsigned long long)at->key.word[1], (unsigned long long)at->key.word[2]);
 }
 
-static void names_pass(struct check *check, const struct btree *tree, void (*visit)(struct check *check, const struct check_cursor *at))
-{
-	struct check_cursor cursor;
-
-	check_cursor_init(&cursor, check, tree);
-	while (!check_is_over(check) && check_cursor_get(&cursor)) {
-		visit(check, &cursor);
-		check_cursor_advance(&cursor);
-		check->done++;
-		if (!check_is_due(check))
-			continue;
-		check_cursor_release(&cursor);
-		check_pause(check);
-	}
-	check_cursor_release(&cursor);
-}
-
 void check_names(struct check *check)
 {
 	bool differ = check->fs->super.version < 2;
@@ -100,8 +83,8 @@ void check_names(struct check *check)
 	if (!differ)
 		return;
 	check_begin_phase(check, "names", 0);
-	names_pass(check, &check->fs->dirents, names_check_entry);
-	names_pass(check, &check->fs->parents, names_check_parent);
+	check_each(check, &check->fs->dirents, names_check_entry, NULL);
+	check_each(check, &check->fs->parents, names_check_parent, NULL);
 }
 
 /* --- connectivity ----------------------------------------------------------------------------------------------------------------- */

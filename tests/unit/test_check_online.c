@@ -15,8 +15,8 @@
 #include "util/log.h"
 
 /*
- * The check while others change whatever it looks at: it says nothing of a filesystem that is whole, and finds what is broken all the same. Holds of few
- * records, so that most inodes and directories are cut in two by somebody's change. Run under TSan too.
+ * The check while others change whatever it looks at: it says nothing of a filesystem that is whole, and finds what is broken all the same.
+ * Holds of few records, so that most inodes and directories are cut in two by somebody's change. Run under TSan too.
  */
 
 #define DIRS 4

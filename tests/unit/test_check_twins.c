@@ -17,8 +17,8 @@
 #include "util/log.h"
 
 /*
- * Broken twins: one damage each, made behind the filesystem's back, and what the check must say of it. The same filesystem without the damage is clean.
- * No thread is at work, so that whatever is said is said of the damage.
+ * Broken twins: one damage each, made behind the filesystem's back, and what the check must say of it. The same filesystem without the damage
+ * is clean. No thread is at work, so that whatever is said is said of the damage.
  */
 
 #define SPREAD_BLOCKS 600
