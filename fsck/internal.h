@@ -38,6 +38,8 @@ int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size
 
 /* --- phases; each 0 or a negative errno that ends the run, with `why` ------------------------------------------------------------ */
 
+/* With `preen` and without `force`, after the phases `super` and `poison log`: is there no sign of anything? */
+bool repair_is_clean(struct repair *repair);
 int repair_super(struct repair *repair, struct why *why);
 int repair_poison_log(struct repair *repair, struct why *why);
 /* repair->journal is open afterwards. */

@@ -97,7 +97,7 @@ static int run_phases(struct repair *repair, phase_fn *const *phases, size_t cou
 
 static int run_structure(struct repair *repair, struct why *why)
 {
-	static phase_fn *const phases[] = {repair_super, repair_poison_log, repair_journal, repair_table, repair_trees};
+	static phase_fn *const phases[] = {repair_journal, repair_table, repair_trees};
 	int error = run_phases(repair, phases, ARRAY_SIZE(phases), why), closed;
 
 	if (!repair->journal)
@@ -166,14 +166,29 @@ static int run_look(struct repair *repair)
 	return error == -ENOMEM ? error : 0;
 }
 
+/* What is read before anything else. *enough: there is no sign of anything, and nobody wants more than that. */
+static int run_first(struct repair *repair, bool *enough, struct why *why)
+{
+	static phase_fn *const phases[] = {repair_super, repair_poison_log};
+	int error = run_phases(repair, phases, ARRAY_SIZE(phases), why);
+
+	*enough = !error && repair->options->preen && !repair->options->force && repair_is_clean(repair);
+	return error;
+}
+
 int fsck_run(struct media *media, const struct fsck_options *options, struct fsck_report *report, struct why *why)
 {
 	struct repair repair = {.media = media, .options = options, .report = report};
+	bool enough = false;
 	int error;
 
 	*report = (struct fsck_report){0};
 	why->text[0] = 0;
 	error = know_bad(media, why);
+	if (!error)
+		error = run_first(&repair, &enough, why);
+	if (enough)
+		return 0;
 	if (!error)
 		error = run_structure(&repair, why);
 	if (!error && (repair.was_left || !options->write))

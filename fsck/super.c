@@ -64,11 +64,25 @@ static int repair_slot(struct repair *repair, unsigned slot, const struct format
 	return repair_ask_safe(repair, "Write this copy of the superblock anew") ? slot_write(repair, slot, wanted) : 0;
 }
 
+static bool super_is_anywhere(struct repair *repair)
+{
+	struct format_super raw;
+	struct super super;
+	struct why ignored;
+
+	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
+		if (super_slot_offset(slot) + BLOCK_BYTES <= media_size(repair->media) &&
+		    !media_read(repair->media, super_slot_offset(slot), &raw, sizeof(raw), NULL) &&
+		    format_super_unpack(&super, &raw, &ignored) != -EUCLEAN)
+			return true;
+	return false;
+}
+
 static int super_is_gone(struct repair *repair, int error, struct why *why)
 {
 	struct why first = *why;
 
-	if (error == -ENOTSUP || error == -ENOMEM)
+	if ((error != -EUCLEAN && error != -EIO) || super_is_anywhere(repair))
 		return error;
 	return why_set(why, -EUCLEAN,
 		       "%.600s. Without a superblock nothing says where the rest lies, and fsck.mendfs can do nothing. Do not run "

@@ -360,6 +360,53 @@ START_TEST(a_sound_filesystem_is_found_clean_and_keeps_its_records)
 }
 END_TEST
 
+static int preen(bool force, struct fsck_report *report)
+{
+	struct fsck_options options = {.write = true, .preen = true, .force = force, .tell = tell};
+	struct why why;
+
+	lab_reset(lab);
+	return fsck_run(lab_media(lab), &options, report, &why);
+}
+
+START_TEST(preen_looks_briefly_after_a_clean_end_and_fully_when_forced)
+{
+	struct fsck_report report;
+
+	restore();
+	expect_equal(preen(false, &report), 0);
+	expect(!report.changed && !report.totals.inodes && !report.left);
+	expect_equal(memcmp(image, lab_bytes(lab), LAB_BYTES), 0);
+	expect_equal(preen(true, &report), 0);
+	expect(report.totals.inodes > 0 && !report.left);
+}
+END_TEST
+
+static const struct victim *inner_of(unsigned tree)
+{
+	for (size_t i = 0; i < count_victims; i++)
+		if (victims[i].tree == tree && victims[i].level > 0)
+			return &victims[i];
+	return NULL;
+}
+
+START_TEST(preen_repairs_copies_and_leaves_what_needs_judgement)
+{
+	struct fsck_report report;
+
+	restore();
+	destroy(inner_of(FORMAT_TREE_INODES), 2, KIND_RANDOM);
+	expect_equal(preen(true, &report), 0);
+	expect(report.fixed > 0 && !report.left);
+	expect_same_records("preen");
+	restore();
+	destroy(inner_of(FORMAT_TREE_INODES), 3, KIND_RANDOM);
+	expect_equal(preen(true, &report), 0);
+	expect(report.left > 0);
+	expect_repaired("after preen");
+}
+END_TEST
+
 START_TEST(without_write_no_byte_changes)
 {
 	struct fsck_report report;
@@ -601,6 +648,8 @@ END_TEST
 static void add_tests(TCase *t)
 {
 	tcase_add_test(t, a_sound_filesystem_is_found_clean_and_keeps_its_records);
+	tcase_add_test(t, preen_looks_briefly_after_a_clean_end_and_fully_when_forced);
+	tcase_add_test(t, preen_repairs_copies_and_leaves_what_needs_judgement);
 	tcase_add_test(t, without_write_no_byte_changes);
 	tcase_add_test(t, what_no_leaf_holds_comes_back_from_all_copies_gone);
 	tcase_add_test(t, one_bad_copy_is_written_anew_from_the_other);
