@@ -38,6 +38,8 @@ int record_head_verify(const struct format_journal_head *head, const struct log_
 	if (le64_get(head->ring_bytes) != ring->ring_bytes || offset % LINE_BYTES || offset >= ring->ring_bytes ||
 	    !le64_get(head->tail_sequence) || le32_get(head->reserved))
 		return -EUCLEAN;
+	if (le64_get(head->tail_sequence) >= FORMAT_JOURNAL_COUNT_END || le64_get(head->update) >= FORMAT_JOURNAL_COUNT_END)
+		return -EUCLEAN;
 	return 0;
 }
 
