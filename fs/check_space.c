@@ -11,7 +11,7 @@
 #include "journal/chunk.h"
 #include "journal/root.h"
 
-#define SHARERS (1u << 20)
+#define SHARERS (1u << 20) /* at most */
 
 struct space {
 	struct check *check;
@@ -24,6 +24,12 @@ struct space {
 
 /* --- sharing ---------------------------------------------------------------------------------------------------------------------- */
 
+/* A small filesystem has few; clearing room for many would be most of its check. */
+static uint64_t space_sharers(const struct check *check)
+{
+	return min_u64(SHARERS, check->fs->super.size_bytes / BLOCK_BYTES);
+}
+
 /* Flags are looked up once for each of the sharers met lately. */
 static void space_check_sharer(struct space *space, const struct rmap_record *record)
 {
@@ -32,12 +38,12 @@ static void space_check_sharer(struct space *space, const struct rmap_record *re
 	inum_t *known;
 
 	if (!check->sharers)
-		check->sharers = calloc(SHARERS, sizeof(*check->sharers));
+		check->sharers = calloc(space_sharers(check), sizeof(*check->sharers));
 	if (!check->sharers) {
 		check_fail(check, -ENOMEM);
 		return;
 	}
-	known = &check->sharers[check_mix(record->owner) % SHARERS];
+	known = &check->sharers[check_mix(record->owner) % space_sharers(check)];
 	if (*known == record->owner)
 		return;
 	if (check_load_inode(check, record->owner, &inode) || (inode.flags & INODE_MAY_SHARE))
