@@ -192,23 +192,26 @@ static bool is_chosen(const struct program *p, size_t index)
 	return random_below(&random, every) == 0;
 }
 
+/* The space in powers of two: it may be larger than any number. */
+static double log2_add(double a, double b)
+{
+	double larger = a > b ? a : b, smaller = a > b ? b : a;
+
+	return larger + log2(1 + exp2(smaller - larger));
+}
+
 static void totals_add(struct crash_totals *to, const struct crash_totals *more)
 {
-	double together = log2(exp2(to->space_log2 - more->space_log2) + 1) + more->space_log2;
-
-	if (!to->points)
-		together = more->space_log2;
-	if (more->points) {
-		to->space_tried = (to->points ? to->space_tried * exp2(to->space_log2 - together) : 0) +
-				  more->space_tried * exp2(more->space_log2 - together);
-		to->space_log2 = together;
-	}
+	if (more->points)
+		to->space_log2 = to->points ? log2_add(to->space_log2, more->space_log2) : more->space_log2;
 	to->points += more->points;
+	to->points_whole += more->points_whole;
 	to->images += more->images;
 	to->distinct += more->distinct;
 	to->mounts += more->mounts;
 	to->violations += more->violations;
-	to->points_whole += more->points_whole;
+	to->space_images += more->space_images;
+	to->space_tried = to->points == to->points_whole ? 1 : exp2(log2((double)to->space_images) - to->space_log2);
 }
 
 static void tally_add(struct tally *to, const struct tally *more)

@@ -7,7 +7,7 @@
  *   those with one (truncate, punch, clone) are finished by mount, hence whole;
  * - bytes under an overwrite in place that was not acknowledged as durable may be any mix of old and new words of 8 bytes (PAGE: of bytes, as a daemon
  *   that is killed leaves them);
- * - PAGE media after the host's crash: any prefix of the operations not older than the last one that was made durable, with whole pages of later overwrites in place;
+ * - PAGE media after the host's crash: any prefix of the operations not older than the last one that was made durable, with bytes of later overwrites in place;
  * - mtime and ctime of overwrites in place are stored by the next transaction on the inode, or by fsync: old or new until then;
  * - inodes without a name cannot be seen;
  * - with poison in file data, blocks that are known bad cannot be read.

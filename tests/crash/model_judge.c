@@ -60,18 +60,23 @@ static bool block_equals(struct judge *j, const struct observed_inode *seen, siz
 	return true;
 }
 
-/* Each word of either. */
-static bool block_mixes(struct judge *j, const struct observed_inode *seen, size_t index, const struct model_inode *a, const struct model_inode *b)
+static bool word_is_of(const uint8_t *word, size_t length, size_t index, size_t at, const struct model_inode *const versions[], size_t count)
 {
-	const uint8_t *bytes = observed_bytes(j->observed, seen, index), *one = inode_block(a, index), *two = inode_block(b, index);
+	for (size_t i = 0; i < count; i++)
+		if (!memcmp(word, inode_block(versions[i], index) + at, length))
+			return true;
+	return false;
+}
+
+/* Each word of any. */
+static bool block_mixes(struct judge *j, const struct observed_inode *seen, size_t index, const struct model_inode *const versions[], size_t count)
+{
+	const uint8_t *bytes = observed_bytes(j->observed, seen, index);
 	size_t length = block_length(seen, index);
 
-	for (size_t at = 0; at < length; at += j->word_bytes) {
-		size_t word = min_u64(j->word_bytes, length - at);
-
-		if (memcmp(bytes + at, one + at, word) && memcmp(bytes + at, two + at, word))
+	for (size_t at = 0; at < length; at += j->word_bytes)
+		if (!word_is_of(bytes + at, min_u64(j->word_bytes, length - at), index, at, versions, count))
 			return false;
-	}
 	return true;
 }
 
@@ -80,7 +85,10 @@ static blkno_t inode_place(const struct model_inode *inode, size_t index)
 	return index < inode->count_blocks ? inode->places[index] : 0;
 }
 
-/* The inode as later states have it, while the block lies where `inode` has it: what overwrites in place made of it. */
+/*
+ * The inode as later states have it, while the block lies where `inode` has it: what overwrites in place made of it. Any mix of them may be there, not only whole pages:
+ * what a truncate cut off is still in the page, beside what was overwritten afterwards.
+ */
 static size_t later_versions(const struct judge *j, const struct model_inode *inode, unsigned state, size_t index,
 			     const struct model_inode *versions[VERSIONS_MAX])
 {
@@ -108,10 +116,7 @@ static bool block_is_of(struct judge *j, const struct observed_inode *seen, size
 	if (j->observed->all_blocks[seen->first_block + index].bad || block_equals(j, seen, index, inode))
 		return true;
 	count = later_versions(j, inode, state, index, versions);
-	for (size_t i = 1; i < count; i++)
-		if (block_equals(j, seen, index, versions[i]) || block_mixes(j, seen, index, versions[i - 1], versions[i]))
-			return true;
-	return false;
+	return count > 1 && block_mixes(j, seen, index, versions, count);
 }
 
 static bool content_is_of(struct judge *j, const struct observed_inode *seen, const struct model_inode *inode, unsigned state)
@@ -242,7 +247,7 @@ static enum block_age block_age(struct judge *j, const struct judged_file *file,
 		return BLOCK_SAME;
 	if (old || new)
 		return old ? BLOCK_OLD : BLOCK_NEW;
-	if (in_place(file, index) && block_mixes(j, file->seen, index, file->before, file->after))
+	if (in_place(file, index) && block_mixes(j, file->seen, index, (const struct model_inode *[]){file->before, file->after}, 2))
 		return BLOCK_MIXED;
 	return BLOCK_OTHER;
 }
