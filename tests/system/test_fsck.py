@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""fsck.mendfs: a check that writes nothing, with the exit codes of fsck(8)."""
+"""fsck.mendfs: check and repair, with the exit codes of fsck(8)."""
 import hashlib
 import json
 import os
@@ -51,20 +51,81 @@ class Fsck(harness.Case):
         answer = json.loads(done.stdout)
         self.assertEqual(answer["findings"], [])
         if schema:
+            schema.validate("fsck", answer)
             schema.validate("check", answer)
 
-    def test_damage_is_told_and_left_alone(self):
-        self.populated().umount()
+    def spoil(self, tree, copies, level=None):
+        """Garbage in one block of the tree; which one matters little: all of them are small here."""
         live = [owner for owner in harness.mendctl_json("owners", self.image, "--all", "--kind", "metadata")
-                if owner["live"] and owner["tree"] == "rmap" and owner["copy"] == "primary"][0]
+                if owner["live"] and owner["tree"] == tree and owner["copy"] == "primary"][0]
         with open(self.image, "r+b") as file:
-            for offset in (live["device_offset"], live["peer_offset"]):
+            for offset in (live["device_offset"], live["peer_offset"])[:copies]:
                 os.pwrite(file.fileno(), b"garbage", offset + 500)
+
+    def test_without_an_answer_damage_is_told_and_left_alone(self):
+        self.populated().umount()
+        self.spoil("rmap", 2)
         before = self.digest()
+        for arguments in (("-n",), ()):
+            done = fsck(*arguments, self.image)
+            self.assertEqual(done.returncode, 4, done.stdout + done.stderr)
+            self.assertIn("left as they are", done.stdout)
+            self.assertEqual(self.digest(), before)
+
+    def test_damage_is_repaired_and_the_files_are_there(self):
+        for tree in ("root", "chunks", "rmap", "free", "extents", "dirents", "parents"):
+            with self.subTest(tree=tree):
+                self.image = self.make_image("32M", "-f")
+                self.populated().umount()
+                self.spoil(tree, 2)
+                done = fsck("-y", self.image)
+                self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+                again = fsck("-y", "-f", self.image)
+                self.assertEqual((again.returncode, again.stdout), (0, f"{self.image}: clean\n"))
+                self.expect_files()
+
+    def expect_files(self):
+        mount = harness.Mount(self.image, os.path.join(self.folder, "after"))
+        try:
+            for i in range(50):
+                with open(mount.path(f"file{i}"), "rb") as file:
+                    self.assertEqual(file.read(), bytes([i + 1]) * 5000)
+        finally:
+            mount.umount()
+
+    def test_preen_writes_a_bad_copy_anew_and_leaves_a_lost_block(self):
+        self.populated().umount()
+        self.assertEqual(fsck("-p", self.image).returncode, 0)
+        self.spoil("rmap", 1)
+        done = fsck("-p", "-f", self.image)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.spoil("chunks", 2)
+        self.assertEqual(fsck("-p", "-f", self.image).returncode, 4)
+
+    def test_a_lost_superblock_is_written_anew_and_all_of_them_are_the_end(self):
+        with open(self.image, "r+b") as file:
+            os.pwrite(file.fileno(), bytes(4096), 0)
+        done = fsck("-y", "--json", self.image)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        answer = json.loads(done.stdout)
+        self.assertEqual((len(answer["findings"]), len(answer["repaired"]), answer["changed"]), (1, 1, True))
+        if schema:
+            schema.validate("fsck", answer)
+        with open(self.image, "r+b") as file:
+            for slot in range(8):
+                os.pwrite(file.fileno(), bytes(4096), slot << 21)
         done = fsck("-y", self.image)
-        self.assertEqual(done.returncode, 4, done.stdout + done.stderr)
-        self.assertIn("left as they are", done.stdout)
-        self.assertEqual(self.digest(), before)
+        self.assertEqual((done.returncode, done.stdout), (8, ""))
+        self.assertIn("Do not run mkfs.mendfs", done.stderr)
+
+    def test_only_one_answer_is_taken(self):
+        self.assertEqual(fsck("-n", "-y", self.image).returncode, 16)
+
+    def test_progress_is_shown_when_asked_for(self):
+        done = fsck("-n", "-C", self.image)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("%", done.stderr)
+        self.assertEqual(fsck("-n", self.image).stderr, "")
 
     def test_a_mounted_or_foreign_target_is_refused(self):
         self.populated()
