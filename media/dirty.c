@@ -25,6 +25,14 @@ void dirty_fini(struct dirty *dirty)
 	*dirty = (struct dirty){0};
 }
 
+static void dirty_use(struct dirty *dirty, size_t word)
+{
+	size_t used = atomic_load(&dirty->used_words);
+
+	while (used <= word && !atomic_compare_exchange_weak(&dirty->used_words, &used, word + 1))
+		;
+}
+
 void dirty_mark(struct dirty *dirty, devoff_t offset, uint64_t length)
 {
 	if (length == 0)
@@ -39,8 +47,10 @@ void dirty_mark(struct dirty *dirty, devoff_t offset, uint64_t length)
 		 * this load (full fence), so either it syncs them or we see the bit cleared.
 		 */
 		atomic_thread_fence(memory_order_seq_cst);
-		if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
+		if (!(atomic_load_explicit(word, memory_order_relaxed) & bit)) {
+			dirty_use(dirty, i / WORD_BITS);
 			atomic_fetch_or(word, bit);
+		}
 	}
 }
 
@@ -52,9 +62,10 @@ void dirty_assume_all(struct dirty *dirty)
 
 bool dirty_take(struct dirty *dirty, devoff_t *start, devoff_t *end)
 {
+	size_t used = atomic_load(&dirty->used_words);
 	bool any = false;
 
-	for (size_t i = 0; i < dirty->count_words; i++) {
+	for (size_t i = 0; i < used; i++) {
 		uint64_t bits;
 		uint64_t first = i * WORD_BITS;
 

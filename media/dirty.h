@@ -19,6 +19,7 @@ struct dirty_sync {
 struct dirty {
 	atomic_uint_fast64_t *words;
 	size_t count_words;
+	atomic_size_t used_words; /* none beyond was ever marked: there is room for a file that grows */
 	atomic_bool
 	    outside_mapping; /* bytes were written that an msync of the mapping does not reach */
 	struct dirty_sync sync;
