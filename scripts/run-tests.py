@@ -2,7 +2,7 @@
 """Build and run the tests; ./run-tests installs what is missing first.
 
   ./run-tests               one Release build and its tests (under 15 minutes)
-  ./run-tests --all         every leg: quickstart, Release, the other transport, ASan+UBSan, TSan, Debian's own libfuse (under 60 minutes)
+  ./run-tests --all         every leg: quickstart, Release, the other transport, ASan+UBSan, TSan, libFuzzer, Debian's own libfuse (under 60 minutes)
   ./run-tests --leg NAME    that leg only (may be repeated); --list names them
   ./run-tests --build-only  build, run nothing
   ./run-tests --long        full runs of what is sampled otherwise
@@ -26,6 +26,7 @@ LEGS = {
     "asan": ("build-asan", ["-DMENDFS_SANITIZE=address,undefined"], [],
              {"ASAN_OPTIONS": "abort_on_error=1:handle_sigbus=0:detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
     "tsan": ("build-tsan", ["-DMENDFS_SANITIZE=thread"], ["-L", "threads"], {"TSAN_OPTIONS": "halt_on_error=1:handle_sigbus=0"}),
+    "fuzz": ("build-fuzz", ["-DMENDFS_FUZZ=ON", "-DCMAKE_C_COMPILER=clang-14"], ["-L", "fuzz"], {}),
     "system-libfuse": ("build-314", ["-DMENDFS_SYSTEM_LIBFUSE=ON"], ["-L", "system"], {}),
 }
 
