@@ -289,21 +289,25 @@ static void run_group(struct program *p, enum workload_group group, struct tally
 
 static void run_all(struct program *p, struct tally *all)
 {
+	char title[128];
+
 	for (int group = 0; group < GROUPS; group++) {
 		struct tally tally = {0};
 
 		if (p->group != GROUPS && p->group != group)
 			continue;
 		run_group(p, (enum workload_group)group, &tally);
-		if (tally.workloads && p->group == GROUPS)
-			tally_print(&tally, group_name((enum workload_group)group));
+		if (tally.workloads && p->group == GROUPS) {
+			snprintf(title, sizeof(title), "%s, %s", p->title, group_name((enum workload_group)group));
+			tally_print(&tally, title);
+		}
 		tally_add(all, &tally);
 	}
 }
 
 int main(int argc, char *argv[])
 {
-	struct program p = {.media = MEDIA_BOTH, .group = GROUPS, .every = 1};
+	struct program p = {.media = MEDIA_BOTH, .group = GROUPS, .every = 1, .title = "crash"};
 	struct tally all = {0};
 
 	parse(&p, argc, argv);
@@ -318,7 +322,7 @@ int main(int argc, char *argv[])
 		fprintf(stderr, "crash: no such workload\n");
 		return 2;
 	}
-	tally_print(&all, p.title ? p.title : "crash");
+	tally_print(&all, p.title);
 	if (p.failed)
 		return 2;
 	return all.crashes.violations ? 1 : 0;

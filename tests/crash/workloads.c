@@ -63,7 +63,7 @@ struct play {
 	struct script setup, run;
 	struct model *model;
 	struct why why;
-	uint64_t succeeded; /* bits of enum model_kind */
+	uint64_t succeeded; /* bits of enum model_kind, SEEN_NO_SPACE */
 };
 
 static void play_fini(struct play *play)
@@ -96,6 +96,8 @@ static int play_script(struct play *play, const struct script *script, struct fs
 		error = model_do(play->model, fs, run, &script->ops[i], &answer, &play->why);
 		if (!answer && !error)
 			play->succeeded |= 1ull << script->ops[i].kind;
+		if (answer == -ENOSPC)
+			play->succeeded |= SEEN_NO_SPACE;
 	}
 	return error;
 }

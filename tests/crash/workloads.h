@@ -46,6 +46,7 @@ int workload_explore(const struct workload *workload, const struct crash_options
  * Without crashes: run it on a medium of its own, comparing after each operation and after a remount. Which kinds of operations succeeded is added to
  * `seen` (bits of enum model_kind, may be NULL).
  */
+#define SEEN_NO_SPACE (1ull << 63) /* and something was answered with -ENOSPC */
 int workload_rehearse(const struct workload *workload, uint64_t *seen, struct why *why);
 
 /* The tables, for workloads.c: what to do before, and what is recorded. */
