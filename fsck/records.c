@@ -205,7 +205,8 @@ static int records_apply(struct records *records, struct plans *plans)
 		error = counts_settle(records);
 	if (!error)
 		error = space_settle_quarantine(records);
-	return error ? error : space_settle_free(records, NULL);
+	/* What has changed nothing cannot have freed anything. */
+	return error || !records->may_change ? error : space_settle_free(records, NULL);
 }
 
 static int records_run(struct records *records)

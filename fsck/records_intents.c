@@ -114,7 +114,7 @@ int intents_settle(struct records *records)
 	if (error)
 		return error;
 	records_read_begin(records);
-	stored = root_get(records->fs->journal, ROOT_INTENTS);
+	stored = records->repair->root_was_lost ? count : records->repair->said[ROOT_INTENTS];
 	stored_next = root_get(records->fs->journal, ROOT_NEXT_INTENT);
 	records_read_end(records);
 	for (uint64_t i = count; i < stored; i++)

@@ -499,12 +499,13 @@ int maps_plan(struct records *records, struct map_plan *plan)
 		error = files_visit(records, plan, file_claim);
 	if (!error && plan->claims.count)
 		error = claims_judge(records, plan);
-	/* Extents that cannot be are met once more. */
-	plan->extents_out.count = 0;
 	if (plan->claims.count)
 		qsort(plan->claims.list, plan->claims.count, sizeof(*plan->claims.list), claim_compare);
-	if (!error)
+	if (!error && (plan->count_sums || plan->extents_out.count)) {
+		/* Extents that cannot be are met once more. */
+		plan->extents_out.count = 0;
 		error = files_visit(records, plan, file_plan);
+	}
 	mappings_sort(&plan->extents_out, mapping_key_compare);
 	mappings_sort(&plan->extents_in, mapping_key_compare);
 	mappings_sort(&plan->rmap_out, mapping_block_compare);
