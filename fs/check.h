@@ -50,6 +50,7 @@ struct check {
 	size_t count_dirs, capacity_dirs;
 	uint64_t ways_tried;
 	inum_t *sharers; /* direct mapped: inodes seen to be flagged */
+	uint64_t sharers_size;
 };
 
 /* --- check.c: holds, findings, counts ------------------------------------------------------------------------------------------- */

@@ -37,13 +37,15 @@ static void space_check_sharer(struct space *space, const struct rmap_record *re
 	struct inode_record inode;
 	inum_t *known;
 
-	if (!check->sharers)
-		check->sharers = calloc(space_sharers(check), sizeof(*check->sharers));
+	if (!check->sharers) {
+		check->sharers_size = space_sharers(check); /* the filesystem may grow under the check */
+		check->sharers = calloc(check->sharers_size, sizeof(*check->sharers));
+	}
 	if (!check->sharers) {
 		check_fail(check, -ENOMEM);
 		return;
 	}
-	known = &check->sharers[check_mix(record->owner) % space_sharers(check)];
+	known = &check->sharers[check_mix(record->owner) % check->sharers_size];
 	if (*known == record->owner)
 		return;
 	if (check_load_inode(check, record->owner, &inode) || (inode.flags & INODE_MAY_SHARE))
