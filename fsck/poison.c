@@ -80,9 +80,8 @@ int repair_poison_log(struct repair *repair, struct why *why)
 				    k, (unsigned long long)found.bad[k]);
 	if ((!found.bad[0] && !found.bad[1]) || !repair_ask_safe(repair, "Write the bad entries of the poison log anew"))
 		return 0;
+	/* Durable with the next barrier: the phases that follow begin with one. */
 	error = log_pass(repair, true, &left);
-	if (!error)
-		error = repair_barrier(repair);
 	if (error)
 		return why_set(why, error, "%s: the poison log cannot be written: %s", media_path(repair->media), strerror(-error));
 	repair_tell(repair, FSCK_FIXED, "poison log: both copies alike");

@@ -215,17 +215,15 @@ static int build_store(struct build *build, struct media *media, struct why *why
 	error = poison_log_format(media, &build->super);
 	if (error)
 		return build_failed(build, error, "poison log", why);
-	error = media_sync(media);
-	if (error)
-		return build_failed(build, error, "journal", why);
 	return build_trees(build, media, why);
 }
 
 static int build_super(struct build *build, struct media *media, struct why *why)
 {
 	struct format_super packed;
-	int error = media_sync(media); /* durable: everything that the superblocks name */
+	int error = 0;
 
+	/* Everything that they name is durable: fs_format() ends with a checkpoint. */
 	format_super_pack(&packed, &build->super);
 	for (unsigned slot = 0; slot < SUPER_SLOTS && !error; slot++)
 		if (build->super.slots >> slot & 1)

@@ -213,8 +213,6 @@ int poison_log_format(struct media *media, const struct super *super)
 
 	for (unsigned copy = 0; copy < (area->copy[1] ? 2u : 1u) && rc == 0; copy++)
 		rc = media_zero(media, area->copy[copy], area->length_bytes, NULL);
-	if (rc == 0)
-		media_drain(media);
 	return rc;
 }
 

@@ -17,7 +17,7 @@ struct poison_log;
  */
 int poison_log_open(struct media *media, const struct super *super, struct poison_log **out);
 void poison_log_close(struct poison_log *log);
-int poison_log_format(struct media *media, const struct super *super); /* mkfs: make stale entries of both copies unreadable: zero them */
+int poison_log_format(struct media *media, const struct super *super); /* mkfs: make stale entries of both copies unreadable: zero them; the caller syncs */
 /*
  * Durable (BYTE, CACHELINE) on return, in at least one copy; slots that are known bad in both are passed over. -ENOSPC: full, the caller moves entries
  * to the trees first; the known set has the range anyway. The last quarter is kept for CLEARED entries. -EROFS, -EIO: no slot could be written.
