@@ -9,9 +9,17 @@ static struct format_root *root_of(struct journal *journal)
 	return (struct format_root *)journal->root->data;
 }
 
+/* Whoever goes through the chunks relies on their number: it is believed as far as the table can hold it. */
+static uint64_t chunks_possible(const struct journal *journal)
+{
+	return (journal->super.areas[AREA_FIXED].length_bytes / BLOCK_BYTES - MADDR_TABLE) * CHUNK_ENTRIES_PER_BLOCK;
+}
+
 uint64_t root_get(struct journal *journal, enum root_counter counter)
 {
-	return le64_get(root_of(journal)->counters[counter]);
+	uint64_t value = le64_get(root_of(journal)->counters[counter]);
+
+	return counter == ROOT_CHUNKS ? min_u64(value, chunks_possible(journal)) : value;
 }
 
 int root_set(struct tx *tx, enum root_counter counter, uint64_t value)
