@@ -125,7 +125,10 @@ int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t
 int fs_fsync(struct fs *fs, inum_t ino);
 int fs_syncfs(struct fs *fs);
 int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done);
-/* Whole-file reflink of `from` over `to`, chained under an intent, finished by mount after a crash. */
+/*
+ * Whole-file reflink of `from` over `to`, chained under an intent, finished by mount after a crash. When space runs out in the middle (-ENOSPC) `to` is
+ * the beginning of `from`, maybe empty.
+ */
 int fs_clone(struct fs *fs, inum_t from, inum_t to);
 /* FALLOC_FL_ flags: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE; others -EOPNOTSUPP. */
 int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);

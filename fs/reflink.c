@@ -133,8 +133,12 @@ static int copy_share_link(struct copy *c, struct share *s)
 		tx_abort(tx);
 		return error;
 	}
-	c->done += bytes;
-	return tx_commit(tx, NULL);
+	error = tx_commit(tx, NULL);
+	if (error)
+		*s = before;
+	else
+		c->done += bytes;
+	return error;
 }
 
 /*
