@@ -345,6 +345,11 @@ static int sync_mark(struct journal *journal, uint64_t covered)
 	}
 	ring->synced = max_u64(ring->synced, covered);
 	error = log_append(ring, FORMAT_RECORD_MARK, sizeof(struct format_record_header), 0, &mark);
+	if (error == -ENOTRECOVERABLE) {
+		log_error("a mark that failed may be found in the journal: no more changes");
+		journal_shutdown(journal);
+		error = -EIO;
+	}
 	pthread_rwlock_unlock(&journal->lock);
 	if (!error)
 		error = sync_media(journal); /* durable: the mark, and with it every record up to `covered` on any boot */
