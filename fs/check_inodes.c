@@ -195,7 +195,7 @@ static void sweep_extent(struct sweep *sweep)
 	const struct check_cursor *at = &sweep->cursors[SWEEP_EXTENTS];
 	struct sweep_counts *counts = &sweep->counts;
 	struct check *check = sweep->check;
-	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES, end;
+	uint64_t blocks = fs_size_blocks(check->fs), end;
 	struct extent extent;
 
 	check->totals.extents++;

@@ -59,8 +59,8 @@ static void ledger_add(struct check *check, const struct check_cursor *at, void 
 
 	if (ledger_unpack(sum->tree, at->value, at->length, &record))
 		return; /* the node was refused already */
-	sum->is_outside |= start % SECTOR_BYTES || start >= check->fs->super.size_bytes ||
-			   record.length_bytes > check->fs->super.size_bytes - start;
+	sum->is_outside |= start % SECTOR_BYTES || start >= media_size(check->fs->media) ||
+			   record.length_bytes > media_size(check->fs->media) - start;
 	sum->overlaps |= start < sum->end;
 	sum->is_future |= record.cause_id >= root_get(check->fs->journal, ROOT_NEXT_CAUSE);
 	sum->end = start + record.length_bytes;

@@ -27,7 +27,7 @@ struct space {
 /* A small filesystem has few; clearing room for many would be most of its check. */
 static uint64_t space_sharers(const struct check *check)
 {
-	return min_u64(SHARERS, check->fs->super.size_bytes / BLOCK_BYTES);
+	return min_u64(SHARERS, fs_size_blocks(check->fs));
 }
 
 /* Flags are looked up once for each of the sharers met lately. */
@@ -176,7 +176,7 @@ static void space_meet_owner(struct space *space)
 	const struct check_cursor *at = &space->rmap;
 	struct check *check = space->check;
 	struct rmap_record record = {.start = at->key.word[0], .owner = at->key.word[1], .offset = at->key.word[2]};
-	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES;
+	uint64_t blocks = fs_size_blocks(check->fs);
 
 	check->totals.rmap_records++;
 	if (format_rmap_unpack(&record.count, &record.flags, at->value, at->length) || record.start >= blocks ||
@@ -207,7 +207,7 @@ static void space_meet_free(struct space *space)
 {
 	const struct check_cursor *at = &space->free_space;
 	struct check *check = space->check;
-	uint64_t blocks = check->fs->super.size_bytes / BLOCK_BYTES, count;
+	uint64_t blocks = fs_size_blocks(check->fs), count;
 	blkno_t start = at->key.word[0];
 
 	if (format_free_unpack(&count, at->value, at->length) || start >= blocks || count > blocks - start) {
@@ -302,7 +302,7 @@ void check_space(struct check *check)
 
 	check_cursor_init(&space.rmap, check, &check->fs->rmap.tree);
 	check_cursor_init(&space.free_space, check, alloc_tree(check->fs->alloc));
-	check_begin_phase(check, "space", check->fs->super.size_bytes / BLOCK_BYTES);
+	check_begin_phase(check, "space", fs_size_blocks(check->fs));
 	while (space_step(&space)) {
 		check->done = space.at;
 		if (check_is_half_due(check))
@@ -312,7 +312,7 @@ void check_space(struct check *check)
 	check_cursor_release(&space.free_space);
 	if (check_is_over(check))
 		return;
-	space_meet_gap(&space, check->fs->super.size_bytes / BLOCK_BYTES);
+	space_meet_gap(&space, fs_size_blocks(check->fs));
 	check_counter(check, "free blocks", root_get(journal, ROOT_FREE_BLOCKS), space.free_blocks, changes);
 	check_counter(check, "quarantined blocks", root_get(journal, ROOT_QUARANTINED_BLOCKS), space.quarantined, changes);
 }

@@ -180,7 +180,7 @@ static int failure_super(void *holder, unsigned slot, struct event *event)
 	struct format_super raw;
 	int error = -EROFS;
 
-	format_super_pack(&raw, &fs->super);
+	format_super_pack(&raw, fs_super(fs));
 	if (!media_is_readonly(fs->media) && !fs->options.readonly)
 		error = failure_rewrite(fs, super_slot_offset(slot), &raw);
 	if (error)

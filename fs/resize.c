@@ -12,9 +12,9 @@
 
 uint64_t fs_size_blocks(struct fs *fs)
 {
-	uint64_t blocks = root_get(fs->journal, ROOT_SIZE_BLOCKS);
+	uint64_t blocks = root_get(fs->journal, ROOT_SIZE_BLOCKS), limit = fs_super(fs)->size_bytes / BLOCK_BYTES;
 
-	return blocks ? blocks : fs_super(fs)->size_bytes / BLOCK_BYTES;
+	return blocks && blocks < limit ? blocks : limit;
 }
 
 /* Filesystems made before there was this counter do not state it. */
