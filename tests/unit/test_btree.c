@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "btree/cursor.h"
 #include "btree/node.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_journal.h"
@@ -619,6 +620,129 @@ START_TEST(a_lost_node_hides_only_what_is_below_it)
 }
 END_TEST
 
+struct parts {
+	unsigned nodes, errors, per_part;
+	maddr_t told[2000]; /* each address once */
+};
+
+static int tell_node(void *arg, maddr_t address, unsigned level, int error, const char *fault)
+{
+	struct parts *parts = arg;
+
+	ck_assert_ptr_null(fault);
+	if (error) {
+		parts->errors++;
+		return 0;
+	}
+	for (unsigned i = 0; i < parts->nodes; i++)
+		if (parts->told[i] == address)
+			return 0; /* above the leaf where this part begins */
+	parts->told[parts->nodes++] = address;
+	return parts->per_part && parts->nodes % parts->per_part == 0;
+}
+
+static unsigned check_in_parts(struct fixture *f, unsigned per_part, unsigned *errors)
+{
+	struct parts parts = {.per_part = per_part};
+	struct btree_key from = {{0}};
+	bool ended = false;
+
+	for (unsigned i = 0; !ended; i++) {
+		ck_assert_uint_lt(i, 3000);
+		ck_assert_int_eq(btree_check_nodes(&f->tree, &from, &ended, tell_node, &parts), 0);
+	}
+	*errors = parts.errors;
+	return parts.nodes;
+}
+
+START_TEST(a_check_in_parts_tells_of_every_node)
+{
+	struct fixture f;
+	unsigned seen[2] = {0}, errors;
+
+	fixture_open(&f, 1, "btree parts");
+	ck_assert_uint_eq(check_in_parts(&f, 1, &errors), 0);
+	fill_ascending(&f, 20000, 16);
+	ck_assert_int_eq(btree_walk_nodes(&f.tree, count_nodes, seen), 0);
+	for (unsigned per_part = 0; per_part < 40; per_part += 1 + per_part / 3) {
+		ck_assert_uint_eq(check_in_parts(&f, per_part, &errors), seen[0]);
+		ck_assert_uint_eq(errors, 0);
+	}
+	fixture_close(&f);
+}
+END_TEST
+
+/* From the record at or after `from` on: as many as are left, in order. */
+static unsigned count_from(struct fixture *f, uint64_t from, unsigned *lost)
+{
+	struct btree_cursor cursor = {.count_nodes = 0};
+	struct btree_key key = {{from}}, before = {{0}};
+	unsigned count = 0;
+	size_t length;
+	int error = btree_cursor_seek(&cursor, &f->tree, &key);
+
+	for (*lost = 0; error != -ENOENT; error = error ? btree_cursor_skip(&cursor) : btree_cursor_next(&cursor)) {
+		if (error) {
+			++*lost;
+			continue;
+		}
+		ck_assert_ptr_nonnull(btree_cursor_record(&cursor, &key, &length));
+		ck_assert(key.word[0] >= from && (!count || btree_key_compare(&before, &key) < 0));
+		before = key;
+		count++;
+	}
+	btree_cursor_close(&cursor);
+	return count;
+}
+
+START_TEST(a_cursor_meets_all_that_can_be_read)
+{
+	struct fixture f;
+	struct node_child child;
+	struct btree_key last;
+	unsigned lost, all, rest;
+
+	fixture_open(&f, 1, "btree cursor");
+	ck_assert_uint_eq(count_from(&f, 0, &lost), 0);
+	fill_ascending(&f, 2000, 16);
+	ck_assert_uint_eq(count_from(&f, 0, &lost), 2000);
+	ck_assert_uint_eq(lost, 0);
+	node_key(root_node(&f), 3, &last);
+	all = count_from(&f, last.word[0], &lost);
+	node_key(root_node(&f), 4, &last);
+	rest = count_from(&f, last.word[0], &lost);
+	node_child(root_node(&f), 3, &child);
+	fake_fail_get(f.journal, child.address, -EIO);
+	ck_assert_uint_eq(count_from(&f, 0, &lost), 2000 - (all - rest));
+	ck_assert_uint_eq(lost, 1);
+	fake_fail_get(f.journal, child.address, 0);
+	ck_assert_uint_eq(count_from(&f, UINT64_MAX, &lost), 0);
+	fixture_close(&f);
+}
+END_TEST
+
+static int stop_at_each(void *arg, maddr_t address, unsigned level, int error, const char *fault)
+{
+	return 1;
+}
+
+/* Whatever the bytes are, it comes to an end. */
+static void use_in_parts(struct fixture *f)
+{
+	struct btree_cursor cursor = {.count_nodes = 0};
+	struct btree_key from = {{0}};
+	bool ended = false;
+	unsigned steps = 0;
+	int error;
+
+	while (!ended && !btree_check_nodes(&f->tree, &from, &ended, stop_at_each, NULL))
+		ck_assert_uint_lt(++steps, 10000);
+	from = (struct btree_key){{0}};
+	for (error = btree_cursor_seek(&cursor, &f->tree, &from); error != -ENOENT; error = btree_cursor_next(&cursor))
+		ck_assert_uint_lt(++steps, 100000);
+	btree_cursor_close(&cursor);
+}
+
 static void use_everything(struct fixture *f)
 {
 	static const struct btree_key first, last = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
@@ -632,6 +756,7 @@ static void use_everything(struct fixture *f)
 	(void)btree_walk_overlap(&f->tree, random_below(&f->random, 3000), 3000, stop_at_third,
 				 seen);
 	(void)btree_walk_nodes(&f->tree, count_nodes, seen);
+	use_in_parts(f);
 	for (unsigned i = 0; i < 20; i++) {
 		struct model_record target = change_target(f, CHANGE_REMOVE);
 
@@ -745,6 +870,8 @@ int main(void)
 	tcase_add_test(hostile, children_that_point_anywhere_are_refused);
 	tcase_add_test(hostile, a_node_is_not_merged_with_itself);
 	tcase_add_test(hostile, a_lost_node_hides_only_what_is_below_it);
+	tcase_add_test(hostile, a_check_in_parts_tells_of_every_node);
+	tcase_add_test(hostile, a_cursor_meets_all_that_can_be_read);
 	tcase_add_test(hostile, damaged_nodes_never_crash_or_hang);
 	suite_add_tcase(suite, shape);
 	suite_add_tcase(suite, model);
