@@ -54,14 +54,22 @@ static int slot_write(struct repair *repair, unsigned slot, const struct format_
 	return error == -EIO || error == -ENOTSUP ? 0 : error;
 }
 
-static int repair_slot(struct repair *repair, unsigned slot, const struct format_super *wanted)
+/* Bit k: slot k should have the superblock and has not. */
+static unsigned slots_tell(struct repair *repair, const struct format_super *wanted)
 {
-	const char *fault = slot_fault(repair, slot, wanted);
+	unsigned bad = 0;
 
-	if (!fault)
-		return 0;
-	repair_tell(repair, FSCK_ERROR, "superblock %u of %u: %s", slot, SUPER_SLOTS, fault);
-	return repair_ask_safe(repair, "Write this copy of the superblock anew") ? slot_write(repair, slot, wanted) : 0;
+	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++) {
+		const char *fault = NULL;
+
+		if (repair->super.slots >> slot & 1 && super_slot_offset(slot) + BLOCK_BYTES <= media_size(repair->media))
+			fault = slot_fault(repair, slot, wanted);
+		if (!fault)
+			continue;
+		repair_tell(repair, FSCK_ERROR, "superblock %u of %u: %s", slot, SUPER_SLOTS, fault);
+		bad |= 1u << slot;
+	}
+	return bad;
 }
 
 static bool super_is_anywhere(struct repair *repair)
@@ -93,14 +101,18 @@ static int super_is_gone(struct repair *repair, int error, struct why *why)
 int repair_super(struct repair *repair, struct why *why)
 {
 	struct format_super wanted;
+	unsigned bad;
 	int error = fs_read_super(repair->media, &repair->super, why);
 
 	if (error)
 		return super_is_gone(repair, error, why);
 	format_super_pack(&wanted, &repair->super);
+	bad = slots_tell(repair, &wanted);
+	if (!bad || !repair_ask_safe(repair, "Write the bad copies of the superblock anew"))
+		return 0;
 	for (unsigned slot = 0; slot < SUPER_SLOTS && !error; slot++)
-		if (repair->super.slots >> slot & 1 && super_slot_offset(slot) + BLOCK_BYTES <= media_size(repair->media))
-			error = repair_slot(repair, slot, &wanted);
+		if (bad >> slot & 1)
+			error = slot_write(repair, slot, &wanted);
 	return error ? why_set(why, error, "%s: the superblock cannot be written: %s", media_path(repair->media), strerror(-error))
 		     : 0;
 }

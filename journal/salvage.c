@@ -425,11 +425,46 @@ int salvage_find_tail(struct journal *journal, int error)
 	return failed;
 }
 
+static int dropped_add(struct journal_salvage *salvage, const struct format_record_header *header)
+{
+	const struct format_record_item *item = (const struct format_record_item *)(header + 1);
+	size_t items = le16_get(header->items), count = salvage->count_dropped_blocks;
+	maddr_t *blocks = reallocarray(salvage->dropped_blocks, count + items + 1, sizeof(*blocks));
+
+	if (!blocks)
+		return -ENOMEM;
+	salvage->dropped_blocks = blocks;
+	for (size_t i = 0; i < items; i++)
+		blocks[salvage->count_dropped_blocks++] = le64_get(item[i].address);
+	return 0;
+}
+
+/* Only for what is told: without memory less is told. */
+static void dropped_list(struct journal *journal, uint64_t from)
+{
+	struct log_ring *ring = &journal->log;
+	uint8_t *bytes = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	const struct format_record_header *header = (const struct format_record_header *)bytes;
+	uint32_t epoch = ring->epoch, length;
+	int error = bytes ? 0 : -ENOMEM;
+
+	for (uint64_t offset = 0; offset < ring->ring_bytes && !error; offset += length ? length : LINE_BYTES) {
+		length = found_read(ring, 0, offset, bytes);
+		if (length && le32_get(header->epoch) == epoch && le64_get(header->sequence) >= from &&
+		    le16_get(header->type) == FORMAT_RECORD_TX)
+			error = dropped_add(journal->salvage, header);
+	}
+	ring->epoch = epoch;
+	free(bytes);
+}
+
 void salvage_judge(struct journal *journal, const struct scan *scan)
 {
 	journal->salvage->hole = journal->recovery.hole;
-	if (journal->recovery.hole)
+	if (journal->recovery.hole) {
 		journal->salvage->dropped = scan->later_tx;
+		dropped_list(journal, scan->end_sequence);
+	}
 	if (journal->salvage->heads_lost)
 		journal->log.next_sequence += SEQUENCE_LEAP;
 }

@@ -29,6 +29,8 @@ struct journal_salvage {
 	bool heads_lost;    /* no head to go by */
 	bool hole;
 	uint64_t dropped;   /* transactions behind the hole */
+	maddr_t *dropped_blocks; /* that they had changed, each as often as it was; the caller frees it */
+	size_t count_dropped_blocks;
 	bool root_lost;
 };
 

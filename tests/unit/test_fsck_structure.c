@@ -257,8 +257,11 @@ static bool destroy(const struct victim *victim, unsigned copies, enum kind kind
 
 /* --- repair ---------------------------------------------------------------------------------------------------------------------- */
 
+static unsigned told_of_hole;
+
 static void tell(void *arg, enum fsck_grade grade, const char *line)
 {
+	told_of_hole += strstr(line, "behind the hole, changed: ") && strstr(line, "blocks, dirents");
 	if (verbose)
 		printf("  %d %s\n", grade, line);
 }
@@ -691,8 +694,10 @@ START_TEST(a_hole_in_the_journal_ends_it)
 		make_hole(&head, places[count / 2]);
 		expect_equal(run_fsck(false, &report), 0);
 		expect(report.errors > 0 && report.left > 0);
+		told_of_hole = 0;
 		expect_equal(run_fsck(true, &report), 0);
 		expect_equal(report.left, 0);
+		expect_equal(told_of_hole, 1);
 		expect_equal(report.losses, 1);
 		expect_equal(run_fsck(true, &again), 0);
 		expect_equal(again.errors + again.left + again.losses, 0);
