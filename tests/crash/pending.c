@@ -217,7 +217,8 @@ static void lines_settle(struct pending *pending)
 			pending->lines[kept++] = pending->lines[i];
 	}
 	pending->count_lines = kept;
-	qsort(pending->lines, kept, sizeof(*pending->lines), line_order);
+	if (kept)
+		qsort(pending->lines, kept, sizeof(*pending->lines), line_order);
 }
 
 int pending_find_lines(struct pending *pending)
