@@ -13,7 +13,7 @@
 #include "util/log.h"
 
 #ifdef __SANITIZE_ADDRESS__
-#define SLOWER 12 /* how many times less is tried by default */
+#define SLOWER 4 /* how many times less is tried by default */
 #else
 #define SLOWER 1
 #endif
@@ -226,7 +226,7 @@ static void tally_print(const struct tally *tally, const char *title)
 {
 	const struct crash_totals *t = &tally->crashes;
 
-	printf("sample: %s: %zu of %zu workloads, %llu crash points (%llu in full), %llu images (%llu distinct), %.0f/s, %.2g %% of the space, %llu violations\n",
+	printf("sample: %s: %zu of %zu workloads, %llu crash points (%llu in full), %llu images (%llu distinct), %.0f/s, %.3g %% of the space, %llu violations\n",
 	       title, tally->workloads, tally->chosen, (unsigned long long)t->points, (unsigned long long)t->points_whole,
 	       (unsigned long long)t->images, (unsigned long long)t->distinct, (double)t->mounts / (tally->seconds > 0 ? tally->seconds : 1),
 	       100 * t->space_tried, (unsigned long long)t->violations);

@@ -45,7 +45,8 @@ static size_t blocks_take(struct observed *observed, size_t count)
 		if (!observed->all_blocks)
 			abort();
 	}
-	memset(observed->all_blocks + at, 0, count * sizeof(*observed->all_blocks));
+	if (count)
+		memset(observed->all_blocks + at, 0, count * sizeof(*observed->all_blocks));
 	observed->count_blocks = need;
 	return at;
 }
