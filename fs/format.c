@@ -214,14 +214,11 @@ static bool chunk_places(const struct formatting *formatting, unsigned shift, de
 	return true;
 }
 
-static int format_grow_by(struct formatting *formatting, struct tx *tx, unsigned shift)
+static int format_grow_at(struct formatting *formatting, struct tx *tx, unsigned shift, const devoff_t copy[2])
 {
-	devoff_t copy[2];
 	uint64_t chunk;
 	int error = 0;
 
-	if (!chunk_places(formatting, shift, copy))
-		return -ENOSPC;
 	for (unsigned i = 0; i < formatting->super->copies && !error; i++)
 		error = alloc_take_exact(formatting->alloc, tx, copy[i] / BLOCK_BYTES,
 					 chunk_blocks(shift));
@@ -234,12 +231,12 @@ static int format_grow_by(struct formatting *formatting, struct tx *tx, unsigned
 
 static int format_grow(struct formatting *formatting, struct tx *tx, size_t *next)
 {
-	int error = -ENOSPC;
+	unsigned shift = formatting->super->chunk_shift;
+	devoff_t copy[2];
 
-	for (unsigned shift = formatting->super->chunk_shift;
-	     shift >= CHUNK_SHIFT_MIN && error == -ENOSPC; shift--)
-		error = format_grow_by(formatting, tx, shift);
-	return error;
+	while (shift >= CHUNK_SHIFT_MIN && !chunk_places(formatting, shift, copy))
+		shift--;
+	return shift >= CHUNK_SHIFT_MIN ? format_grow_at(formatting, tx, shift, copy) : -ENOSPC;
 }
 
 static int format_commit_step(struct formatting *formatting, format_step_fn *step, size_t *next)
