@@ -236,7 +236,8 @@ int repair_records(struct repair *repair, struct why *why)
 	struct records records = {.repair = repair, .fs = fs, .blocks = fs->super.size_bytes / BLOCK_BYTES};
 	int error;
 
-	if (!repair->options->write)
+	/* The names of version 1 have no second witness. */
+	if (!repair->options->write || fs->super.version < FORMAT_VERSION)
 		return 0;
 	journal_read_begin(fs->journal);
 	repair_note_counters(repair);

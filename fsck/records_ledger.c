@@ -166,29 +166,43 @@ static int judge_tree(struct records *records, struct ledger_plan *plan, unsigne
 	return error;
 }
 
-/* Ranges of the device do not overlap: the older one loses what the younger has. Neighbours in order are enough to see whether any do. */
+/* Where the range begins, on the device or in its file. */
+static uint64_t item_start(const struct ledger_item *item)
+{
+	return item->key.word[item->tree == FORMAT_TREE_DAMAGED];
+}
+
+static bool items_share_space(const struct ledger_item *a, const struct ledger_item *b)
+{
+	return a->tree == b->tree && (a->tree != FORMAT_TREE_DAMAGED || a->key.word[0] == b->key.word[0]);
+}
+
+/* `last` begins before `item` and reaches into it: it ends there. All that is bad stays known, unless `item` lies within it and goes. */
+static bool cut_last(struct ledger_item *last, struct ledger_item *item)
+{
+	struct le64 shorter = le64_make(item_start(item) - item_start(last));
+
+	if (item_start(last) + item_length(last) >= item_start(item) + item_length(item)) {
+		item->is_dropped = true;
+		return false;
+	}
+	memcpy(last->value, &shorter, sizeof(shorter));
+	last->is_in_tree = last->is_in_copy = false;
+	return true;
+}
+
+/* Ranges do not overlap. Neighbours in order are enough to see whether any do. */
 static void cut_overlaps(struct ledger_plan *plan)
 {
 	struct ledger_item *last = NULL;
 
 	for (size_t i = 0; i < plan->count; i++) {
 		struct ledger_item *item = &plan->list[i];
-		uint64_t last_end;
 
-		if (item->is_dropped || item->tree == FORMAT_TREE_DAMAGED)
+		if (item->is_dropped)
 			continue;
-		last_end = last && last->tree == item->tree ? last->key.word[0] + item_length(last) : 0;
-		if (last_end > item->key.word[0]) {
-			struct le64 shorter = le64_make(item->key.word[0] - last->key.word[0]);
-
-			/* All that is bad stays known: what reaches beyond the second is told by it from its end on. */
-			if (last_end > item->key.word[0] + item_length(item)) {
-				item->is_dropped = true;
-				continue;
-			}
-			memcpy(last->value, &shorter, sizeof(shorter));
-			last->is_in_tree = last->is_in_copy = false;
-		}
+		if (last && items_share_space(last, item) && item_start(last) + item_length(last) > item_start(item) && !cut_last(last, item))
+			continue;
 		last = item;
 	}
 }
@@ -219,7 +233,7 @@ void ledger_plan_fini(struct ledger_plan *plan)
 static void item_tell(struct records *records, const struct ledger_item *item, const char *what)
 {
 	records_tell(records, RECORD_LEDGER, "%s: record of %llu at %llu %s", format_tree_name(item->tree),
-		     (unsigned long long)item_length(item), (unsigned long long)item->key.word[item->tree == FORMAT_TREE_DAMAGED], what);
+		     (unsigned long long)item_length(item), (unsigned long long)item_start(item), what);
 }
 
 static int item_remove(struct records *records, const struct ledger_item *item)

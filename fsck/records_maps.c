@@ -80,6 +80,23 @@ static bool mapping_equals(const struct mapping *a, const struct mapping *b)
 	return a->file_block == b->file_block && a->block == b->block && a->count == b->count && a->flags == b->flags;
 }
 
+/* Areas of metadata are nobody's file, whoever says so. */
+static bool mapping_meets_area(const struct map_plan *plan, const struct mapping *map)
+{
+	const struct mappings *areas = &plan->specials;
+	size_t low = 0, high = areas->count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (areas->list[middle].block + areas->list[middle].count <= map->block)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < areas->count && areas->list[low].block < map->block + map->count;
+}
+
 /* --- loading ----------------------------------------------------------------------------------------------------------------------------- */
 
 /* Quarantine is settled with the ledger; here only what free space, if it is younger, says has ended. */
@@ -205,7 +222,8 @@ static bool file_agrees(const struct file_maps *file)
 	if (file->own.count != file->count_rmap)
 		return false;
 	for (size_t i = 0; i < file->count_rmap; i++) {
-		if (!mapping_equals(&file->own.list[i], &file->rmap[i]) || file->own.list[i].file_block < end)
+		if (!mapping_equals(&file->own.list[i], &file->rmap[i]) || file->own.list[i].file_block < end ||
+		    mapping_meets_area(file->plan, &file->rmap[i]))
 			return false;
 		end = mapping_end(&file->own.list[i]);
 	}
@@ -247,7 +265,8 @@ static int file_find_both(struct file_maps *file)
 			if (start >= stop || own->flags != other->flags || own->block - own->file_block != other->block - other->file_block)
 				continue;
 			part = mapping_part(own, start - own->file_block, stop - start);
-			error = both_add(file, &part, &end);
+			if (!mapping_meets_area(file->plan, &part))
+				error = both_add(file, &part, &end);
 		}
 	}
 	return error;

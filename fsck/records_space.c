@@ -365,6 +365,57 @@ static int quarantine_enter(struct records *records, struct span_tree *badblocks
 	return error ? error : span_insert(badblocks, records->tx, &span);
 }
 
+struct user_search { /* somebody else who has some of a quarantined range */
+	struct rmap_record found;
+};
+
+static int user_visit(void *arg, const struct rmap_record *record)
+{
+	struct user_search *search = arg;
+
+	search->found = *record;
+	return record->owner != OWNER(OWNER_QUARANTINE);
+}
+
+/* What is in use is not kept back. *used: how many of the blocks. */
+static int quarantine_cut(struct records *records, blkno_t start, uint64_t count, uint64_t *used)
+{
+	blkno_t end = start + count;
+	int error = 0;
+
+	for (*used = 0; start < end && !error;) {
+		struct user_search search;
+		struct rmap_record part;
+
+		records_read_begin(records);
+		error = rmap_query(&records->fs->rmap, start, end - start, user_visit, &search);
+		records_read_end(records);
+		if (error <= 0)
+			return error;
+		part = (struct rmap_record){.start = max_u64(start, search.found.start), .owner = OWNER(OWNER_QUARANTINE)};
+		part.count = min_u64(end, search.found.start + search.found.count) - part.start;
+		records_tell(records, RECORD_QUARANTINE, "device blocks %llu to %llu: in use, not quarantined any more", (unsigned long long)part.start,
+			     (unsigned long long)(part.start + part.count));
+		error = records_change(records);
+		if (!error)
+			error = rmap_remove(&records->fs->rmap, records->tx, &part);
+		*used += part.count;
+		start = part.start + part.count;
+	}
+	return error;
+}
+
+static int quarantine_record(struct records *records, struct span_tree *badblocks, blkno_t start, uint64_t count, uint64_t *total)
+{
+	uint64_t used;
+	int error = quarantine_cut(records, start, count, &used);
+
+	*total += count - used;
+	for (uint64_t i = 0; i < count && !error && !used; i++)
+		error = quarantine_enter(records, badblocks, start + i);
+	return error;
+}
+
 static int quarantine_owned(struct records *records, struct span_tree *badblocks, uint64_t *total)
 {
 	struct cursor_record record;
@@ -380,9 +431,8 @@ static int quarantine_owned(struct records *records, struct span_tree *badblocks
 		if (record.key.word[1] != OWNER(OWNER_QUARANTINE))
 			continue;
 		error = format_rmap_unpack(&count, &flags, record.value, record.length);
-		for (uint64_t i = 0; i < count && !error; i++)
-			error = quarantine_enter(records, badblocks, start + i);
-		*total += count;
+		if (!error)
+			error = quarantine_record(records, badblocks, start, count, total);
 	}
 	cursor_end(&cursor);
 	return error ? error : got;
