@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import pty
+import select
 import sys
 import unittest
 
@@ -117,6 +119,36 @@ class Fsck(harness.Case):
         done = fsck("-y", self.image)
         self.assertEqual((done.returncode, done.stdout), (8, ""))
         self.assertIn("Do not run mkfs.mendfs", done.stderr)
+
+    def on_terminal(self, answers, *arguments):
+        """Exit status and output of a run that has a terminal and answers."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(program("fsck.mendfs"), ["fsck.mendfs", *arguments, self.image])
+        os.write(terminal, answers)
+        shown = b""
+        while True:
+            ready, _, _ = select.select([terminal], [], [], 60)
+            try:
+                piece = os.read(terminal, 4096) if ready else b""
+            except OSError:
+                piece = b""
+            if not piece:
+                break
+            shown += piece
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+    def test_on_a_terminal_it_asks_and_does_what_is_answered(self):
+        self.populated().umount()
+        self.spoil("rmap", 2)
+        status, shown = self.on_terminal(b"n\n")
+        self.assertEqual(status, 4, shown)
+        self.assertIn("(y/n)?", shown)
+        self.assertEqual(fsck("-n", self.image).returncode, 4)
+        status, shown = self.on_terminal(b"y\n" * 20)
+        self.assertEqual(status, 1, shown)
+        self.assertEqual(fsck("-n", self.image).returncode, 0)
 
     def test_only_one_answer_is_taken(self):
         self.assertEqual(fsck("-n", "-y", self.image).returncode, 16)
