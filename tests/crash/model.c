@@ -187,6 +187,7 @@ int model_prepare(struct model *model, struct fs *fs, struct why *why)
 	model_drop_states(model);
 	model->preparing = true;
 	root = state_add(&model->states[0], FS_ROOT_INO, attr.record.mode);
+	snprintf(model->states[0].label, sizeof(model->states[0].label), "%s", fs_super(fs)->label);
 	root->record = attr.record;
 	root->parent = FS_ROOT_INO;
 	return model_agree(model, fs, why);
@@ -297,6 +298,7 @@ static int do_reference(struct attempt *a)
 static int do_on_fs(struct attempt *a)
 {
 	const struct model_target *t = &a->target;
+	struct why ignored;
 
 	switch (t->op->kind) {
 	case MODEL_UNLINK:
@@ -320,6 +322,8 @@ static int do_on_fs(struct attempt *a)
 		return fs_fsync(a->fs, t->ino);
 	case MODEL_SYNCFS:
 		return fs_syncfs(a->fs);
+	case MODEL_LABEL:
+		return fs_set_label(a->fs, t->op->path, &ignored);
 	case MODEL_OPEN:
 	case MODEL_FORGET:
 		return do_reference(a);
@@ -483,7 +487,7 @@ const char *model_kind_name(enum model_kind kind)
 {
 	static const char *const names[MODEL_KINDS] = {
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
-		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget",
+		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label",
 	};
 
 	return names[kind];

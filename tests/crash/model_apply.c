@@ -73,7 +73,7 @@ static bool kind_removes_name(enum model_kind kind)
 
 static bool kind_has_path(enum model_kind kind)
 {
-	return kind != MODEL_SYNCFS && kind != MODEL_FORGET;
+	return kind != MODEL_SYNCFS && kind != MODEL_FORGET && kind != MODEL_LABEL;
 }
 
 static bool kind_has_path2(enum model_kind kind)
@@ -407,6 +407,9 @@ void target_apply(struct model_state *state, const struct model_target *t, inum_
 		return inode_share_blocks(state_edit(state, t->ino2), state_find(state, t->ino));
 	case MODEL_FALLOCATE:
 		return apply_fallocate(state, t);
+	case MODEL_LABEL:
+		snprintf(state->label, sizeof(state->label), "%s", t->op->path);
+		return;
 	default:
 		return;
 	}

@@ -427,6 +427,14 @@ static const char *state_text(const struct judge *j, unsigned state)
 	return state ? j->model->texts[state - 1] : "the start";
 }
 
+/* Not part of the order of transactions: durable when the call returns. */
+static bool label_fits(const struct judge *j, struct fs *fs, unsigned done)
+{
+	const char *label = fs_super(fs)->label;
+
+	return !strcmp(label, j->model->states[done].label) || !strcmp(label, j->model->states[j->begun].label);
+}
+
 static int judge_fails(struct judge *j, const struct crash_point *point, struct why *why)
 {
 	unsigned last = j->begun, half = min_u64(point->durable, j->model->count - (j->model->count != 0));
@@ -468,6 +476,8 @@ int model_judge(struct model *model, struct fs *fs, enum media_granularity granu
 
 	if (error)
 		return error;
+	if (!label_fits(&j, fs, min_u64(point->done, j.begun)))
+		return why_set(why, -EUCLEAN, "the label is %.32s", fs_super(fs)->label);
 	clipped.durable = min_u64(point->durable, j.begun);
 	for (unsigned state = j.begun; state + 1 > clipped.durable; state--) {
 		if (state_fits(&j, state, NULL))

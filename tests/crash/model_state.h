@@ -37,6 +37,7 @@ struct model_inode {
 struct model_state {
 	struct model_inode *inodes[STATE_INODES_MAX];
 	unsigned count_inodes;
+	char label[SUPER_LABEL_BYTES + 1];
 };
 
 /* How the operation between two states may be found half done. */

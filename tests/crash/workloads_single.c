@@ -153,6 +153,7 @@ const struct single workloads_single[] = {
 	{"fsync-unlinked", FILES, "open h 0; unlink h; write %0 0 8; fsync %0; forget 0"},
 	{"syncfs", FILES, "write h 0 8; create a; syncfs"},
 	{"forget-orphan", MANY, "open m 0; unlink m; forget 0"},
+	{"label", FILES, "label one; create a; label two"},
 	{"nothing", FILES, "syncfs"},
 
 	/* without space */

@@ -53,8 +53,8 @@ static const struct function functions[] = {
 	{"fs_resize", LIFE, 0},
 	{"fs_rmdir", CHANGES, BIT(MODEL_RMDIR)},
 	{"fs_seek", READS, 0},
-	{"fs_set_label", LIFE, 0},
-	{"fs_set_uuid", LIFE, 0},
+	{"fs_set_label", CHANGES, BIT(MODEL_LABEL)},
+	{"fs_set_uuid", CHANGES, BIT(MODEL_LABEL)} /* it is stored as the label is */,
 	{"fs_setattr", CHANGES, BIT(MODEL_SETATTR)},
 	{"fs_statfs", READS, 0},
 	{"fs_super", READS, 0},
@@ -341,9 +341,16 @@ static int behind_allocate(void)
 	return fs_fallocate(fs, at("h"), FALLOC_FL_KEEP_SIZE, 0, 9 * BLOCK_BYTES);
 }
 
+static int behind_label(void)
+{
+	struct why why;
+
+	return fs_set_label(fs, "behind", &why);
+}
+
 static int (*const behind[])(void) = {
 	behind_create, behind_unlink, behind_unlink_symlink, behind_rmdir, behind_rename, behind_exchange, behind_link, behind_chmod,
-	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate,
+	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate, behind_label,
 };
 
 START_TEST(what_nobody_did_is_refused)
