@@ -75,6 +75,8 @@ static void populate(struct fs *fs)
 	must(fs_fallocate(fs, clone, FALLOC_FL_KEEP_SIZE, 4 << 20, 65536), "fallocate");
 	must(fs_link(fs, clone, FS_ROOT_INO, "hard", &attr), "link");
 	fs_forget(fs, clone, 1);
+	must(fs_link(fs, clone, FS_ROOT_INO, "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x92\xbe \xff \xe0\x80 \xed\xa0\x80 \xf4\x90 \xc3", &attr), "link");
+	fs_forget(fs, clone, 1);
 	memset(name, 'n', 255);
 	name[255] = '\0';
 	must(fs_symlink(fs, &who, dir, name, "../file1", &attr), "symlink");

@@ -36,7 +36,11 @@ static int put_member(struct random *random, char *to, size_t room)
 	unsigned long long offset = random_below(random, 1 << 24), length = 1 + random_below(random, 1 << 20);
 	int used;
 
-	switch (random_below(random, 6)) {
+	switch (random_below(random, 8)) {
+	case 5:
+		return snprintf(to, room, ",\"progress\":true");
+	case 6:
+		return snprintf(to, room, ",\"text\":\"%s\"", random_below(random, 2) ? "name" : "0eabcd02-0239-4c02-8013-827772ca30c0");
 	case 0:
 		return snprintf(to, room, ",\"offset\":%llu,\"length\":%llu", offset, length);
 	case 1:
@@ -63,7 +67,7 @@ static size_t put_request(struct random *random, uint8_t *data, size_t capacity)
 	used += snprintf(text + used, sizeof(text) - (size_t)used, "}\n");
 	if (capacity < HEAD_BYTES + (size_t)used)
 		return 0;
-	data[0] = (uint8_t)(random_below(random, 4) ? 0 : random_below(random, 8));
+	data[0] = (uint8_t)(random_below(random, 3) ? 0 : random_below(random, 16));
 	data[1] = (uint8_t)(random_below(random, 2) ? 255 : random_below(random, 255));
 	memcpy(data + HEAD_BYTES, text, (size_t)used);
 	return HEAD_BYTES + (size_t)used;

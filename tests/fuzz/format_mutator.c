@@ -40,6 +40,25 @@ static size_t put_value(struct random *random, uint8_t *data, size_t capacity, c
 		   (const uint8_t *)node + le16_get(node->slots[index].offset) + key, length - key);
 }
 
+/* Values that the base images have none of, or few. */
+static size_t put_rare_value(struct random *random, uint8_t *data, size_t capacity)
+{
+	static const struct {
+		uint8_t tree, length;
+	} rare[] = {{FORMAT_TREE_BADBLOCKS, 32}, {FORMAT_TREE_LOST, 24}, {FORMAT_TREE_DAMAGED, 16}, {FORMAT_TREE_INTENTS, 64}};
+	static const uint8_t ops[] = {0x17, 0x2b, 0x4d, 0};
+	unsigned which = (unsigned)random_below(random, ARRAY_SIZE(rare));
+	uint8_t value[64] = {0};
+
+	value[1] = (uint8_t)(2 * (1 + random_below(random, 100))); /* a length in whole sectors */
+	if (rare[which].tree == FORMAT_TREE_INTENTS)
+		memcpy(value, (uint8_t[8]){ops[random_below(random, sizeof(ops))]}, 8);
+	if (rare[which].tree == FORMAT_TREE_BADBLOCKS)
+		memcpy(value + 28, (uint8_t[2]){0x33, 1}, 2);
+	value[16] = (uint8_t)random_below(random, 8);
+	return put(data, capacity, FORMAT_VALUE + rare[which].tree, value, rare[which].length);
+}
+
 static size_t put_structure(struct random *random, uint8_t *data, size_t capacity)
 {
 	static const uint8_t kinds[PLACE_TREE] = {[PLACE_SUPER] = FORMAT_SUPER,	       [PLACE_ROOT] = FORMAT_BLOCK,
@@ -52,6 +71,8 @@ static size_t put_structure(struct random *random, uint8_t *data, size_t capacit
 	struct place place = places_get(base->places, kind, random_below(random, 2) ? 0 : random_below(random, 64));
 	const uint8_t *from = medium_kept(base->medium) + place.offset[0];
 
+	if (random_below(random, 6) == 0)
+		return put_rare_value(random, data, capacity);
 	if (place.kind == PLACE_TABLE && random_below(random, 2))
 		return put(data, capacity, FORMAT_CHUNK_ENTRY, from + sizeof(struct format_block_header), sizeof(struct format_chunk_entry));
 	if (place.kind < PLACE_TREE)

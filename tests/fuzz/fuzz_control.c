@@ -22,6 +22,7 @@ enum control_mode {
 	CONTROL_READONLY = 1,
 	CONTROL_GONE = 2,     /* the client does not take a byte */
 	CONTROL_STOPPING = 4, /* the daemon is ending */
+	CONTROL_EVENTS = 8,   /* something happens once the first line was sent, unmount last */
 };
 
 static const struct base *base;
@@ -30,8 +31,18 @@ static bool fs_is_for_reading;
 static struct {
 	char bytes[ANSWER_BYTES_MAX];
 	size_t used;
-	bool is_gone;
+	bool is_gone, wants_events;
 } answer;
+
+static void let_happen(void)
+{
+	char *paths[] = {"/file", "/\xff\xc3"};
+	struct event event = {.source = 1, .paths = paths, .count_paths = 2, .action = "eio", .tree = "rmap", .copy = "primary", .reasons = "log_error"};
+
+	answer.wants_events = false;
+	for (event.type = EVENT_MEDIA_FAILURE; event.type <= EVENT_UNMOUNT; event.type++)
+		event_publish(fs_events(fs), &event);
+}
 
 /* --- what stands between the commands and the world --- */
 
@@ -53,6 +64,8 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 		answer.used += part->iov_len;
 		taken += part->iov_len;
 	}
+	if (answer.wants_events)
+		let_happen();
 	return (ssize_t)taken;
 }
 
@@ -117,7 +130,8 @@ static void say(int fd, struct bytes *bytes, size_t piece)
 		bytes->at += length;
 		left -= length;
 	}
-	shutdown(fd, SHUT_WR);
+	if (!answer.wants_events)
+		shutdown(fd, SHUT_WR);
 }
 
 static void check_answer(void)
@@ -138,6 +152,33 @@ static void check_answer(void)
 	}
 	if (line < end && !answer.is_gone)
 		target_fail("an answer ends within a line", "");
+}
+
+/* What was understood of a request says the same when mendctl sends it. */
+static void repeat_request(const struct bytes *bytes)
+{
+	const char *newline = bytes->left ? memchr(bytes->at, '\n', bytes->left) : NULL;
+	struct request first, again;
+	struct json_object *object;
+	const char *line;
+	struct why why;
+	size_t length;
+
+	if (!newline)
+		return;
+	if (!request_parse((const char *)bytes->at, (size_t)(newline - (const char *)bytes->at), &first, &why)) {
+		object = request_make(first.command, &first.args);
+		line = json_line(object, &length);
+		if (request_parse(line, length, &again, &why))
+			target_fail("a request is refused when it is sent again", line);
+		if (strcmp(first.command, again.command) || first.args.ino != again.args.ino || first.args.to_ino != again.args.to_ino ||
+		    first.args.kind != again.args.kind || first.args.all != again.args.all ||
+		    (first.args.has_range && (first.args.offset != again.args.offset || first.args.length_bytes != again.args.length_bytes)))
+			target_fail("a request says something else when it is sent again", line);
+		request_fini(&again);
+		json_object_put(object);
+	}
+	request_fini(&first);
 }
 
 static int no_stats(void *arg, control_opcode_fn *visit, void *visit_arg)
@@ -163,9 +204,11 @@ static void converse(uint8_t mode, size_t piece, struct bytes *bytes)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		abort();
-	say(ends[1], bytes, piece);
 	answer.used = 0;
 	answer.is_gone = mode & CONTROL_GONE;
+	/* Without a whole line the connection would wait for the rest of it. */
+	answer.wants_events = mode & CONTROL_EVENTS && memchr(bytes->at, '\n', min_u64(bytes->left, CONTROL_REQUEST_MAX));
+	say(ends[1], bytes, piece);
 	setup.fd = ends[0];
 	connection_serve(&setup);
 	close(ends[0]);
@@ -189,6 +232,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t mode = bytes_u8(&bytes);
 	size_t piece = bytes_u8(&bytes);
 
+	repeat_request(&bytes);
 	stay_mounted(mode & CONTROL_READONLY);
 	converse(mode, piece, &bytes);
 	fs_notify_wait(fs, 5000);

@@ -209,9 +209,9 @@ static void try_poison(struct bytes *bytes, uint8_t mode)
 	if (!format_poison_entry_unpack(&entry, (const struct format_poison_entry *)raw, meta_uuid)) {
 		format_poison_entry_pack(&packed, &entry, meta_uuid);
 		must_equal(&packed, raw, sizeof(packed), "poison entry");
-		badblock_state_name(entry.state);
-		failure_source_name(entry.source);
 	}
+	badblock_state_name(((const struct format_poison_entry *)raw)->state);
+	failure_source_name(((const struct format_poison_entry *)raw)->source);
 	free(raw);
 }
 
