@@ -158,6 +158,7 @@ static void check_run(struct check *check)
 	static check_part_fn *const parts[] = {check_fixed, check_nodes,  check_leaks, check_inodes, check_space,
 					       check_names, check_maps,	  check_dirs,  check_ledger};
 
+	check_supers(check);
 	hold_begin(check);
 	for (unsigned i = 0; i < ARRAY_SIZE(parts) && !check_is_over(check); i++)
 		parts[i](check);

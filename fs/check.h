@@ -157,7 +157,8 @@ uint64_t check_name_hash(const struct check *check, inum_t ino, inum_t dir, uint
 
 /* --- parts ------------------------------------------------------------------------------------------------------------------------ */
 
-void check_fixed(struct check *check);	/* superblocks, journal heads, poison log, root block, chunk table */
+void check_supers(struct check *check); /* without the metadata lock: whoever changes the superblock takes it */
+void check_fixed(struct check *check);	/* journal heads, poison log, root block, chunk table */
 void check_nodes(struct check *check);	/* each tree as a tree, all copies, blocks in use */
 void check_leaks(struct check *check);	/* blocks in use that no tree has */
 void check_inodes(struct check *check); /* every tree keyed by inode, against the inodes */

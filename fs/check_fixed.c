@@ -4,24 +4,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "format/poison_format.h"
 #include "journal/chunk.h"
 #include "journal/home.h"
 #include "journal/root.h"
 
-#define SUPER_ATTEMPTS 3
-#define SUPER_PAUSE_NS 10000000
-
 /* --- superblocks -------------------------------------------------------------------------------------------------------------- */
-
-struct check_slots {
-	struct format_super first;
-	bool has_first;
-	char fault[200]; /* "": all are alike */
-	unsigned slot;	 /* of the fault */
-};
 
 static bool range_is_known_bad(struct check *check, devoff_t offset, uint64_t length)
 {
@@ -32,61 +21,42 @@ static bool range_is_known_bad(struct check *check, devoff_t offset, uint64_t le
 	return media_bad_any(media) && media_bad_find(media, offset, length, &bad, &bad_length);
 }
 
-static void slots_fault(struct check_slots *slots, unsigned slot, const char *text)
+/* What a crash in the middle of an update leaves; the next writable mount completes it. */
+static bool super_is_older(const struct super *found, const struct super *now)
 {
-	if (slots->fault[0])
-		return;
-	slots->slot = slot;
-	snprintf(slots->fault, sizeof(slots->fault), "%.190s", text);
+	return !memcmp(found->meta_uuid, now->meta_uuid, FORMAT_UUID_BYTES) && found->update < now->update;
 }
 
-static void slots_read_one(struct check *check, struct check_slots *slots, unsigned slot)
+static void check_slot(struct check *check, unsigned slot, const struct format_super *wanted)
 {
 	devoff_t offset = super_slot_offset(slot);
 	struct format_super raw;
-	struct super super;
+	struct super found;
 	struct why why;
 
 	if (range_is_known_bad(check, offset, sizeof(raw)))
 		return;
 	if (media_read(check->fs->media, offset, &raw, sizeof(raw), NULL))
-		slots_fault(slots, slot, "it cannot be read");
-	else if (format_super_unpack(&super, &raw, &why))
-		slots_fault(slots, slot, why.text);
-	else if (slots->has_first && memcmp(&raw, &slots->first, sizeof(raw)))
-		slots_fault(slots, slot, "it differs from the copies before it");
-	else if (!slots->has_first) {
-		slots->first = raw;
-		slots->has_first = true;
-	}
+		check_finding(check, "superblock copy in slot %u: cannot be read", slot);
+	else if (!memcmp(&raw, wanted, sizeof(raw)))
+		return;
+	else if (format_super_unpack(&found, &raw, &why))
+		check_finding(check, "superblock copy in slot %u: %.300s", slot, why.text);
+	else if (!check->fs->options.readonly || !super_is_older(&found, fs_super(check->fs)))
+		check_finding(check, "superblock copy in slot %u: is not the one in use", slot);
 }
 
-static void slots_read(struct check *check, struct check_slots *slots)
+void check_supers(struct check *check)
 {
-	const struct super *super = &check->fs->super;
+	struct fs *fs = check->fs;
+	struct format_super wanted;
 
-	slots->has_first = false;
-	slots->fault[0] = 0;
+	pthread_mutex_lock(&fs->super_lock); /* no update is half done */
+	format_super_pack(&wanted, fs_super(fs));
 	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++)
-		if ((super->slots >> slot & 1) && super_slot_offset(slot) + BLOCK_BYTES <= super->size_bytes)
-			slots_read_one(check, slots, slot);
-}
-
-/* An update writes one copy after the other: what differs is looked at again before it is a finding. */
-static void check_supers(struct check *check)
-{
-	bool is_alone = check->fs->options.readonly || check->fs->options.tools;
-	const struct timespec pause = {.tv_nsec = SUPER_PAUSE_NS};
-	struct check_slots slots;
-
-	slots_read(check, &slots);
-	for (unsigned i = 1; i < SUPER_ATTEMPTS && slots.fault[0] && !is_alone; i++) {
-		check_pause(check);
-		nanosleep(&pause, NULL);
-		slots_read(check, &slots);
-	}
-	if (slots.fault[0])
-		check_finding(check, "superblock copy in slot %u: %s", slots.slot, slots.fault);
+		if ((fs_super(fs)->slots >> slot & 1) && super_slot_offset(slot) + BLOCK_BYTES <= media_size(fs->media))
+			check_slot(check, slot, &wanted);
+	pthread_mutex_unlock(&fs->super_lock);
 }
 
 /* --- journal heads, poison log ------------------------------------------------------------------------------------------------ */
@@ -246,7 +216,6 @@ static void check_areas(struct check *check)
 
 void check_fixed(struct check *check)
 {
-	check_supers(check);
 	check_heads(check);
 	check_poison_log(check);
 	check_root(check);

@@ -715,7 +715,7 @@ static const struct twin {
 	{damage_header_replica, "(chunks): copy 1"},
 	{change_header, "its header and the chunk table differ"},
 	{damage_super, "superblock copy"},
-	{change_super, "differs from the copies before it"},
+	{change_super, "is not the one in use"},
 	{damage_head, "journal: head of copy 1"},
 	{leak_block, "no tree has it"},
 	{mark_node_free, "in use but marked free"},
