@@ -86,9 +86,11 @@ RULES = [
             "	notify_submit(notify);\n	pthread_mutex_unlock(&notify->lock);\n",
      "caught_by": "test_rules_order"},
     {"name": "good-before-it-is-rewritten", "file": "notify/tell.c",
-     "old": "	int rc = setup->ops->metadata_failure(setup->holder, address, copy, offset, &event);\n",
-     "new": "	tell_block_is_good(notify, offset, cause->source);\n"
-            "	int rc = setup->ops->metadata_failure(setup->holder, address, copy, offset, &event);\n",
+     "edits": [("	if (media_bad_find(notify->media, offset, BLOCK_BYTES, &bad, &length))\n		return;\n",
+                "	(void)bad;\n	(void)length;\n"),
+               ("	int rc = setup->ops->metadata_failure(setup->holder, address, copy, offset, &event);\n",
+                "	tell_block_is_good(notify, offset, cause->source);\n"
+                "	int rc = setup->ops->metadata_failure(setup->holder, address, copy, offset, &event);\n")],
      "caught_by": "test_rules_order"},
     {"name": "hole-taken-for-the-end", "file": "journal/recover.c",
      "old": "if (scan->end_sequence <= scan->durable_up_to || (scan->later_count && !other_boot)) {", "new": "if (0) {",

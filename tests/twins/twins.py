@@ -77,10 +77,12 @@ def barrier_twin(path, text, match):
 def rule_twin(rule):
     with open(os.path.join(ROOT, rule["file"])) as source:
         text = source.read()
-    if text.count(rule["old"]) != 1:
-        raise SystemExit(f"twins: {rule['name']}: {rule['file']} has its line {text.count(rule['old'])} times, not once: "
-                         "the code has changed, so must the twin")
-    return rule["file"], text.replace(rule["old"], rule["new"])
+    for old, new in rule.get("edits") or [(rule["old"], rule["new"])]:
+        if text.count(old) != 1:
+            raise SystemExit(f"twins: {rule['name']}: {rule['file']} has its line {text.count(old)} times, not once: "
+                             "the code has changed, so must the twin")
+        text = text.replace(old, new)
+    return rule["file"], text
 
 
 def twins():
