@@ -33,6 +33,7 @@ struct image {
 static void image_init(struct image *image, unsigned copies)
 {
 	struct super super = {
+		.version = FORMAT_VERSION,
 		.update = 1,
 		.size_bytes = SIZE_BYTES,
 		.copies = (uint8_t)copies,
