@@ -9,9 +9,14 @@
 
 /* --- values -------------------------------------------------------------------------------------------------------------------- */
 
+/* Seconds of a damaged record may be any number: what 64 bits of nanoseconds do not hold is shown as their limit. */
 static void add_time(struct json_object *element, const char *key, int64_t sec, uint32_t nsec)
 {
-	json_add(element, key, json_object_new_int64(sec * 1000000000 + nsec));
+	int64_t ns;
+
+	if (__builtin_mul_overflow(sec, INT64_C(1000000000), &ns) || __builtin_add_overflow(ns, (int64_t)nsec, &ns))
+		ns = sec < 0 ? INT64_MIN : INT64_MAX;
+	json_add(element, key, json_object_new_int64(ns));
 }
 
 static int add_inode(struct json_object *element, const struct btree_key *key, const void *value, size_t length)

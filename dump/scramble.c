@@ -31,7 +31,7 @@ static char symbol(uint64_t index)
 	return '.';
 }
 
-/* Pairs of symbols in shells around (0, 0): those of letters alone come first. */
+/* Pairs of symbols in shells around (0, 0), the corner of each last: those of letters alone come first, ".." at the very end. */
 static void make_pair(uint64_t index, char *to)
 {
 	uint64_t shell = 0;
@@ -39,8 +39,8 @@ static void make_pair(uint64_t index, char *to)
 	while ((shell + 1) * (shell + 1) <= index)
 		shell++;
 	index -= shell * shell;
-	to[0] = symbol(index <= shell ? shell : index - shell - 1);
-	to[1] = symbol(index <= shell ? index : shell);
+	to[0] = symbol(index < shell || index == 2 * shell ? shell : index - shell);
+	to[1] = symbol(index < shell ? index : shell);
 }
 
 int scramble_make_name(uint64_t index, size_t length, char *to)
