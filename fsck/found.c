@@ -71,24 +71,51 @@ static int found_header(struct found_chunks *found, devoff_t place, const struct
 	return 0;
 }
 
-/* Where its chunk would begin. Two places are its copies; a third is none. */
+/* Where its chunk would begin, by this block. */
 static int found_node(struct repair *repair, struct found_chunks *found, devoff_t place, maddr_t address)
 {
 	uint64_t before = (uint64_t)maddr_index(address) * BLOCK_BYTES;
 	struct found_chunk *known = found_get(found, maddr_chunk(address));
-	devoff_t start = place - before;
 
 	if (!known)
 		return -ENOMEM;
-	if (known->has_header || place < before || start == known->copy[0] || start == known->copy[1])
+	if (known->has_header || place < before)
 		return 0;
-	known->shift = repair->super.chunk_shift;
-	known->generation = 1;
-	if (!known->copy[0])
-		known->copy[0] = start;
-	else if (!known->copy[1] && repair->super.copies > 1)
-		known->copy[1] = start;
+	for (unsigned i = 0; i < ARRAY_SIZE(known->starts); i++)
+		if (!known->starts[i].votes || known->starts[i].start == place - before) {
+			known->starts[i].start = place - before;
+			known->starts[i].votes++;
+			break;
+		}
 	return 0;
+}
+
+/* The place that most blocks vote for, and none of them any more. */
+static devoff_t take_start(struct found_chunk *chunk)
+{
+	unsigned best = 0;
+
+	for (unsigned i = 1; i < ARRAY_SIZE(chunk->starts); i++)
+		if (chunk->starts[i].votes > chunk->starts[best].votes)
+			best = i;
+	if (!chunk->starts[best].votes)
+		return 0;
+	chunk->starts[best].votes = 0;
+	return chunk->starts[best].start;
+}
+
+static void found_count_votes(struct repair *repair, struct found_chunks *found)
+{
+	for (size_t i = 0; i < found->count; i++) {
+		struct found_chunk *chunk = &found->chunks[i];
+
+		if (chunk->has_header)
+			continue;
+		chunk->shift = repair->super.chunk_shift;
+		chunk->generation = 1;
+		for (unsigned k = 0; k < repair->super.copies; k++)
+			chunk->copy[k] = take_start(chunk);
+	}
 }
 
 static int found_block(struct repair *repair, struct found_chunks *found, devoff_t place)
@@ -141,5 +168,7 @@ int found_scan(struct repair *repair, struct found_chunks *out)
 	}
 	if (error)
 		found_fini(out);
+	else
+		found_count_votes(repair, out);
 	return error;
 }

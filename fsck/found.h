@@ -11,6 +11,11 @@ struct found_chunk {
 	uint8_t shift;
 	bool has_header;
 	uint64_t sequence; /* of the header */
+	/* Without a header: where its blocks say that it begins, and how many do. A block that lies where it does not belong is outvoted. */
+	struct {
+		devoff_t start;
+		unsigned votes;
+	} starts[4];
 };
 
 struct found_chunks { /* one of each number, ascending */

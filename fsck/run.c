@@ -185,8 +185,10 @@ int fsck_run(struct media *media, const struct fsck_options *options, struct fsc
 	*report = (struct fsck_report){0};
 	why->text[0] = 0;
 	error = know_bad(media, why);
-	if (!error)
+	if (!error) {
+		why->text[0] = 0; /* that an image has no .poison beside it is no reason for anything */
 		error = run_first(&repair, &enough, why);
+	}
 	if (enough)
 		return 0;
 	if (!error)

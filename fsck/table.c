@@ -180,6 +180,17 @@ static void entry_make(const struct found_chunk *found, struct chunk_entry *entr
 	entry_fill_map(entry);
 }
 
+/* What would not be believed when it is read again must not be written. */
+static bool entry_is_valid(const struct chunk_entry *entry)
+{
+	struct format_chunk_entry raw;
+	struct chunk_entry ignored;
+	const char *field;
+
+	format_chunk_entry_pack(&raw, entry);
+	return !format_chunk_entry_unpack(&ignored, &raw, &field);
+}
+
 static bool entry_is_known(const struct table *table, const struct found_chunk *found)
 {
 	struct chunk_entry entry;
@@ -198,7 +209,7 @@ static void table_take(struct table *table, const struct found_chunk *found)
 	if (found->chunk >= table->capacity || entry_is_known(table, found))
 		return;
 	entry_make(found, &entry);
-	if (!entry_is_inside(table, &entry) || place_is_taken(table, found->chunk, &entry))
+	if (!entry_is_inside(table, &entry) || !entry_is_valid(&entry) || place_is_taken(table, found->chunk, &entry))
 		return;
 	format_chunk_entry_pack(entry_of(table, found->chunk), &entry);
 	block_doubt(table, found->chunk / CHUNK_ENTRIES_PER_BLOCK);

@@ -142,7 +142,7 @@ static void chunks_take_leaf(struct trees *trees, const struct leaf *leaf)
 static void chunks_from_rmap(struct trees *trees)
 {
 	const struct tree_state *rmap = &trees->forest.trees[FORMAT_TREE_RMAP];
-	uint64_t last = 0;
+	uint64_t last = 0, distance;
 
 	for (size_t i = 0; i < rmap->count_leaves; i++)
 		chunks_take_leaf(trees, &rmap->leaves[i]);
@@ -152,6 +152,11 @@ static void chunks_from_rmap(struct trees *trees)
 		if (entry->state != FORMAT_CHUNK_FREE || !entry->shift)
 			continue;
 		if (!entry->copy[0] || (trees->repair->super.copies > 1 && !entry->copy[1])) {
+			*entry = (struct chunk_entry){.generation = entry->generation};
+			continue;
+		}
+		distance = entry->copy[0] < entry->copy[1] ? entry->copy[1] - entry->copy[0] : entry->copy[0] - entry->copy[1];
+		if (entry->copy[1] && distance < 1ull << entry->shift) {
 			*entry = (struct chunk_entry){.generation = entry->generation};
 			continue;
 		}

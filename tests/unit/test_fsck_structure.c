@@ -26,6 +26,13 @@
 #define LAB_BYTES (24u << 20)
 #define FILES 1800u
 
+/* A round takes several times as long there. */
+#ifdef __SANITIZE_ADDRESS__
+#define ROUNDS(n) ((n) / 3)
+#else
+#define ROUNDS(n) (n)
+#endif
+
 static struct lab *lab;
 static uint8_t *old_image, *image;
 static struct random rng;
@@ -474,7 +481,7 @@ START_TEST(groups_of_blocks_come_back)
 {
 	unsigned tried = 0;
 
-	for (unsigned round = 0; round < 60; round++) {
+	for (unsigned round = 0; round < ROUNDS(60); round++) {
 		unsigned count = 2 + (unsigned)random_below(&rng, 5);
 		char what[64];
 
@@ -526,7 +533,7 @@ START_TEST(a_killed_run_can_be_run_again)
 	struct cut cut = {.image = malloc(LAB_BYTES)};
 	unsigned tried = 0;
 
-	for (unsigned round = 0; round < 12; round++) {
+	for (unsigned round = 0; round < ROUNDS(12); round++) {
 		const struct victim *list[3];
 		uint64_t drains;
 		char what[64];
@@ -712,7 +719,7 @@ START_TEST(many_destroyed_blocks_do_not_stop_it)
 	struct fsck_report report;
 	unsigned tried = 0;
 
-	for (unsigned round = 0; round < 40; round++) {
+	for (unsigned round = 0; round < ROUNDS(40); round++) {
 		unsigned count = 1u << random_below(&rng, 9);
 
 		restore();
