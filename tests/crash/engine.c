@@ -557,7 +557,7 @@ static int engine_set_up(struct engine *engine, struct why *why)
 {
 	const struct crash_workload *workload = engine->workload;
 	struct fs *fs;
-	int error = fsfix_format_media(lab_media(engine->lab)), ended;
+	int error = fsfix_format_part(lab_media(engine->lab), workload->image_bytes), ended;
 
 	lab_reset(engine->lab);
 	if (!error)
@@ -630,7 +630,7 @@ static void engine_init_record(struct engine *engine, struct record *record, uns
 
 static int engine_init(struct engine *engine)
 {
-	uint64_t size = engine->workload->image_bytes;
+	uint64_t size = engine->workload->image_bytes + engine->workload->room_bytes;
 	bool paged = engine_is_paged(engine);
 	int error = lab_create(size, engine->workload->granularity, &engine->lab);
 

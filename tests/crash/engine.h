@@ -28,7 +28,8 @@ struct crash_point {
 struct crash_workload {
 	const char *name; /* unique; part of the id that reruns a failure */
 	enum media_granularity granularity;
-	uint64_t image_bytes; /* at most 16 MiB */
+	uint64_t image_bytes; /* of the filesystem: at most 16 MiB */
+	uint64_t room_bytes;  /* of the medium, behind it */
 	/* Before the recording; 0 or negative errno. The filesystem is unmounted cleanly after it. */
 	int (*setup)(void *arg, struct fs *fs);
 	/* The operations, each between crash_begin() and crash_end(). */

@@ -188,6 +188,7 @@ int model_prepare(struct model *model, struct fs *fs, struct why *why)
 	model->preparing = true;
 	root = state_add(&model->states[0], FS_ROOT_INO, attr.record.mode);
 	snprintf(model->states[0].label, sizeof(model->states[0].label), "%s", fs_super(fs)->label);
+	model->states[0].size_bytes = fs_super(fs)->size_bytes;
 	root->record = attr.record;
 	root->parent = FS_ROOT_INO;
 	return model_agree(model, fs, why);
@@ -324,6 +325,8 @@ static int do_on_fs(struct attempt *a)
 		return fs_syncfs(a->fs);
 	case MODEL_LABEL:
 		return fs_set_label(a->fs, t->op->path, &ignored);
+	case MODEL_RESIZE:
+		return fs_resize(a->fs, fs_super(a->fs)->size_bytes + t->op->length, &ignored);
 	case MODEL_OPEN:
 	case MODEL_FORGET:
 		return do_reference(a);
@@ -487,7 +490,7 @@ const char *model_kind_name(enum model_kind kind)
 {
 	static const char *const names[MODEL_KINDS] = {
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
-		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label",
+		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
 	};
 
 	return names[kind];

@@ -10,7 +10,7 @@
  * - PAGE media after the host's crash: any prefix of the operations not older than the last one that was made durable, with bytes of later overwrites in place;
  * - mtime and ctime of overwrites in place are stored by the next transaction on the inode, or by fsync: old or new until then;
  * - inodes without a name cannot be seen;
- * - the label is the old or the new one while it is being changed, on every medium;
+ * - label and size are the old or the new one while they are being changed, on every medium;
  * - with poison in file data, blocks that are known bad cannot be read.
  */
 #ifndef TESTS_CRASH_MODEL_H
@@ -42,6 +42,7 @@ enum model_kind {
 	MODEL_OPEN,   /* path: keep a lookup reference in slot */
 	MODEL_FORGET, /* slot */
 	MODEL_LABEL,  /* path: the filesystem's new label */
+	MODEL_RESIZE, /* length: the filesystem grows by it */
 	MODEL_KINDS,
 };
 

@@ -73,7 +73,7 @@ static bool kind_removes_name(enum model_kind kind)
 
 static bool kind_has_path(enum model_kind kind)
 {
-	return kind != MODEL_SYNCFS && kind != MODEL_FORGET && kind != MODEL_LABEL;
+	return kind != MODEL_SYNCFS && kind != MODEL_FORGET && kind != MODEL_LABEL && kind != MODEL_RESIZE;
 }
 
 static bool kind_has_path2(enum model_kind kind)
@@ -409,6 +409,9 @@ void target_apply(struct model_state *state, const struct model_target *t, inum_
 		return apply_fallocate(state, t);
 	case MODEL_LABEL:
 		snprintf(state->label, sizeof(state->label), "%s", t->op->path);
+		return;
+	case MODEL_RESIZE:
+		state->size_bytes += t->op->length;
 		return;
 	default:
 		return;

@@ -435,6 +435,13 @@ static bool label_fits(const struct judge *j, struct fs *fs, unsigned done)
 	return !strcmp(label, j->model->states[done].label) || !strcmp(label, j->model->states[j->begun].label);
 }
 
+static bool size_fits(const struct judge *j, struct fs *fs, unsigned done)
+{
+	uint64_t size = fs_super(fs)->size_bytes;
+
+	return size == j->model->states[done].size_bytes || size == j->model->states[j->begun].size_bytes;
+}
+
 static int judge_fails(struct judge *j, const struct crash_point *point, struct why *why)
 {
 	unsigned last = j->begun, half = min_u64(point->durable, j->model->count - (j->model->count != 0));
@@ -478,6 +485,8 @@ int model_judge(struct model *model, struct fs *fs, enum media_granularity granu
 		return error;
 	if (!label_fits(&j, fs, min_u64(point->done, j.begun)))
 		return why_set(why, -EUCLEAN, "the label is %.32s", fs_super(fs)->label);
+	if (!size_fits(&j, fs, min_u64(point->done, j.begun)))
+		return why_set(why, -EUCLEAN, "the filesystem has %llu bytes", (unsigned long long)fs_super(fs)->size_bytes);
 	clipped.durable = min_u64(point->durable, j.begun);
 	for (unsigned state = j.begun; state + 1 > clipped.durable; state--) {
 		if (state_fits(&j, state, NULL))

@@ -38,6 +38,7 @@ struct model_state {
 	struct model_inode *inodes[STATE_INODES_MAX];
 	unsigned count_inodes;
 	char label[SUPER_LABEL_BYTES + 1];
+	uint64_t size_bytes; /* of the filesystem */
 };
 
 /* How the operation between two states may be found half done. */

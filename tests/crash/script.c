@@ -49,6 +49,7 @@ static const struct verb verbs[] = {
 	{"open", MODEL_OPEN, "ps", 0, 0},
 	{"forget", MODEL_FORGET, "s", 0, 0},
 	{"label", MODEL_LABEL, "p", 0, 0},
+	{"resize", MODEL_RESIZE, "l", 0, 0},
 	{"spread", MODEL_WRITE, "pl", 0, 0},
 	{"fill", MODEL_FALLOCATE, "p", FALLOC_FL_KEEP_SIZE, 0},
 };

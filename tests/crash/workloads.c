@@ -8,6 +8,8 @@
 #include "tests/support/fsfix.h"
 #include "tests/support/lab.h"
 
+#define ROOM_BYTES (1u << 20) /* for a resize */
+
 /* --- which there are ------------------------------------------------------------------------------------------------------ */
 
 const char *group_name(enum workload_group group)
@@ -134,6 +136,7 @@ int workload_explore(const struct workload *workload, const struct crash_options
 		.name = workload->name,
 		.granularity = workload->granularity,
 		.image_bytes = FSFIX_SMALL_BYTES,
+		.room_bytes = ROOM_BYTES,
 		.setup = play_setup,
 		.run = play_run,
 		.verify = play_verify,
@@ -191,7 +194,7 @@ static int part_look(struct play *play, struct fs *fs)
 
 static int rehearse_on(struct play *play, struct lab *lab)
 {
-	int error = fsfix_format_media(lab_media(lab));
+	int error = fsfix_format_part(lab_media(lab), FSFIX_SMALL_BYTES);
 
 	if (!error)
 		error = rehearse_part(play, lab, part_setup);
@@ -209,7 +212,7 @@ int workload_rehearse(const struct workload *workload, uint64_t *seen, struct wh
 	int error = play_init(&play, workload);
 
 	if (!error)
-		error = lab_create(FSFIX_SMALL_BYTES, workload->granularity, &lab);
+		error = lab_create(FSFIX_SMALL_BYTES + ROOM_BYTES, workload->granularity, &lab);
 	if (!error) {
 		error = rehearse_on(&play, lab);
 		lab_destroy(lab);

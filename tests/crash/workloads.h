@@ -5,7 +5,7 @@
  *   link OLD NEW . unlink rmdir PATH . rename replace exchange OLD NEW (rename: RENAME_NOREPLACE)
  *   chmod PATH MODE . chown PATH UID GID . truncate PATH SIZE . utimes PATH NS . settle PATH SIZE MODE (size, mode and mtime at once) . killpriv PATH
  *   write PATH POS LENGTH . append PATH LENGTH . copy FROM POS TO POS LENGTH . clone FROM TO
- *   alloc keep punch zero zerokeep PATH POS LENGTH . fsync PATH . syncfs . open PATH SLOT . forget SLOT . label TEXT
+ *   alloc keep punch zero zerokeep PATH POS LENGTH . fsync PATH . syncfs . open PATH SLOT . forget SLOT . label TEXT . resize LENGTH
  *   spread PATH COUNT (that many single blocks with holes between: as many extents) . fill PATH (until there is no space)
  *
  * Numbers: 100, 0644, 3b (blocks), 3b+100, 3b-1. Paths as in model.h; ".": the root; "@255": a name or target of that many bytes.

@@ -154,6 +154,8 @@ const struct single workloads_single[] = {
 	{"syncfs", FILES, "write h 0 8; create a; syncfs"},
 	{"forget-orphan", MANY, "open m 0; unlink m; forget 0"},
 	{"label", FILES, "label one; create a; label two"},
+	{"resize", FILES, "create a; resize 16b; write a 0 3b; resize 100b"},
+	{"resize-full", "create f; write f 0 20b; create a; fill f", "write a 0 4b; resize 64b; write a 0 4b"},
 	{"nothing", FILES, "syncfs"},
 
 	/* without space */

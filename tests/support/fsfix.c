@@ -84,12 +84,17 @@ static int fsfix_write_super(struct media *media, const struct super *super)
 
 int fsfix_format_media(struct media *media)
 {
+	return fsfix_format_part(media, media_size(media));
+}
+
+int fsfix_format_part(struct media *media, uint64_t size_bytes)
+{
 	struct fs_format_options options = {.time_ns = 1700000000000000000ull};
 	struct why why = {0};
 	struct super super;
 	int error;
 
-	fsfix_init_super(&super, media_size(media), options.chunk);
+	fsfix_init_super(&super, size_bytes, options.chunk);
 	error = poison_log_format(media, &super);
 	if (!error)
 		error = journal_format(media, &super, options.chunk);

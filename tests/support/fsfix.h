@@ -21,6 +21,8 @@ struct fsfix {
 int fsfix_create(struct fsfix *fix, uint64_t size_bytes);
 /* mkfs of a small fixed layout over a medium that is open. */
 int fsfix_format_media(struct media *media);
+/* Over the first size_bytes of it only: there is room to grow. */
+int fsfix_format_part(struct media *media, uint64_t size_bytes);
 /* The same as fsfix_create(), mounted with the default options. */
 int fsfix_create_mounted(struct fsfix *fix, uint64_t size_bytes);
 int fsfix_mount(struct fsfix *fix);

@@ -50,7 +50,7 @@ static const struct function functions[] = {
 	{"fs_readdir", READS, 0},
 	{"fs_readlink", READS, 0},
 	{"fs_rename", CHANGES, BIT(MODEL_RENAME)},
-	{"fs_resize", LIFE, 0},
+	{"fs_resize", CHANGES, BIT(MODEL_RESIZE)},
 	{"fs_rmdir", CHANGES, BIT(MODEL_RMDIR)},
 	{"fs_seek", READS, 0},
 	{"fs_set_label", CHANGES, BIT(MODEL_LABEL)},
@@ -348,9 +348,16 @@ static int behind_label(void)
 	return fs_set_label(fs, "behind", &why);
 }
 
+static int behind_resize(void)
+{
+	struct why why;
+
+	return fs_resize(fs, fs_super(fs)->size_bytes + BLOCK_BYTES, &why);
+}
+
 static int (*const behind[])(void) = {
 	behind_create, behind_unlink, behind_unlink_symlink, behind_rmdir, behind_rename, behind_exchange, behind_link, behind_chmod,
-	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate, behind_label,
+	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate, behind_label, behind_resize,
 };
 
 START_TEST(what_nobody_did_is_refused)
