@@ -336,7 +336,8 @@ struct candidates {
 	size_t count, capacity;
 };
 
-static int candidate_take(struct forest *forest, struct candidates *all, maddr_t address)
+/* If it is a node of this sequence or a later one. */
+static int candidate_take(struct forest *forest, struct candidates *all, maddr_t address, uint64_t least_sequence)
 {
 	const struct format_node *node;
 	struct tree_state *tree;
@@ -347,7 +348,7 @@ static int candidate_take(struct forest *forest, struct candidates *all, maddr_t
 		return error == -ENOMEM ? error : 0;
 	node = (const struct format_node *)buf->data;
 	tree = node->header.tree < ARRAY_SIZE(forest->trees) ? &forest->trees[node->header.tree] : NULL;
-	if (tree && tree->ops && node_is_ours(tree, node)) {
+	if (tree && tree->ops && salvage_sequence(buf) >= least_sequence && node_is_ours(tree, node)) {
 		if (!vector_reserve((void **)&all->list, all->count, &all->capacity, sizeof(*all->list))) {
 			error = -ENOMEM;
 		} else {
@@ -369,9 +370,13 @@ static bool forest_has_bad(const struct forest *forest)
 	return false;
 }
 
+/*
+ * Freeing a block changes the table after the block's last change: a node that the table calls free and that is younger than the table's word shows that
+ * the table is out of date, and is in use for all that is known.
+ */
 static int candidates_collect(struct forest *forest, struct candidates *all)
 {
-	bool any = forest->map_is_stale && forest_has_bad(forest);
+	bool is_missing = forest_has_bad(forest), any = forest->map_is_stale && is_missing;
 	int error = 0;
 
 	for (uint64_t c = 0; c < forest->chunks && !error; c++) {
@@ -380,8 +385,9 @@ static int candidates_collect(struct forest *forest, struct candidates *all)
 		if (entry->state != FORMAT_CHUNK_LIVE)
 			continue;
 		for (unsigned i = 1; i < chunk_blocks(entry->shift) && !error; i++)
-			if ((any || map_has(entry->map, i)) && !map_has(forest->reached[c], i))
-				error = candidate_take(forest, all, maddr_of_chunk(c, i));
+			if ((is_missing || map_has(entry->map, i)) && !map_has(forest->reached[c], i))
+				error = candidate_take(forest, all, maddr_of_chunk(c, i),
+						       any || map_has(entry->map, i) ? 0 : forest->entry_sequence[c] + 1);
 	}
 	return error;
 }
