@@ -31,21 +31,24 @@ static bool name_may_go(const struct judgement *j, const struct oracle_name *nam
 	return false;
 }
 
-/* Deleted before, and back by a stale leaf. */
+static bool has_lost_name(const struct judgement *j, inum_t ino)
+{
+	for (size_t i = 0; i < j->loss->count_names; i++)
+		if (j->loss->names[i].ino == ino)
+			return true;
+	return false;
+}
+
+/* Deleted before, and back by a stale leaf; or under an older name, where nothing has the present one any more. */
 static bool is_revived(const struct judgement *j, inum_t ino)
 {
-	return has(&j->loss->revived, ino) && !oracle_inode(j->before, ino);
+	return has(&j->loss->revived, ino) && (!oracle_inode(j->before, ino) || has_lost_name(j, ino));
 }
 
 /* May the inode have a name in lost+found? */
 static bool may_be_found(const struct judgement *j, inum_t ino)
 {
-	if (has(&j->loss->inodes, ino) || is_revived(j, ino))
-		return true;
-	for (size_t i = 0; i < j->loss->count_names; i++)
-		if (j->loss->names[i].ino == ino)
-			return true;
-	return false;
+	return has(&j->loss->inodes, ino) || is_revived(j, ino) || has_lost_name(j, ino);
 }
 
 static int judge_old_name(const struct judgement *j, const struct oracle_name *name)
