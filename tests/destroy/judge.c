@@ -42,7 +42,7 @@ static bool has_lost_name(const struct judgement *j, inum_t ino)
 /* Deleted before, and back by a stale leaf; or under an older name, where nothing has the present one any more. */
 static bool is_revived(const struct judgement *j, inum_t ino)
 {
-	return has(&j->loss->revived, ino) && (!oracle_inode(j->before, ino) || has_lost_name(j, ino));
+	return has(&j->loss->revived, ino) && (!oracle_inode(j->before, ino) || has_lost_name(j, ino) || j->loss->names_are_doubtful);
 }
 
 /* May the inode have a name in lost+found? */

@@ -21,6 +21,7 @@ struct loss {
 	 * copies cannot be told from the truth where no other leaf denies it, and what is doubtful is kept.
 	 */
 	struct iset revived;
+	bool names_are_doubtful; /* a stale leaf of dirents and a lost one of parents, or the other way round: older names may stay beside the present ones */
 	struct iset targets; /* symlinks with a part in a leaf of xattrs */
 	struct loss_name *names; /* that were in a leaf of dirents and in one of parents */
 	size_t count_names, capacity_names;

@@ -86,8 +86,13 @@ void loss_compute(const struct targets *targets, const size_t *gone, const bool 
 			if (target->tree == FORMAT_TREE_XATTRS)
 				set_add(&out->targets, ino, ino + 1);
 		}
-		for (size_t j = 0; j < count_gone; j++)
-			lose_pair(out, target, &targets->list[gone[j]]);
+		for (size_t j = 0; j < count_gone; j++) {
+			const struct target *other = &targets->list[gone[j]];
+
+			lose_pair(out, target, other);
+			out->names_are_doubtful |= is_stale[i] && ((target->tree == FORMAT_TREE_DIRENTS && other->tree == FORMAT_TREE_PARENTS) ||
+								   (target->tree == FORMAT_TREE_PARENTS && other->tree == FORMAT_TREE_DIRENTS));
+		}
 	}
 }
 
