@@ -39,10 +39,11 @@ static bool has_lost_name(const struct judgement *j, inum_t ino)
 	return false;
 }
 
-/* Deleted before, and back by a stale leaf; or under an older name, where nothing has the present one any more. */
+/* Deleted before, and back by a stale leaf; or under an older name, where what would deny it (the present one, the count of links) is lost. */
 static bool is_revived(const struct judgement *j, inum_t ino)
 {
-	return has(&j->loss->revived, ino) && (!oracle_inode(j->before, ino) || has_lost_name(j, ino) || j->loss->names_are_doubtful);
+	return has(&j->loss->revived, ino) && (!oracle_inode(j->before, ino) || has(&j->loss->inodes, ino) || has_lost_name(j, ino) ||
+					       j->loss->names_are_doubtful);
 }
 
 /* May the inode have a name in lost+found? */
@@ -199,7 +200,8 @@ static int judge_kept(const struct judgement *j, const struct oracle_inode *old,
 	error = judge_maps(j, old, now, "lost");
 	if (!error)
 		error = judge_maps(j, now, old, "gained");
-	if (!error && !has_lost_map(j, old->ino) && old->crc != now->crc)
+	/* What is not known to be lost any more is read as it lies there. */
+	if (!error && !has_lost_map(j, old->ino) && !j->loss->ledger && old->crc != now->crc)
 		error = why_set(j->why, -EUCLEAN, "inode %llu: other content", LLU(old->ino));
 	return error;
 }
