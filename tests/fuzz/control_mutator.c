@@ -67,7 +67,7 @@ static size_t put_request(struct random *random, uint8_t *data, size_t capacity)
 	used += snprintf(text + used, sizeof(text) - (size_t)used, "}\n");
 	if (capacity < HEAD_BYTES + (size_t)used)
 		return 0;
-	data[0] = (uint8_t)(random_below(random, 3) ? 0 : random_below(random, 16));
+	data[0] = (uint8_t)(random_below(random, 3) ? 0 : random_below(random, 32));
 	data[1] = (uint8_t)(random_below(random, 2) ? 255 : random_below(random, 255));
 	memcpy(data + HEAD_BYTES, text, (size_t)used);
 	return HEAD_BYTES + (size_t)used;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/connection.h"
@@ -23,7 +24,10 @@ enum control_mode {
 	CONTROL_GONE = 2,     /* the client does not take a byte */
 	CONTROL_STOPPING = 4, /* the daemon is ending */
 	CONTROL_EVENTS = 8,   /* something happens once the first line was sent, unmount last */
+	CONTROL_SLOW = 16,    /* time goes by between two looks at the clock */
 };
+
+#define SLOW_STEP_NS 60000000u
 
 static const struct base *base;
 static struct fs *fs;
@@ -31,7 +35,8 @@ static bool fs_is_for_reading;
 static struct {
 	char bytes[ANSWER_BYTES_MAX];
 	size_t used;
-	bool is_gone, wants_events;
+	bool is_gone, wants_events, is_slow;
+	uint64_t late_ns; /* how far the clock is ahead */
 } answer;
 
 static void let_happen(void)
@@ -67,6 +72,21 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
 	if (answer.wants_events)
 		let_happen();
 	return (ssize_t)taken;
+}
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+	int error = __real_clock_gettime(clock, now);
+	uint64_t ns;
+
+	if (error || clock != CLOCK_MONOTONIC || !answer.is_slow)
+		return error;
+	ns = (uint64_t)now->tv_nsec + __atomic_add_fetch(&answer.late_ns, SLOW_STEP_NS, __ATOMIC_RELAXED);
+	now->tv_sec += (time_t)(ns / 1000000000u);
+	now->tv_nsec = (long)(ns % 1000000000u);
+	return 0;
 }
 
 /* Poison is the lab's; none of it is written beside the image. */
@@ -205,12 +225,15 @@ static void converse(uint8_t mode, size_t piece, struct bytes *bytes)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		abort();
 	answer.used = 0;
+	answer.late_ns = 0;
 	answer.is_gone = mode & CONTROL_GONE;
 	/* Without a whole line the connection would wait for the rest of it. */
 	answer.wants_events = mode & CONTROL_EVENTS && memchr(bytes->at, '\n', min_u64(bytes->left, CONTROL_REQUEST_MAX));
 	say(ends[1], bytes, piece);
 	setup.fd = ends[0];
+	answer.is_slow = mode & CONTROL_SLOW;
 	connection_serve(&setup);
+	answer.is_slow = false;
 	close(ends[0]);
 	close(ends[1]);
 	check_answer();
