@@ -83,13 +83,16 @@ int resize_complete(struct fs *fs)
 	return 0;
 }
 
-static int resize_refuses(struct fs *fs, uint64_t *size_bytes, struct why *why)
+static int resize_refuses(struct fs *fs, uint64_t size_bytes, struct why *why)
 {
 	uint64_t now = fs_super(fs)->size_bytes;
 
 	if (fs_is_readonly(fs))
 		return why_set(why, -EROFS, "%s: read-only", media_path(fs->media));
-	if (*size_bytes && *size_bytes < now)
+	if (size_bytes % BLOCK_BYTES)
+		return why_set(why, -EINVAL, "a size of %llu bytes is not possible: give a multiple of %u", (unsigned long long)size_bytes,
+			       BLOCK_BYTES);
+	if (size_bytes && size_bytes < now)
 		return why_set(why, -EINVAL, "%s has %llu bytes: a filesystem cannot shrink", media_path(fs->media),
 			       (unsigned long long)now);
 	return 0;
@@ -116,7 +119,7 @@ static int resize_locked(struct fs *fs, uint64_t size_bytes, struct why *why)
 
 int fs_resize(struct fs *fs, uint64_t size_bytes, struct why *why)
 {
-	int error = resize_refuses(fs, &size_bytes, why);
+	int error = resize_refuses(fs, size_bytes, why);
 
 	if (error)
 		return error;

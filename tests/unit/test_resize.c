@@ -1,6 +1,7 @@
 /* Growing, label and uuid: what a user may change of a superblock, whole at every moment. */
 #include <check.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -145,6 +146,38 @@ START_TEST(what_is_bad_behind_the_old_end_is_never_handed_out)
 }
 END_TEST
 
+START_TEST(a_full_filesystem_grows)
+{
+	static const uint8_t bytes[BLOCK_BYTES] = {1};
+	char name[32];
+	size_t done;
+	inum_t ino;
+	int error = 0;
+
+	for (unsigned i = 0; !error; i++) {
+		snprintf(name, sizeof(name), "file%u", i);
+		error = fsfix_mkfile(&fix, FS_ROOT_INO, name, &ino);
+		if (!error)
+			error = fs_write(fix.fs, ino, 0, bytes, sizeof(bytes), &done);
+	}
+	expect_equal(error, -ENOSPC);
+	expect_equal(fs_resize(fix.fs, 4 * SMALL, &why), 0);
+	expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, "one more", &ino), 0);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+START_TEST(a_size_within_the_file_is_a_multiple_of_blocks_too)
+{
+	expect_equal(fsfix_unmount(&fix), 0);
+	expect_equal(truncate(fix.path, LARGE), 0);
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fs_resize(fix.fs, LARGE - 1, &why), -EINVAL);
+	expect_slots(SMALL);
+	expect_equal(fsfix_remount(&fix), 0);
+}
+END_TEST
+
 START_TEST(label_and_uuid_change_while_it_is_mounted)
 {
 	uint8_t uuid[FORMAT_UUID_BYTES] = {1, 2, 3};
@@ -201,6 +234,8 @@ int main(void)
 	tcase_add_test(tests, nothing_or_max_means_all_that_the_file_has);
 	tcase_add_loop_test(tests, a_resize_that_was_cut_is_finished_by_the_next_mount, 0, 2);
 	tcase_add_test(tests, what_is_bad_behind_the_old_end_is_never_handed_out);
+	tcase_add_test(tests, a_full_filesystem_grows);
+	tcase_add_test(tests, a_size_within_the_file_is_a_multiple_of_blocks_too);
 	tcase_add_test(tests, label_and_uuid_change_while_it_is_mounted);
 	tcase_add_test(tests, a_superblock_that_went_bad_is_rewritten_at_mount);
 	tcase_add_test(tests, nothing_changes_read_only);
