@@ -30,12 +30,12 @@ static int table_get(struct journal *journal, uint64_t chunk, struct buf **out)
 	return buf_get(journal, table_address(chunk), FORMAT_ROLE_CHUNK_TABLE, FORMAT_TREE_NONE, out);
 }
 
-/* The format alone does not know how long the device is. */
+/* The format alone does not know how long the device is; the superblock that mount read does not once the filesystem has grown. */
 static bool entry_is_inside(const struct journal *journal, const struct chunk_entry *entry)
 {
 	for (unsigned k = 0; k < 2 && entry->state != FORMAT_CHUNK_FREE; k++)
 		if (entry->copy_state[k] != FORMAT_COPY_ABSENT &&
-		    entry->copy[k] + (1ull << entry->shift) > journal->super.size_bytes)
+		    entry->copy[k] + (1ull << entry->shift) > media_size(journal->media))
 			return false;
 	return true;
 }

@@ -146,6 +146,29 @@ START_TEST(what_is_bad_behind_the_old_end_is_never_handed_out)
 }
 END_TEST
 
+START_TEST(metadata_goes_to_the_new_space)
+{
+	uint64_t size = 20 << 20;
+	uint8_t *bytes = calloc(1, size);
+	char name[32];
+	size_t done;
+	inum_t ino;
+
+	memset(bytes, 0x42, size);
+	expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, "file", &ino), 0);
+	expect_equal(fs_write(fix.fs, ino, 0, bytes, size, &done), -ENOSPC);
+	free(bytes);
+	expect_equal(fs_resize(fix.fs, LARGE, &why), 0);
+	for (unsigned i = 0; i < 4000; i++) {
+		snprintf(name, sizeof(name), "file%u", i);
+		expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, name, &ino), 0);
+	}
+	expect_equal(fsfix_check(&fix), 0);
+	expect_equal(fsfix_remount(&fix), 0);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 START_TEST(a_full_filesystem_grows)
 {
 	static const uint8_t bytes[BLOCK_BYTES] = {1};
@@ -234,6 +257,7 @@ int main(void)
 	tcase_add_test(tests, nothing_or_max_means_all_that_the_file_has);
 	tcase_add_loop_test(tests, a_resize_that_was_cut_is_finished_by_the_next_mount, 0, 2);
 	tcase_add_test(tests, what_is_bad_behind_the_old_end_is_never_handed_out);
+	tcase_add_test(tests, metadata_goes_to_the_new_space);
 	tcase_add_test(tests, a_full_filesystem_grows);
 	tcase_add_test(tests, a_size_within_the_file_is_a_multiple_of_blocks_too);
 	tcase_add_test(tests, label_and_uuid_change_while_it_is_mounted);
