@@ -11,6 +11,8 @@
 #define GROW_ROOM_MIN (UINT64_C(1) << 40)
 #define GROW_ROOM_MAX (UINT64_C(1) << 44)
 #define GROW_FACTOR 16u
+/* A longer file could not be mapped again. */
+#define GROW_BYTES_MAX (UINT64_C(1) << 46)
 
 void grow_reserve(struct media *media)
 {
@@ -100,9 +102,9 @@ static int grow_file(struct media *media, uint64_t *size, struct why *why)
 
 static int grow_judge(const struct media *media, uint64_t size, struct why *why)
 {
-	if (size % BLOCK_BYTES || size > INT64_MAX)
-		return why_set(why, -EINVAL, "a size of %llu bytes is not possible: give a multiple of %u", (unsigned long long)size,
-			       BLOCK_BYTES);
+	if (size % BLOCK_BYTES || size > GROW_BYTES_MAX)
+		return why_set(why, -EINVAL, "a size of %llu bytes is not possible: give a multiple of %u, at most %llu",
+			       (unsigned long long)size, BLOCK_BYTES, (unsigned long long)GROW_BYTES_MAX);
 	if (size && size < media->size)
 		return why_set(why, -EINVAL, "%s has %llu bytes: it cannot shrink", media->path, (unsigned long long)media->size);
 	if (media->readonly)

@@ -42,8 +42,9 @@ int media_close(struct media *media);
 uint64_t media_size(const struct media *media);	     /* bytes; a multiple of 4096; grows only, by media_grow() */
 /*
  * Make the rest of a file that was made longer usable, or make it longer: size_bytes, a multiple of 4096; 0: all that is there.
- * Any number of threads may be using the medium. 0 (also when nothing is to be done); -EINVAL: it would shrink; -ENOTSUP: a device, or
- * more than there is address space kept for (unmount, mount again); -EROFS; the error of ftruncate or mmap. `why` says it. One caller at a time.
+ * Any number of threads may be using the medium. 0 (also when nothing is to be done); -EINVAL: it would shrink, or grow beyond 64 TiB;
+ * -ENOTSUP: a device, or more than there is address space kept for (unmount, mount again); -EROFS; the error of ftruncate or mmap. `why` says it.
+ * One caller at a time.
  */
 int media_grow(struct media *media, uint64_t size_bytes, struct why *why);
 uint64_t media_alignment(const struct media *media); /* of the mapping: 4096, 2 MiB, ... */
