@@ -98,7 +98,8 @@ static int resize_refuses(struct fs *fs, uint64_t size_bytes, struct why *why)
 	return 0;
 }
 
-static int resize_locked(struct fs *fs, uint64_t size_bytes, struct why *why)
+/* The size that is stated from now on; what free space covers is stated first. */
+static int resize_state(struct fs *fs, uint64_t size_bytes, struct why *why)
 {
 	struct super super = *fs_super(fs);
 	int error = resize_state_size(fs);
@@ -107,9 +108,16 @@ static int resize_locked(struct fs *fs, uint64_t size_bytes, struct why *why)
 		return why_set(why, error, "%s: %s", media_path(fs->media), strerror(-error));
 	super.size_bytes = size_bytes;
 	super.chunk_shift = (uint8_t)max_u64(super.chunk_shift, format_chunk_shift(size_bytes));
-	error = super_update(fs, &super, why);
+	return super_update(fs, &super, why);
+}
+
+static int resize_locked(struct fs *fs, uint64_t size_bytes, struct why *why)
+{
+	int error = size_bytes > fs_super(fs)->size_bytes ? resize_state(fs, size_bytes, why) : 0;
+
 	if (error)
 		return error;
+	/* Also where an earlier one stated this size and could not hand out the space. */
 	error = resize_complete(fs);
 	if (error)
 		why_set(why, error, "%s: the new space cannot be handed out now, the next mount does it: %s", media_path(fs->media),
@@ -126,9 +134,8 @@ int fs_resize(struct fs *fs, uint64_t size_bytes, struct why *why)
 	pthread_mutex_lock(&fs->super_lock);
 	if (!size_bytes || size_bytes > media_size(fs->media))
 		error = media_grow(fs->media, size_bytes, why);
-	size_bytes = size_bytes ? size_bytes : media_size(fs->media);
-	if (!error && size_bytes > fs_super(fs)->size_bytes)
-		error = resize_locked(fs, size_bytes, why);
+	if (!error)
+		error = resize_locked(fs, size_bytes ? size_bytes : media_size(fs->media), why);
 	pthread_mutex_unlock(&fs->super_lock);
 	return error;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/inode.h"
 #include "tests/support/expect.h"
 #include "tests/support/fsfix.h"
 #include "util/log.h"
@@ -121,6 +122,30 @@ START_TEST(a_resize_that_was_cut_is_finished_by_the_next_mount)
 	expect_slots(LARGE);
 	expect(free_blocks() == before + (LARGE - SMALL) / BLOCK_BYTES);
 	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+START_TEST(a_resize_that_could_not_be_finished_is_finished_by_the_next)
+{
+	struct super super = *fs_super(fix.fs);
+	uint64_t before = free_blocks();
+
+	expect_equal(media_grow(fs_media(fix.fs), LARGE, &why), 0);
+	super.size_bytes = LARGE;
+	expect_equal(super_update(fix.fs, &super, &why), 0);
+	expect(free_blocks() == before);
+	expect_equal(fs_resize(fix.fs, LARGE, &why), 0);
+	expect(free_blocks() == before + (LARGE - SMALL) / BLOCK_BYTES);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+/* Else the file would be as long, where the host can do that, and too long for the next mount. */
+START_TEST(a_size_that_no_process_can_map_is_refused)
+{
+	expect_equal(fs_resize(fix.fs, 1ull << 50, &why), -EINVAL);
+	expect_equal(fs_resize(fix.fs, 1ull << 63, &why), -EINVAL);
+	expect_slots(SMALL);
 }
 END_TEST
 
@@ -256,6 +281,8 @@ int main(void)
 	tcase_add_test(tests, a_mounted_filesystem_grows_with_its_file);
 	tcase_add_test(tests, nothing_or_max_means_all_that_the_file_has);
 	tcase_add_loop_test(tests, a_resize_that_was_cut_is_finished_by_the_next_mount, 0, 2);
+	tcase_add_test(tests, a_resize_that_could_not_be_finished_is_finished_by_the_next);
+	tcase_add_test(tests, a_size_that_no_process_can_map_is_refused);
 	tcase_add_test(tests, what_is_bad_behind_the_old_end_is_never_handed_out);
 	tcase_add_test(tests, metadata_goes_to_the_new_space);
 	tcase_add_test(tests, a_full_filesystem_grows);
