@@ -180,9 +180,12 @@ static int failure_super(void *holder, unsigned slot, struct event *event)
 	struct format_super raw;
 	int error = -EROFS;
 
+	/* Not in the middle of a change, whose bytes ours would get between. */
+	pthread_mutex_lock(&fs->super_lock);
 	format_super_pack(&raw, fs_super(fs));
 	if (!media_is_readonly(fs->media) && !fs->options.readonly)
 		error = failure_rewrite(fs, super_slot_offset(slot), &raw);
+	pthread_mutex_unlock(&fs->super_lock);
 	if (error)
 		event->action = "replica";
 	return 0;

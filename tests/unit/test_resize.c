@@ -255,6 +255,22 @@ START_TEST(a_superblock_that_went_bad_is_rewritten_at_mount)
 }
 END_TEST
 
+/* Else it could store the superblock that it read before the change over the one after it. */
+START_TEST(the_repair_of_a_superblock_waits_for_a_change_of_it)
+{
+	struct super super = *fs_super(fix.fs);
+
+	pthread_mutex_lock(&fix.fs->super_lock);
+	expect_equal(fs_inject(fix.fs, super_slot_offset(3), BLOCK_BYTES, false), 0);
+	expect_equal(fs_notify_wait(fix.fs, 100), -ETIMEDOUT);
+	super.label[0] = 'x';
+	expect_equal(super_update(fix.fs, &super, &why), 0);
+	pthread_mutex_unlock(&fix.fs->super_lock);
+	expect_equal(fs_notify_wait(fix.fs, 5000), 0);
+	expect_slots(SMALL);
+}
+END_TEST
+
 START_TEST(nothing_changes_read_only)
 {
 	uint8_t uuid[FORMAT_UUID_BYTES] = {9};
@@ -289,6 +305,7 @@ int main(void)
 	tcase_add_test(tests, a_size_within_the_file_is_a_multiple_of_blocks_too);
 	tcase_add_test(tests, label_and_uuid_change_while_it_is_mounted);
 	tcase_add_test(tests, a_superblock_that_went_bad_is_rewritten_at_mount);
+	tcase_add_test(tests, the_repair_of_a_superblock_waits_for_a_change_of_it);
 	tcase_add_test(tests, nothing_changes_read_only);
 	suite_add_tcase(suite, tests);
 	srunner_run_all(runner, CK_ENV);
