@@ -264,6 +264,8 @@ int recover_run(struct journal *journal, struct why *why)
 		continue_log(journal, &scan);
 		if (journal->salvage)
 			salvage_judge(journal, &scan);
+		/* From here on no block at home may be ahead of the log: it would be refused by the next mount. */
+		journal->log_is_known = !journal->salvage && !journal->recovery.hole;
 		error = apply_pass(journal, &scan, true);
 	}
 	if (error) {

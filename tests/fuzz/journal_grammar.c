@@ -37,7 +37,7 @@ static void make_record(struct random *random, struct order *order)
 {
 	unsigned items = random_below(random, 8) ? 1 + (unsigned)random_below(random, 3) : (unsigned)random_below(random, 12);
 
-	order_add(order, random_below(random, 5) ? 0 : random_below(random, 4), 1);
+	order_add(order, random_below(random, 5) ? 0 : random_below(random, 8), 1);
 	order_add(order, random_below(random, 3) ? 0 : 1u << random_below(random, 6), 1);
 	order_add(order, some_copies(random), 1);
 	order_add(order, some_delta(random), 1);

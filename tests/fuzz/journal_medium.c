@@ -170,7 +170,9 @@ static void fill_header(const struct journal_medium *m, const struct record_wish
 	memcpy(header->meta_uuid, m->super.meta_uuid, FORMAT_UUID_BYTES);
 	header->meta_uuid[0] ^= wish->flags & JOURNAL_FOREIGN ? 1 : 0;
 	header->sequence = le64_make(m->sequence + (uint64_t)(int64_t)wish->sequence);
-	header->length = le32_make((uint32_t)length + (wish->flags & JOURNAL_SHORT ? LINE_BYTES : 0));
+	header->length = le32_make((uint32_t)length);
+	if (wish->flags & JOURNAL_SHORT)
+		header->length = le32_make((uint32_t)(wish->type & 4 || length == LINE_BYTES ? length + LINE_BYTES : length - LINE_BYTES));
 	header->type = le16_make(types[wish->type % 4]);
 	header->items = le16_make((uint16_t)items);
 	header->durable_up_to = le64_make(m->sequence - 1 + (uint64_t)(int64_t)wish->durable);
@@ -178,7 +180,7 @@ static void fill_header(const struct journal_medium *m, const struct record_wish
 	header->boot = le32_make(boot_of(wish->flags));
 	header->offset = le64_make(m->offset + (uint64_t)((int64_t)wish->place * LINE_BYTES));
 	if (!(wish->flags & JOURNAL_RAW))
-		seal_struct(record, length);
+		seal_struct(record, le32_get(header->length));
 }
 
 static void advance(struct journal_medium *m, const struct record_wish *wish, const uint8_t *record, size_t length)
