@@ -75,7 +75,8 @@ static int unmap_link(struct unmap_chain *chain)
 		return error;
 	}
 	error = tx_commit(tx, NULL);
-	chain->begun = true;
+	if (!error)
+		chain->begun = true;
 	return error;
 }
 

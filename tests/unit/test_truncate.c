@@ -15,6 +15,7 @@
 
 #include "fs/data.h"
 #include "journal/root.h"
+#include "journal/tx.h"
 #include "tests/support/random.h"
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
@@ -329,6 +330,40 @@ START_TEST(a_million_extents_are_deleted)
 }
 END_TEST
 
+/* --- a commit that fails, once --- */
+
+static int commit_error;
+
+int __real_tx_commit(struct tx *tx, uint64_t *sequence);
+int __wrap_tx_commit(struct tx *tx, uint64_t *sequence);
+
+int __wrap_tx_commit(struct tx *tx, uint64_t *sequence)
+{
+	int error = commit_error;
+
+	if (!error)
+		return __real_tx_commit(tx, sequence);
+	commit_error = 0;
+	tx_abort(tx);
+	return error;
+}
+
+START_TEST(a_chain_whose_first_link_fails_has_changed_nothing)
+{
+	struct inode_record values = {.size_bytes = 0};
+	struct fs_attr attr;
+
+	files_write(&fix, ino, 1, 0, 10 * BLOCK_BYTES);
+	expect_equal(fs_syncfs(fix.fs), 0);
+	commit_error = -EIO;
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_SIZE, &values, &attr), -EIO);
+	expect_equal(commit_error, 0);
+	expect(!fs_is_readonly(fix.fs));
+	files_expect(&fix, ino, 1, 0, 10 * BLOCK_BYTES);
+	files_truncate(&fix, ino, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("truncate");
@@ -338,6 +373,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, truncate_frees_what_is_beyond);
 	tcase_add_test(tests, truncate_to_any_64_bit_size);
+	tcase_add_test(tests, a_chain_whose_first_link_fails_has_changed_nothing);
 	tcase_add_test(tests, space_allocated_beyond_the_end_goes_with_truncate);
 	tcase_add_test(tests, punch_zeros_the_edges_and_frees_the_middle);
 	tcase_add_test(tests, zero_range_leaves_space_allocated);
