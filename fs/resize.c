@@ -1,14 +1,17 @@
 /*
- * Growing. The superblock states the new size first; then one transaction hands out the new space and says so in the root block (ROOT_SIZE_BLOCKS). A
- * crash between the two leaves a filesystem that is whole in its old size, and the next mount runs the transaction.
+ * Growing. The superblock states the new size first; then a transaction, or several where much is bad, hands out the new space and says so in the root
+ * block (ROOT_SIZE_BLOCKS). A crash in between leaves a filesystem that is whole in the size that this states, and the next mount hands out the rest.
  */
 #include "fs/inode.h"
 
 #include <errno.h>
 #include <string.h>
 
+#include "fs/data.h"
 #include "journal/root.h"
 #include "util/log.h"
+
+#define RESIZE_BAD_BLOCKS 16
 
 uint64_t fs_size_blocks(struct fs *fs)
 {
@@ -53,6 +56,26 @@ static int resize_give(struct fs *fs, blkno_t from, blkno_t to)
 	return tx_commit(tx, NULL);
 }
 
+/* As much as one transaction takes: whatever is good, or a few blocks where something is bad. */
+static blkno_t resize_step_end(struct fs *fs, blkno_t from, blkno_t to)
+{
+	uint64_t good = extent_good_blocks(fs, from, to - from);
+
+	return good ? from + good : min_u64(to, from + RESIZE_BAD_BLOCKS);
+}
+
+static int resize_give_all(struct fs *fs, blkno_t from, blkno_t to)
+{
+	blkno_t next;
+	int error = 0;
+
+	for (; from < to && !error; from = next) {
+		next = resize_step_end(fs, from, to);
+		error = resize_give(fs, from, next);
+	}
+	return error ? error : journal_sync(fs->journal);
+}
+
 /* What the source knows and the ledger does not yet. */
 static void resize_report_bad(struct fs *fs, devoff_t start, devoff_t end)
 {
@@ -73,9 +96,7 @@ int resize_complete(struct fs *fs)
 	journal_read_end(fs->journal);
 	if (from >= to)
 		return 0;
-	error = resize_give(fs, from, to);
-	if (!error)
-		error = journal_sync(fs->journal);
+	error = resize_give_all(fs, from, to);
 	if (error)
 		return error;
 	log_info("%s: grown from %llu to %llu blocks", media_path(fs->media), (unsigned long long)from, (unsigned long long)to);

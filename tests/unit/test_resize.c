@@ -226,6 +226,25 @@ START_TEST(a_size_within_the_file_is_a_multiple_of_blocks_too)
 }
 END_TEST
 
+START_TEST(however_much_is_bad_behind_the_old_end)
+{
+	struct fs_summary summary;
+	const unsigned count = 3000; /* more than one transaction takes */
+
+	expect_equal(fsfix_unmount(&fix), 0);
+	expect_equal(truncate(fix.path, 4 * LARGE), 0);
+	expect_equal(fsfix_mount(&fix), 0);
+	for (unsigned i = 0; i < count; i++)
+		expect_equal(fs_inject(fix.fs, SMALL + 2 * i * BLOCK_BYTES, BLOCK_BYTES, false), 0);
+	expect_equal(fs_notify_wait(fix.fs, 20000), 0);
+	expect_equal(fs_resize(fix.fs, 0, &why), 0);
+	expect_equal(fs_notify_wait(fix.fs, 20000), 0);
+	expect_equal(fs_summary(fix.fs, &summary), 0);
+	expect_equal(summary.quarantined_bytes, count * BLOCK_BYTES);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 START_TEST(label_and_uuid_change_while_it_is_mounted)
 {
 	uint8_t uuid[FORMAT_UUID_BYTES] = {1, 2, 3};
@@ -303,6 +322,7 @@ int main(void)
 	tcase_add_test(tests, metadata_goes_to_the_new_space);
 	tcase_add_test(tests, a_full_filesystem_grows);
 	tcase_add_test(tests, a_size_within_the_file_is_a_multiple_of_blocks_too);
+	tcase_add_test(tests, however_much_is_bad_behind_the_old_end);
 	tcase_add_test(tests, label_and_uuid_change_while_it_is_mounted);
 	tcase_add_test(tests, a_superblock_that_went_bad_is_rewritten_at_mount);
 	tcase_add_test(tests, the_repair_of_a_superblock_waits_for_a_change_of_it);
