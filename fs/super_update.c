@@ -104,6 +104,8 @@ int super_update(struct fs *fs, struct super *super, struct why *why)
 	error = fs_write_super(fs->media, super);
 	if (error) {
 		free(version);
+		/* Some were stored, if not durably: a later mount must not find what was refused here. */
+		fs_write_super(fs->media, fs_super(fs));
 		return why_set(why, error, "%s: the superblock cannot be written: %s", media_path(fs->media), strerror(-error));
 	}
 	super_show(fs, version);
