@@ -76,16 +76,6 @@ static int resize_give_all(struct fs *fs, blkno_t from, blkno_t to)
 	return error ? error : journal_sync(fs->journal);
 }
 
-/* What the source knows and the ledger does not yet. */
-static void resize_report_bad(struct fs *fs, devoff_t start, devoff_t end)
-{
-	devoff_t bad;
-	uint64_t length;
-
-	for (; start < end && media_bad_find(fs->media, start, end - start, &bad, &length); start = bad + length)
-		notify_report(fs->notify, bad, length, FAILURE_KERNEL);
-}
-
 int resize_complete(struct fs *fs)
 {
 	blkno_t from, to = fs_super(fs)->size_bytes / BLOCK_BYTES;
@@ -100,7 +90,6 @@ int resize_complete(struct fs *fs)
 	if (error)
 		return error;
 	log_info("%s: grown from %llu to %llu blocks", media_path(fs->media), (unsigned long long)from, (unsigned long long)to);
-	resize_report_bad(fs, from << BLOCK_SHIFT, to << BLOCK_SHIFT);
 	return 0;
 }
 
