@@ -287,6 +287,10 @@ static int mount_start(struct fs *fs, struct why *why)
 		error = super_complete(fs);
 	if (!error)
 		error = resize_complete(fs);
+	if (error == -EUCLEAN) { /* what is intact is served */
+		fs_shutdown(fs, "damaged");
+		return 0;
+	}
 	if (error && error != -EROFS)
 		return why_set(why, error, "%s: cannot write to its journal: %s", media_path(fs->media),
 			       strerror(-error));

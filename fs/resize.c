@@ -64,6 +64,34 @@ static blkno_t resize_step_end(struct fs *fs, blkno_t from, blkno_t to)
 	return good ? from + good : min_u64(to, from + RESIZE_BAD_BLOCKS);
 }
 
+/* Nobody may own what is to be handed out: else the counter lies, and so would free space. */
+static int resize_verify(struct fs *fs, blkno_t from, blkno_t to)
+{
+	bool owned;
+	int error;
+
+	journal_read_begin(fs->journal);
+	error = rmap_is_owned(&fs->rmap, from, to - from, &owned);
+	journal_read_end(fs->journal);
+	if (error || !owned)
+		return error;
+	log_error("%s: the root block says that %llu of %llu blocks are in use, but later ones have owners: run fsck.mendfs",
+		  media_path(fs->media), (unsigned long long)from, (unsigned long long)to);
+	return -EUCLEAN;
+}
+
+/* Failures met there before it was anybody's: the ledger takes them out of the free space that they are in now. */
+static int resize_adopt_bad(struct fs *fs, devoff_t at, devoff_t end)
+{
+	devoff_t bad;
+	uint64_t length;
+	int error = 0;
+
+	for (; !error && at < end && media_bad_find(fs->media, at, end - at, &bad, &length); at = bad + length)
+		error = notify_adopt(fs->notify, bad, length, FAILURE_KERNEL);
+	return error;
+}
+
 static int resize_give_all(struct fs *fs, blkno_t from, blkno_t to)
 {
 	blkno_t next;
@@ -86,7 +114,11 @@ int resize_complete(struct fs *fs)
 	journal_read_end(fs->journal);
 	if (from >= to)
 		return 0;
-	error = resize_give_all(fs, from, to);
+	error = resize_verify(fs, from, to);
+	if (!error)
+		error = resize_give_all(fs, from, to);
+	if (!error)
+		error = resize_adopt_bad(fs, from << BLOCK_SHIFT, to << BLOCK_SHIFT);
 	if (error)
 		return error;
 	log_info("%s: grown from %llu to %llu blocks", media_path(fs->media), (unsigned long long)from, (unsigned long long)to);

@@ -170,6 +170,11 @@ static void counters_begin(struct fs *fs, struct counters *counters)
 		counters->is_set[raised[i]] = true;
 		counters->value[raised[i]] = max_u64(1, root_get(fs->journal, raised[i]));
 	}
+	/* The records phase makes free space of all that nobody owns: a resize that was cut ends here. */
+	if (root_get(fs->journal, ROOT_SIZE_BLOCKS)) {
+		counters->is_set[ROOT_SIZE_BLOCKS] = true;
+		counters->value[ROOT_SIZE_BLOCKS] = fs_super(fs)->size_bytes / BLOCK_BYTES;
+	}
 	counters->is_set[ROOT_FLAGS] = true;
 	counters->value[ROOT_FLAGS] = root_get(fs->journal, ROOT_FLAGS) & ~(uint64_t)ROOT_FLAG_METADATA_LOST;
 }

@@ -41,7 +41,7 @@ static void notify_submit(struct notify *notify)
 {
 	notify->submitted++;
 	/* Without a thread the poison log keeps it for the next mount; the next failure tries again. */
-	if (notify->is_loaded && notify_start(notify))
+	if (notify->is_loaded && !notify->is_stopping && notify_start(notify))
 		log_warning("no thread can be started: failures are not handled");
 	pthread_cond_signal(&notify->wake);
 }

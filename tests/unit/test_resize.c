@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fs/inode.h"
+#include "journal/root.h"
 #include "tests/support/expect.h"
 #include "tests/support/fsfix.h"
 #include "util/log.h"
@@ -245,6 +246,26 @@ START_TEST(however_much_is_bad_behind_the_old_end)
 }
 END_TEST
 
+/* A root block that states too small a size would have owned blocks handed out. */
+START_TEST(a_size_that_cannot_be_is_not_believed)
+{
+	uint8_t bytes[20000] = {1};
+	struct tx *tx;
+	size_t done;
+	inum_t ino;
+
+	expect_equal(fsfix_mkfile(&fix, FS_ROOT_INO, "file", &ino), 0);
+	expect_equal(fs_write(fix.fs, ino, 0, bytes, sizeof(bytes), &done), 0);
+	expect_equal(tx_begin(fix.fs->journal, TX_RESERVE, &tx), 0);
+	expect_equal(root_set(tx, ROOT_SIZE_BLOCKS, 64), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	expect_equal(fsfix_remount(&fix), 0);
+	expect(fs_is_readonly(fix.fs));
+	expect_equal(fs_read(fix.fs, ino, 0, bytes, sizeof(bytes), &done), 0);
+	expect_equal(done, sizeof(bytes));
+}
+END_TEST
+
 START_TEST(label_and_uuid_change_while_it_is_mounted)
 {
 	uint8_t uuid[FORMAT_UUID_BYTES] = {1, 2, 3};
@@ -323,6 +344,7 @@ int main(void)
 	tcase_add_test(tests, a_full_filesystem_grows);
 	tcase_add_test(tests, a_size_within_the_file_is_a_multiple_of_blocks_too);
 	tcase_add_test(tests, however_much_is_bad_behind_the_old_end);
+	tcase_add_test(tests, a_size_that_cannot_be_is_not_believed);
 	tcase_add_test(tests, label_and_uuid_change_while_it_is_mounted);
 	tcase_add_test(tests, a_superblock_that_went_bad_is_rewritten_at_mount);
 	tcase_add_test(tests, the_repair_of_a_superblock_waits_for_a_change_of_it);
