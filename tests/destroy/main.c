@@ -1,6 +1,7 @@
 /*
  * The destruction test: metadata blocks of a populated image are destroyed, fsck_run() must repair them, and may lose nothing but what was computed before.
- * `destroy` tries a seeded sample of at least 2,000, `--long` all; `--only ID` one, and says what fsck did.
+ * `destroy` tries a seeded sample of at least 2,000, the same one each time unless MENDFS_SEED says another; `--long` all; `--only ID` one, and says
+ * what fsck did.
  */
 #include <getopt.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include "tests/destroy/spoil.h"
 #include "util/log.h"
 
+#define SEED "20261121" /* of the sample */
 #define SAMPLE 2000
 #define GROUPS 400
 #define GROUPS_LONG 5000
@@ -134,6 +136,12 @@ static int run_all(struct run *run, size_t sample, size_t groups)
 	return run->violations || missed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static int usage(void)
+{
+	fprintf(stderr, "usage: destroy [--sample N] [--long] [--only ID]; MENDFS_SEED is the seed of the image and of the sample\n");
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -152,11 +160,13 @@ int main(int argc, char **argv)
 		else if (option == 'l')
 			is_long = "1";
 		else
-			return 2;
+			return usage();
 	}
 	if (is_long && *is_long && strcmp(is_long, "0") != 0) {
 		sample = 0;
 		groups = GROUPS_LONG;
+	} else {
+		setenv("MENDFS_SEED", SEED, 0);
 	}
 	groups = sample && sample < SAMPLE ? sample / 5 : groups;
 	log_set_level(LOG_LEVEL_SILENT);
