@@ -8,11 +8,14 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "media/claim.h"
 
 #define GREETING_MS 5000
+#define RESET_TRIES 20
+#define RESET_PAUSE_MS 100
 #define FIRST_BYTES 65536u
 #define ANSWER_LINE_MAX (256u << 20) /* a file with very many names has a long line */
 
@@ -186,8 +189,8 @@ static int take_greeting(struct client *client, struct why *why)
 			       (int)client->pid);
 	error = read_object(client, &greeting);
 	if (error)
-		return why_set(why, -EBUSY, "process %d holds it and does not talk; try again",
-			       (int)client->pid);
+		return why_set(why, error == -ECONNRESET ? error : -EBUSY,
+			       "process %d holds it and does not talk (%s); try again", (int)client->pid, strerror(-error));
 	error = check_greeting(client, greeting, why);
 	json_object_put(greeting);
 	return error;
@@ -209,36 +212,53 @@ static int open_connected(int fd, pid_t pid, struct why *why, struct client **ou
 	return 0;
 }
 
-int client_open_mount(dev_t dev, uid_t owner, struct why *why, struct client **out)
+/* Where a daemon listens: by its mount, or by the inode of its image. */
+struct place {
+	const struct stat *st; /* NULL: by the mount */
+	dev_t dev;
+	uid_t owner;
+};
+
+static int open_once(const struct place *place, struct why *why, struct client **out)
 {
-	char name[64];
-	pid_t pid;
+	char name[96];
+	pid_t pid = 0;
 
 	for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
 		int fd;
 
-		control_socket_name(dev, attempt, name, sizeof(name));
-		fd = connect_to(name, owner, &pid);
+		if (place->st)
+			claim_socket_name(place->st, attempt, name, sizeof(name));
+		else
+			control_socket_name(place->dev, attempt, name, sizeof(name));
+		fd = connect_to(name, place->owner, &pid);
 		if (fd >= 0)
 			return open_connected(fd, pid, why, out);
 	}
 	return why_set(why, -ENOENT, "no daemon answers");
 }
 
+/* One that hangs up before it has said anything is about to begin or to end. */
+static int open_place(const struct place *place, struct why *why, struct client **out)
+{
+	const struct timespec pause = {.tv_nsec = RESET_PAUSE_MS * 1000000L};
+	int error = open_once(place, why, out);
+
+	for (unsigned i = 0; error == -ECONNRESET && i < RESET_TRIES; i++) {
+		nanosleep(&pause, NULL);
+		error = open_once(place, why, out);
+	}
+	return error == -ECONNRESET ? -EBUSY : error;
+}
+
+int client_open_mount(dev_t dev, uid_t owner, struct why *why, struct client **out)
+{
+	return open_place(&(struct place){.dev = dev, .owner = owner}, why, out);
+}
+
 int client_open_inode(const struct stat *st, uid_t owner, struct why *why, struct client **out)
 {
-	char name[96];
-	pid_t pid;
-
-	for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
-		int fd;
-
-		claim_socket_name(st, attempt, name, sizeof(name));
-		fd = connect_to(name, owner, &pid);
-		if (fd >= 0)
-			return open_connected(fd, pid, why, out);
-	}
-	return why_set(why, -ENOENT, "no daemon answers");
+	return open_place(&(struct place){.st = st, .owner = owner}, why, out);
 }
 
 static int send_line(int fd, const char *line, size_t length)
