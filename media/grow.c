@@ -9,6 +9,7 @@
 
 /* Address space costs nothing; a process has 128 TiB. */
 #define GROW_ROOM_MIN (UINT64_C(1) << 40)
+#define GROW_ROOM_LEAST (UINT64_C(1) << 34) /* under a limit, or a sanitizer */
 #define GROW_ROOM_MAX (UINT64_C(1) << 44)
 #define GROW_FACTOR 16u
 /* A longer file could not be mapped again. */
@@ -18,12 +19,13 @@ void grow_reserve(struct media *media)
 {
 	uint64_t room = max_u64(GROW_ROOM_MIN, min_u64(GROW_ROOM_MAX, media->size * GROW_FACTOR));
 
-	room = max_u64(room, round_up_u64(media->size, HUGE_BYTES));
-	if (pmem2_vm_reservation_new(&media->room, NULL, room)) {
-		media->room = NULL;
+	for (; room >= max_u64(GROW_ROOM_LEAST, media->size); room /= 4) {
+		if (pmem2_vm_reservation_new(&media->room, NULL, round_up_u64(room, HUGE_BYTES)))
+			continue;
+		media->limit = round_up_u64(room, HUGE_BYTES);
 		return;
 	}
-	media->limit = room;
+	media->room = NULL;
 }
 
 void grow_unreserve(struct media *media)
