@@ -205,6 +205,8 @@ int target_expect(const struct model_state *state, const struct model_target *t)
 	case MODEL_CREATE:
 	case MODEL_SYMLINK:
 		return t->ino ? -EEXIST : 0;
+	case MODEL_TMPFILE:
+		return S_ISDIR(mode_of(state, t->ino)) ? 0 : -ENOTDIR;
 	case MODEL_LINK:
 		if (S_ISDIR(mode_of(state, t->ino)))
 			return -EPERM;
