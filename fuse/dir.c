@@ -18,6 +18,14 @@ void front_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	counter_end(OP_OPENDIR, begin);
 }
 
+void front_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	uint64_t begin = front_begin();
+
+	fuse_reply_err(req, 0);
+	counter_end(OP_RELEASEDIR, begin);
+}
+
 struct listing {
 	fuse_req_t req;
 	char *buffer;

@@ -69,7 +69,9 @@ void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs_attr attr;
 	int error = 0;
 
-	if (fi->flags & O_TRUNC)
+	if (front_of(req)->no_open)
+		error = -ENOSYS;
+	else if (fi->flags & O_TRUNC)
 		error = fs_setattr(front_of(req)->fs, ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &empty, &attr);
 	if (error) {
 		fuse_reply_err(req, -error);
@@ -78,6 +80,23 @@ void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_open(req, fi);
 	}
 	counter_end(OP_OPEN, begin);
+}
+
+void front_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	uint64_t begin = front_begin();
+
+	/* Nothing waits for a close here; the kernel asks once and then no more. */
+	fuse_reply_err(req, ENOSYS);
+	counter_end(OP_FLUSH, begin);
+}
+
+void front_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	uint64_t begin = front_begin();
+
+	fuse_reply_err(req, 0);
+	counter_end(OP_RELEASE, begin);
 }
 
 /* Where the bytes of a reply are put together: the ring's own payload when there is one, which saves a copy. */
@@ -136,6 +155,14 @@ void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 
 	fuse_reply_err(req, -fs_fsync(front_of(req)->fs, ino));
 	counter_end(OP_FSYNC, begin);
+}
+
+void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	uint64_t begin = front_begin();
+
+	fuse_reply_err(req, -fs_fsync(front_of(req)->fs, ino));
+	counter_end(OP_FSYNCDIR, begin);
 }
 
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)

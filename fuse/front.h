@@ -26,6 +26,7 @@ struct front {
 	bool is_notifying; /* the session may be used for notifications */
 	bool writeback;
 	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
+	bool no_open;	 /* ENOSYS to OPEN: the kernel opens and closes without asking, for good */
 	bool uring;	 /* the kernel took FUSE over io_uring */
 	void (*on_init)(void *arg);
 	void *on_init_arg;
@@ -80,13 +81,18 @@ void front_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fus
 /* dir.c */
 void front_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
+void front_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 /* file.c */
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_open_flags(const struct front *front, struct fuse_file_info *fi);
+/* Nothing is kept per open file: these are counted, and no more. */
+void front_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void front_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi);
 void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
 void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 			   off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags);

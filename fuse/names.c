@@ -65,7 +65,7 @@ void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 	for (size_t i = 0; i < count; i++)
 		fs_forget(front_of(req)->fs, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
-	counter_end(OP_FORGET, begin);
+	counter_end(OP_BATCH_FORGET, begin);
 }
 
 static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)

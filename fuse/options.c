@@ -27,6 +27,7 @@ void options_usage(const char *program)
 	       "       [no]allow_other    let other users in (default for root)\n"
 	       "       [no]suid, [no]dev  honour setuid bits, device nodes (default for root: yes)\n"
 	       "       writeback          let the kernel gather writes (a crash of the daemon loses what it holds)\n"
+	       "       no_open            open and close files without asking the daemon (see mendfs(8) for what that costs)\n"
 	       "       no_io_uring        read and write /dev/fuse even where FUSE over io_uring is available\n"
 	       "  -h, --help         this text\n"
 	       "  -V, --version      the version\n"
@@ -56,7 +57,7 @@ static int parse_bytes(const char *text, uint64_t *out)
 	return 0;
 }
 
-enum { KEY_DROP, KEY_RO, KEY_RW, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_URING };
+enum { KEY_DROP, KEY_RO, KEY_RW, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING };
 
 static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("ro", KEY_RO),
@@ -66,6 +67,7 @@ static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("commit=", KEY_COMMIT),
 	FUSE_OPT_KEY("cache=", KEY_CACHE),
 	FUSE_OPT_KEY("writeback", KEY_WRITEBACK),
+	FUSE_OPT_KEY("no_open", KEY_NO_OPEN),
 	FUSE_OPT_KEY("no_io_uring", KEY_NO_URING),
 	/* On by default, and what mount(8) and fstab say to it, not to us. */
 	FUSE_OPT_KEY("io_uring", KEY_DROP),
@@ -121,6 +123,9 @@ static int take_option(void *data, const char *arg, int key, struct fuse_args *o
 		return 0;
 	case KEY_WRITEBACK:
 		options->writeback = true;
+		return 0;
+	case KEY_NO_OPEN:
+		options->no_open = true;
 		return 0;
 	case KEY_NO_URING:
 		options->no_uring = true;

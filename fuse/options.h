@@ -15,6 +15,7 @@ struct options {
 	bool fake; /* mount -f: check, mount nothing */
 	bool readonly;
 	bool writeback;
+	bool no_open;
 	bool allow_other;
 	bool no_uring;
 	unsigned commit_seconds; /* 0: default */

@@ -21,7 +21,12 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = FRONT_MAX_WRITE;
 	conn->max_readahead = FRONT_MAX_WRITE;
 	conn->time_gran = 1;
-	fuse_want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	front->no_open = front->no_open && fuse_want(conn, FUSE_CAP_NO_OPEN_SUPPORT);
+	/* Truncating at OPEN saves a SETATTR; where there is no OPEN it would not happen at all. */
+	if (front->no_open)
+		fuse_refuse(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	else
+		fuse_want(conn, FUSE_CAP_ATOMIC_O_TRUNC);
 	fuse_want(conn, FUSE_CAP_ASYNC_DIO);
 	fuse_want(conn, FUSE_CAP_CACHE_SYMLINKS);
 	fuse_want(conn, FUSE_CAP_EXPORT_SUPPORT);
@@ -65,11 +70,14 @@ const struct fuse_lowlevel_ops front_ops = {
 	.link = front_link,
 	.create = front_create,
 	.open = front_open,
+	.flush = front_flush,
+	.release = front_release,
 	.read = front_read,
 	.write = front_write,
 	.fsync = front_fsync,
-	.fsyncdir = front_fsync,
+	.fsyncdir = front_fsyncdir,
 	.opendir = front_opendir,
+	.releasedir = front_releasedir,
 	.readdir = front_readdir,
 	.readdirplus = front_readdirplus,
 	.statfs = front_statfs,
@@ -171,6 +179,7 @@ int session_open(struct front *front, struct options *options, struct why *why)
 	const char *hint = NULL;
 
 	front->writeback = options->writeback;
+	front->no_open = options->no_open;
 	front->uring = !options->no_uring && session_uring_available(&hint);
 	if (hint)
 		log_info("%s", hint);
