@@ -104,8 +104,8 @@ int fs_readlink(struct fs *fs, inum_t ino, char *buffer, size_t size); /* NUL-te
 int fs_link(struct fs *fs, inum_t ino, inum_t dir, const char *name, struct fs_attr *out);
 int fs_unlink(struct fs *fs, inum_t dir, const char *name);
 int fs_rmdir(struct fs *fs, inum_t dir, const char *name);
-/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE of renameat2(2); others -EINVAL. */
-int fs_rename(struct fs *fs, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of renameat2(2); others -EINVAL. `who` owns the whiteout. */
+int fs_rename(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags);
 
 /* Entries after the cookie (0: from the start; 1 and 2 are "." and ".."). visit answers 0 to go on, 1 when its buffer is full (that entry was not
  * taken). attr is NULL unless with_attr, in which case taken entries (not dots) carry a lookup reference; it is NULL too for dots and

@@ -71,6 +71,8 @@ int names_update_dir(struct names_op *op, struct inode *dir, int entries, int su
 {
 	struct inode_record record = dir->record;
 
+	if (subdirs > 0 && record.nlink == FS_LINK_MAX)
+		return -EMLINK;
 	record.entries += (uint64_t)(int64_t)entries;
 	record.nlink += (uint32_t)subdirs;
 	names_stamp(op, &record, true);
@@ -154,13 +156,21 @@ static int names_add_entry(struct names_op *op, struct inode *dir, const char *n
 	return names_update_dir(op, dir, 1, S_ISDIR(inode->record.mode) ? 1 : 0);
 }
 
-int names_add_new(struct names_op *op, struct inode *dir, const char *name, const struct inode_record *record, struct inode **out)
+int names_create_inode(struct names_op *op, const struct inode_record *record, struct inode **out)
 {
 	int error = inode_create(op->fs, op->tx, record, out);
 
+	if (!error)
+		names_hold(op, *out);
+	return error;
+}
+
+int names_add_new(struct names_op *op, struct inode *dir, const char *name, const struct inode_record *record, struct inode **out)
+{
+	int error = names_create_inode(op, record, out);
+
 	if (error)
 		return error;
-	names_hold(op, *out);
 	op->result = *out;
 	return names_add_entry(op, dir, name, *out);
 }
@@ -207,10 +217,9 @@ int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t m
 	if (!error) {
 		names_init_record(&op, who, dir, mode, &record);
 		record.nlink = 0;
-		error = inode_create(fs, op.tx, &record, &inode);
+		error = names_create_inode(&op, &record, &inode);
 	}
 	if (!error) {
-		names_hold(&op, inode);
 		op.result = inode;
 		error = orphan_add(fs, op.tx, inode->ino);
 	}

@@ -32,6 +32,8 @@ int names_update_dir(struct names_op *op, struct inode *dir, int entries, int su
 int names_change_links(struct names_op *op, struct inode *inode, int delta);
 /* A name of `victim` goes, the caller removes or replaces the entry: its links; a directory must be empty and loses all of them. */
 int names_drop_victim(struct names_op *op, struct inode *victim);
+/* A new inode without a name, held until names_end(). */
+int names_create_inode(struct names_op *op, const struct inode_record *record, struct inode **out);
 /* A new inode and its name in dir. record is complete but for the number; names_end() answers with it. */
 int names_add_new(struct names_op *op, struct inode *dir, const char *name, const struct inode_record *record, struct inode **out);
 void names_init_record(const struct names_op *op, const struct fs_who *who, const struct inode *dir, mode_t mode,

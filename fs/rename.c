@@ -113,17 +113,32 @@ static int rename_put_entry(struct names_op *op, const struct rename_side *from,
 	return dir_insert_entry(op->fs, op->tx, to->dir->ino, &entry);
 }
 
-static int rename_move(struct names_op *op, const struct rename_side *from, const struct rename_side *to)
+/* The old name becomes that of a device 0:0, which tells a union of filesystems that it is gone. */
+static int rename_leave_whiteout(struct names_op *op, const struct fs_who *who, const struct rename_side *from)
+{
+	struct inode_record record;
+	struct inode *whiteout;
+	int error;
+
+	names_init_record(op, who, from->dir, S_IFCHR, &record);
+	error = names_create_inode(op, &record, &whiteout);
+	return error ? error : dir_replace_entry(op->fs, op->tx, from->dir->ino, &from->entry, whiteout);
+}
+
+static int rename_move(struct names_op *op, const struct fs_who *who, const struct rename_side *from, const struct rename_side *to, unsigned flags)
 {
 	int moved_dir = side_is_dir(from), replaced_dir = side_is_dir(to);
+	bool whiteout = flags & RENAME_WHITEOUT;
 	int error = to->is_there ? names_drop_victim(op, to->inode) : 0;
 
-	if (!error)
+	if (!error && whiteout)
+		error = rename_leave_whiteout(op, who, from);
+	else if (!error)
 		error = dir_remove_entry(op->fs, op->tx, from->dir->ino, &from->entry);
 	if (!error)
 		error = rename_put_entry(op, from, to);
 	if (!error)
-		error = names_update_dir(op, from->dir, -1, -moved_dir);
+		error = names_update_dir(op, from->dir, whiteout - 1, -moved_dir);
 	if (!error)
 		error = names_update_dir(op, to->dir, to->is_there ? 0 : 1, moved_dir - replaced_dir);
 	return error ? error : rename_stamp(op, from->inode, to->dir);
@@ -145,7 +160,7 @@ static int rename_exchange(struct names_op *op, const struct rename_side *from, 
 	return error ? error : rename_stamp(op, to->inode, from->dir);
 }
 
-static int rename_in_tx(struct names_op *op, struct rename_side *from, struct rename_side *to, unsigned flags)
+static int rename_in_tx(struct names_op *op, const struct fs_who *who, struct rename_side *from, struct rename_side *to, unsigned flags)
 {
 	if (to->is_there && from->inode == to->inode) /* one inode under both names: nothing to do */
 		return flags & RENAME_NOREPLACE ? -EEXIST : 0;
@@ -153,7 +168,7 @@ static int rename_in_tx(struct names_op *op, struct rename_side *from, struct re
 
 	if (error)
 		return error;
-	return flags & RENAME_EXCHANGE ? rename_exchange(op, from, to) : rename_move(op, from, to);
+	return flags & RENAME_EXCHANGE ? rename_exchange(op, from, to) : rename_move(op, who, from, to, flags);
 }
 
 static int rename_verify_args(const char *name, const char *new_name, unsigned flags)
@@ -164,14 +179,14 @@ static int rename_verify_args(const char *name, const char *new_name, unsigned f
 		error = dir_verify_name(new_name);
 	if (error == -EEXIST)
 		return -EBUSY; /* the dots */
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
 		return -EINVAL;
-	if (flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE)
 		return -EINVAL;
 	return error;
 }
 
-int fs_rename(struct fs *fs, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags)
+int fs_rename(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags)
 {
 	struct rename_side from = {0}, to = {0};
 	struct names_op op;
@@ -188,6 +203,6 @@ int fs_rename(struct fs *fs, inum_t dir, const char *name, inum_t new_dir, const
 			error = 0; /* no such name yet: as it should be */
 	}
 	if (!error)
-		error = rename_in_tx(&op, &from, &to, flags);
+		error = rename_in_tx(&op, who, &from, &to, flags);
 	return names_end(&op, error);
 }

@@ -133,8 +133,9 @@ void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 		  unsigned flags)
 {
 	uint64_t begin = front_begin();
+	struct fs_who who = front_who(req);
 
-	fuse_reply_err(req, -fs_rename(front_of(req)->fs, parent, name, new_parent, new_name, flags));
+	fuse_reply_err(req, -fs_rename(front_of(req)->fs, &who, parent, name, new_parent, new_name, flags));
 	counter_end(OP_RENAME, begin);
 }
 

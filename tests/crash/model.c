@@ -296,6 +296,19 @@ static int do_reference(struct attempt *a)
 	return 0;
 }
 
+/* What lies at the old name afterwards, if it is to be new. */
+static int do_rename(struct attempt *a)
+{
+	const struct model_target *t = &a->target;
+	struct fs_who who = {.uid = t->op->uid, .gid = t->op->gid};
+	struct fs_attr attr;
+
+	a->error = fs_rename(a->fs, &who, t->dir, t->name, t->dir2, t->name2, t->op->flags);
+	if (!a->error && (t->op->flags & RENAME_WHITEOUT) && !fs_lookup(a->fs, t->dir, t->name, &attr))
+		drop_reference(a, &attr);
+	return a->error;
+}
+
 static int do_on_fs(struct attempt *a)
 {
 	const struct model_target *t = &a->target;
@@ -307,7 +320,7 @@ static int do_on_fs(struct attempt *a)
 	case MODEL_RMDIR:
 		return fs_rmdir(a->fs, t->dir, t->name);
 	case MODEL_RENAME:
-		return fs_rename(a->fs, t->dir, t->name, t->dir2, t->name2, t->op->flags);
+		return do_rename(a);
 	case MODEL_SETATTR:
 		return do_setattr(a);
 	case MODEL_WRITE:

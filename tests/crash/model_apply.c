@@ -310,7 +310,7 @@ static void apply_exchange(struct model_state *state, const struct model_target 
 		state_edit(state, t->ino2)->parent = t->dir;
 }
 
-static void apply_rename(struct model_state *state, const struct model_target *t)
+static void apply_rename(struct model_state *state, const struct model_target *t, inum_t ino)
 {
 	bool moves_dir = S_ISDIR(mode_of(state, t->ino));
 
@@ -328,6 +328,10 @@ static void apply_rename(struct model_state *state, const struct model_target *t
 	change_links(state, t->dir2, moves_dir);
 	if (moves_dir)
 		state_edit(state, t->ino)->parent = t->dir2;
+	if (!(t->op->flags & RENAME_WHITEOUT))
+		return;
+	apply_new(state, t, ino, S_IFCHR);
+	inode_add_name(state_edit(state, t->dir), t->name, ino);
 }
 
 /* --- attributes and content ----------------------------------------------------------------------------------------------- */
@@ -397,7 +401,7 @@ void target_apply(struct model_state *state, const struct model_target *t, inum_
 	case MODEL_RMDIR:
 		return drop_name(state, t->dir, t->name, t->ino);
 	case MODEL_RENAME:
-		return apply_rename(state, t);
+		return apply_rename(state, t, ino);
 	case MODEL_SETATTR:
 		return apply_setattr(state, t);
 	case MODEL_WRITE:

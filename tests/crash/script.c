@@ -28,6 +28,7 @@ static const struct verb verbs[] = {
 	{"rmdir", MODEL_RMDIR, "p", 0, 0},
 	{"rename", MODEL_RENAME, "pq", RENAME_NOREPLACE, 0},
 	{"replace", MODEL_RENAME, "pq", 0, 0},
+	{"whiteout", MODEL_RENAME, "pq", RENAME_WHITEOUT, 0},
 	{"exchange", MODEL_RENAME, "pq", RENAME_EXCHANGE, 0},
 	{"chmod", MODEL_SETATTR, "pm", FS_SET_MODE, 0},
 	{"chown", MODEL_SETATTR, "pug", FS_SET_UID | FS_SET_GID, 0},

@@ -2,7 +2,7 @@
  * Workloads of the crash tests, written as text: "write a/f 1b+100 5000; fsync a/f". What a workload does can so be printed, and typed.
  *
  *   create mkdir PATH . node PATH MODE RDEV . tmpfile DIR SLOT . symlink PATH TARGET
- *   link OLD NEW . unlink rmdir PATH . rename replace exchange OLD NEW (rename: RENAME_NOREPLACE)
+ *   link OLD NEW . unlink rmdir PATH . rename replace whiteout exchange OLD NEW (rename: RENAME_NOREPLACE)
  *   chmod PATH MODE . chown PATH UID GID . truncate PATH SIZE . utimes PATH NS . settle PATH SIZE MODE (size, mode and mtime at once) . killpriv PATH
  *   write PATH POS LENGTH . append PATH LENGTH . copy FROM POS TO POS LENGTH . clone FROM TO
  *   alloc keep punch zero zerokeep PATH POS LENGTH . fsync PATH . syncfs . open PATH SLOT . forget SLOT . label TEXT . resize LENGTH

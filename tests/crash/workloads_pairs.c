@@ -33,6 +33,7 @@ const char *const pairs_ops[] = {
 	"rename A B/A",
 	"replace B A",
 	"rename B C",
+	"whiteout A/foo B/foo",
 	"exchange foo A/foo",
 	"exchange foo B",
 	"exchange A B",

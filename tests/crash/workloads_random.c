@@ -78,10 +78,12 @@ static void say_again(struct writer *w, const char *name)
 
 static void say_move(struct writer *w)
 {
-	static const char *const moves[] = {"rename", "replace", "replace", "exchange"};
+	static const char *const moves[] = {"rename", "replace", "replace", "exchange", "whiteout"};
 	const char *move = moves[pick(w, ARRAY_SIZE(moves))], *from = any_name(w);
 
 	say(w, "%s %s %s; ", move, from, any_name(w));
+	if (move[0] == 'w')
+		say(w, "unlink %s; ", from);
 	if (move[0] != 'e')
 		say_again(w, from);
 }

@@ -235,7 +235,8 @@ static void change(struct population *p, unsigned round)
 		put(p, p->files[i], 8192, 4096, round);
 		make_name(name, "file", i + 2 * ROUNDS);
 		make_name(other, "moved", i);
-		expect_done(p, fs_rename(p->fs, p->dirs[(i + 2 * ROUNDS) % DIRS], name, p->dirs[(i + 3) % DIRS], other, 0), "rename");
+		expect_done(p, fs_rename(p->fs, &who, p->dirs[(i + 2 * ROUNDS) % DIRS], name, p->dirs[(i + 3) % DIRS], other, i % 2 ? RENAME_WHITEOUT : 0),
+			    "rename");
 		if (i + 4 * ROUNDS >= FILES)
 			break;
 		make_name(name, "file", i + 4 * ROUNDS);

@@ -187,27 +187,32 @@ static int run_rmdir(struct fs *fs, const struct ops_tree *tree)
 
 static int run_rename(struct fs *fs, const struct ops_tree *tree)
 {
-	return fs_rename(fs, FS_ROOT_INO, "file", FS_ROOT_INO, "file-renamed", 0);
+	return fs_rename(fs, &who, FS_ROOT_INO, "file", FS_ROOT_INO, "file-renamed", 0);
 }
 
 static int run_rename_dir(struct fs *fs, const struct ops_tree *tree)
 {
-	return fs_rename(fs, tree->dir, "sub", tree->target, "sub", 0);
+	return fs_rename(fs, &who, tree->dir, "sub", tree->target, "sub", 0);
 }
 
 static int run_rename_over(struct fs *fs, const struct ops_tree *tree)
 {
-	return fs_rename(fs, FS_ROOT_INO, "file", FS_ROOT_INO, "big", 0);
+	return fs_rename(fs, &who, FS_ROOT_INO, "file", FS_ROOT_INO, "big", 0);
 }
 
 static int run_rename_noreplace(struct fs *fs, const struct ops_tree *tree)
 {
-	return fs_rename(fs, FS_ROOT_INO, "file", tree->dir, "moved", RENAME_NOREPLACE);
+	return fs_rename(fs, &who, FS_ROOT_INO, "file", tree->dir, "moved", RENAME_NOREPLACE);
 }
 
 static int run_rename_exchange(struct fs *fs, const struct ops_tree *tree)
 {
-	return fs_rename(fs, tree->dir, "sub", FS_ROOT_INO, "other", RENAME_EXCHANGE);
+	return fs_rename(fs, &who, tree->dir, "sub", FS_ROOT_INO, "other", RENAME_EXCHANGE);
+}
+
+static int run_rename_whiteout(struct fs *fs, const struct ops_tree *tree)
+{
+	return fs_rename(fs, &who, tree->dir, "sub", FS_ROOT_INO, "away", RENAME_WHITEOUT);
 }
 
 /* --- attributes and sizes -------------------------------------------------------------------------------------------------------- */
@@ -446,6 +451,7 @@ const struct op ops[] = {
 	{"rename over", "fs_rename", NULL, run_rename_over, NULL},
 	{"rename noreplace", "fs_rename", NULL, run_rename_noreplace, NULL},
 	{"rename exchange", "fs_rename", NULL, run_rename_exchange, NULL},
+	{"rename whiteout", "fs_rename", NULL, run_rename_whiteout, NULL},
 	{"setattr", "fs_setattr", NULL, run_chmod, NULL},
 	{"shrink", "fs_setattr", NULL, run_shrink, NULL},
 	{"shrink a chain", "fs_setattr", NULL, run_shrink_big, NULL},

@@ -199,7 +199,7 @@ static void order_names(struct use *use, unsigned opcode, const struct arguments
 		fs_rmdir(use->fs, a->dir, a->name);
 		break;
 	case 5:
-		fs_rename(use->fs, a->dir, a->name, a->other_dir, a->other_name, a->flags % 4);
+		fs_rename(use->fs, &who, a->dir, a->name, a->other_dir, a->other_name, a->flags % 8);
 		break;
 	case 6:
 		keep_reference(use, fs_tmpfile(use->fs, &who, a->dir, S_IFREG | 0600, &attr), &attr, a->flags);

@@ -57,6 +57,7 @@ static void teardown(void)
 
 static void change_names(struct random *random)
 {
+	static const unsigned flags[] = {0, 0, RENAME_EXCHANGE, RENAME_WHITEOUT};
 	const struct fs_who who = {.uid = 1000, .gid = 1000};
 	inum_t from = dirs[random_below(random, DIRS)], to = dirs[random_below(random, DIRS)];
 	char name[16], other[16];
@@ -78,7 +79,7 @@ static void change_names(struct random *random)
 			fs_forget(fix.fs, attr.ino, 1);
 		break;
 	case 3:
-		fs_rename(fix.fs, from, name, to, other, random_below(random, 3) ? 0 : RENAME_EXCHANGE);
+		fs_rename(fix.fs, &who, from, name, to, other, flags[random_below(random, 4)]);
 		break;
 	case 4:
 		fs_rmdir(fix.fs, from, name);

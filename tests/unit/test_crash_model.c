@@ -257,9 +257,10 @@ START_TEST(the_last_state_is_accepted_and_no_other)
 }
 END_TEST
 
+static const struct fs_who who = {0};
+
 static int behind_create(void)
 {
-	struct fs_who who = {0};
 	struct fs_attr attr;
 
 	return fs_create(fs, &who, FS_ROOT_INO, "x", S_IFREG | 0600, 0, &attr);
@@ -282,12 +283,12 @@ static int behind_rmdir(void)
 
 static int behind_rename(void)
 {
-	return fs_rename(fs, at("d"), "f", at("d"), "g", 0);
+	return fs_rename(fs, &who, at("d"), "f", at("d"), "g", 0);
 }
 
 static int behind_exchange(void)
 {
-	return fs_rename(fs, at("d"), "f", FS_ROOT_INO, "h", RENAME_EXCHANGE);
+	return fs_rename(fs, &who, at("d"), "f", FS_ROOT_INO, "h", RENAME_EXCHANGE);
 }
 
 static int behind_link(void)

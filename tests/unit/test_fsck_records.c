@@ -1045,7 +1045,7 @@ static void live_on(unsigned turns)
 				expect_equal(fs_unlink(fs, dir, names->list[j]), 0);
 			snprintf(name, sizeof(name), "moved-%u-%u", i, j);
 			if (S_ISREG(attr.record.mode) && attr.record.nlink == 1)
-				fs_rename(fs, dir, names->list[j], any_dir(), name, 0);
+				fs_rename(fs, &who, dir, names->list[j], any_dir(), name, 0);
 		}
 		free(names);
 		snprintf(name, sizeof(name), "new-%u", i);

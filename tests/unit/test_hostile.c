@@ -208,7 +208,7 @@ static void use_dir(inum_t dir)
 		if (i % 2)
 			fs_unlink(fix.fs, dir, name);
 		else
-			fs_rename(fix.fs, dir, name, FS_ROOT_INO, "moved", 0);
+			fs_rename(fix.fs, &who, dir, name, FS_ROOT_INO, "moved", 0);
 	}
 	if (fs_create(fix.fs, &who, dir, "new", S_IFREG | 0600, 0, &attr) == 0)
 		fs_forget(fix.fs, attr.ino, 1);

@@ -84,7 +84,7 @@ static int work_step(uint64_t step)
 	case 2:
 		return write_mark(ino_at(dir, "new"), group);
 	case 3: /* replaces what the group before left there */
-		return fs_rename(fix.fs, dir, "new", FS_ROOT_INO, "current", 0);
+		return fs_rename(fix.fs, &who, dir, "new", FS_ROOT_INO, "current", 0);
 	default:
 		error = fs_link(fix.fs, ino_at(FS_ROOT_INO, "current"), dir, "kept", &attr);
 		if (!error)

@@ -63,7 +63,7 @@ static inum_t ino_at(inum_t dir, const char *name)
 
 static int move(inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags)
 {
-	return fs_rename(fix.fs, dir, name, new_dir, new_name, flags);
+	return fs_rename(fix.fs, &who, dir, name, new_dir, new_name, flags);
 }
 
 static void wait_until_gone(inum_t ino)
@@ -322,7 +322,9 @@ START_TEST(rename_refuses_what_posix_refuses)
 	expect_equal(move(FS_ROOT_INO, "f", a, "g", RENAME_NOREPLACE), -EEXIST);
 	expect_equal(move(FS_ROOT_INO, "f", a, "none", RENAME_EXCHANGE), -ENOENT);
 	expect_equal(move(FS_ROOT_INO, "f", a, "g", RENAME_NOREPLACE | RENAME_EXCHANGE), -EINVAL);
-	expect_equal(move(FS_ROOT_INO, "f", a, "g", RENAME_WHITEOUT), -EINVAL);
+	expect_equal(move(FS_ROOT_INO, "f", a, "g", RENAME_WHITEOUT | RENAME_EXCHANGE), -EINVAL);
+	expect_equal(move(FS_ROOT_INO, "f", a, "g", RENAME_WHITEOUT | RENAME_NOREPLACE), -EEXIST);
+	expect_equal(move(FS_ROOT_INO, "f", a, "g", 8), -EINVAL);
 	expect_equal(move(FS_ROOT_INO, "a", c, "c", RENAME_EXCHANGE), -ENOENT);
 	expect_equal(move(FS_ROOT_INO, "a", b, "c", RENAME_EXCHANGE), -EINVAL);
 	expect_equal(move(b, "c", FS_ROOT_INO, "a", RENAME_EXCHANGE), -EINVAL);
@@ -341,6 +343,66 @@ START_TEST(rename_exchanges_a_file_and_a_directory)
 	expect_equal(attr_of(a).record.nlink, 2);
 	expect_equal(attr_of(b).record.nlink, 3);
 	expect_equal(ino_at(d, ".."), b);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+START_TEST(rename_leaves_a_whiteout_that_belongs_to_whoever_asked)
+{
+	inum_t a = directory(FS_ROOT_INO, "a"), d = directory(a, "d"), f = file(a, "f"), old = file(FS_ROOT_INO, "old");
+	struct fs_attr left;
+
+	expect_equal(move(a, "f", FS_ROOT_INO, "old", RENAME_WHITEOUT), 0);
+	expect_equal(move(a, "d", FS_ROOT_INO, "d", RENAME_WHITEOUT), 0);
+	expect_equal(ino_at(FS_ROOT_INO, "old"), f);
+	expect_equal(ino_at(FS_ROOT_INO, "d"), d);
+	expect_equal(ino_at(d, ".."), FS_ROOT_INO);
+	expect_equal(attr_of(a).record.entries, 2);
+	expect_equal(attr_of(a).record.nlink, 2);
+	wait_until_gone(old);
+	left = attr_of(ino_at(a, "f"));
+	expect_equal(left.record.mode, S_IFCHR);
+	expect_equal(left.record.rdev, 0);
+	expect_equal(left.record.nlink, 1);
+	expect_equal(left.record.uid, who.uid);
+	expect_equal(left.record.gid, who.gid);
+	expect(ino_at(a, "d") != left.ino && S_ISCHR(attr_of(ino_at(a, "d")).record.mode));
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+static void set_links(inum_t ino, uint32_t nlink)
+{
+	struct inode_record record;
+	struct inode *inode;
+	struct tx *tx;
+
+	expect_equal(inode_get(fix.fs, ino, &inode), 0);
+	expect_equal(fs_tx_begin(fix.fs, TX_NORMAL, &tx), 0);
+	record = inode->record;
+	record.nlink = nlink;
+	expect_equal(inode_update(inode, tx, &record), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	inode_put(inode);
+}
+
+START_TEST(links_beyond_the_largest_number_are_refused)
+{
+	inum_t f = file(FS_ROOT_INO, "f"), a = directory(FS_ROOT_INO, "a");
+	struct fs_attr attr;
+
+	directory(FS_ROOT_INO, "b");
+	set_links(f, FS_LINK_MAX);
+	set_links(a, FS_LINK_MAX);
+	expect_equal(fs_link(fix.fs, f, FS_ROOT_INO, "again", &attr), -EMLINK);
+	expect_equal(fs_create(fix.fs, &who, a, "sub", S_IFDIR | 0755, 0, &attr), -EMLINK);
+	expect_equal(move(FS_ROOT_INO, "b", a, "b", 0), -EMLINK);
+	expect_equal(move(FS_ROOT_INO, "b", a, "b", RENAME_WHITEOUT), -EMLINK);
+	expect_equal(attr_of(f).record.nlink, FS_LINK_MAX);
+	expect_equal(ino_at(a, "sub"), 0);
+	file(a, "file");
+	set_links(f, 1);
+	set_links(a, 2);
 	expect_equal(fsfix_check(&fix), 0);
 }
 END_TEST
@@ -630,6 +692,8 @@ static void add_plain(TCase *t)
 	tcase_add_test(t, rename_of_a_directory_changes_its_parent_and_both_link_counts);
 	tcase_add_test(t, rename_refuses_what_posix_refuses);
 	tcase_add_test(t, rename_exchanges_a_file_and_a_directory);
+	tcase_add_test(t, rename_leaves_a_whiteout_that_belongs_to_whoever_asked);
+	tcase_add_test(t, links_beyond_the_largest_number_are_refused);
 	tcase_add_test(t, rename_of_one_inode_onto_its_other_name_does_nothing);
 	tcase_add_test(t, a_replaced_file_that_is_held_lives_until_it_is_forgotten);
 	tcase_add_test(t, rename_is_one_effect_whatever_moment_a_crash_takes);

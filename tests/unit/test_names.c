@@ -151,7 +151,7 @@ static void step_rename(struct model *model, struct random *random)
 	unsigned to = any_dir(model, random), m = (unsigned)random_below(random, NAMES);
 	bool exchange = random_below(random, 3) == 0;
 	inum_t ino = model->entry[d][n], old = model->entry[to][m];
-	int error = fs_rename(fix.fs, model->dir[d], name_of(n), model->dir[to], name_of(m),
+	int error = fs_rename(fix.fs, &who, model->dir[d], name_of(n), model->dir[to], name_of(m),
 			      exchange ? RENAME_EXCHANGE : 0);
 
 	if (!ino || (exchange && !old)) {
@@ -318,7 +318,7 @@ static void *worker_main(void *arg)
 				fs_rmdir(fix.fs, dir, name);
 			break;
 		case 3:
-			fs_rename(fix.fs, dir, name, to, other, random_below(&random, 2) ? RENAME_EXCHANGE : 0);
+			fs_rename(fix.fs, &who, dir, name, to, other, random_below(&random, 2) ? RENAME_EXCHANGE : RENAME_WHITEOUT);
 			break;
 		default:
 			worker_look(&random, dir, name);

@@ -57,7 +57,7 @@ START_TEST(every_hard_link_is_a_path)
 	expect(has_path(ino, "/dir/sub/file") && has_path(ino, "/dir/sub/second") &&
 	       has_path(ino, "/top"));
 	expect(has_path(FS_ROOT_INO, "/") && has_path(sub, "/dir/sub"));
-	expect_equal(fs_rename(fix.fs, FS_ROOT_INO, "dir", FS_ROOT_INO, "moved", 0), 0);
+	expect_equal(fs_rename(fix.fs, &who, FS_ROOT_INO, "dir", FS_ROOT_INO, "moved", 0), 0);
 	expect(has_path(ino, "/moved/sub/file"));
 	expect_equal(fs_unlink(fix.fs, sub, "file"), 0);
 	expect_equal(count_paths(ino), 2);
