@@ -57,7 +57,7 @@ static void alloc_follow(void *arg, bool committed, uint64_t sequence)
 {
 	struct alloc *alloc = arg;
 
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	if (committed) {
 		busy_commit(&alloc->busy, sequence);
 		/* Room was made by taken_add(). */
@@ -164,7 +164,7 @@ int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *r
 	struct run run, whole;
 	int error;
 
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	error = alloc_pick(alloc, request, &run);
 	pthread_mutex_unlock(&alloc->mutex);
 	if (error == 0)
@@ -185,7 +185,7 @@ int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkn
 	int error;
 
 	journal_read_begin(alloc->journal);
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	error = alloc_pick(alloc, request, &run);
 	if (error == 0)
 		error = iset_add(&alloc->reserved, run.start, run_end(&run), 0);
@@ -200,7 +200,7 @@ int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkn
 
 void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count)
 {
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	/* Without memory to split a range it stays set aside until unmount. */
 	(void)iset_remove(&alloc->reserved, start, start + count);
 	pthread_mutex_unlock(&alloc->mutex);
@@ -225,7 +225,7 @@ int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t
 		error = alloc_remove(alloc, tx, &whole, &run);
 	if (error < 0)
 		return error;
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	error = taken_add(alloc, tx, &run);
 	pthread_mutex_unlock(&alloc->mutex);
 	return error;
@@ -237,7 +237,7 @@ int alloc_hold(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count
 {
 	int error;
 
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	error = alloc_hook(alloc, tx);
 	if (error == 0)
 		error = busy_add(&alloc->busy, start, start + count);
@@ -265,7 +265,7 @@ bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t 
 	const struct iset_range *range;
 	bool held;
 
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
 	range = busy_find(&alloc->busy, start, start + count);
 	held = range && range->start <= start;
@@ -280,7 +280,7 @@ bool alloc_has_busy(struct alloc *alloc)
 {
 	bool busy;
 
-	pthread_mutex_lock(&alloc->mutex);
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
 	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
 	busy = !busy_is_empty(&alloc->busy);
 	pthread_mutex_unlock(&alloc->mutex);

@@ -6,6 +6,7 @@
 
 #include "alloc/alloc.h"
 #include "alloc/busy.h"
+#include "util/lock.h"
 
 struct run {
 	blkno_t start;

@@ -184,7 +184,7 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 	error = file_get(fs, ino, &f.inode);
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&f.inode->data_lock);
+	lock_write(&f.inode->data_lock, LOCK_DATA);
 	error = fallocate_locked(&f, mode);
 	pthread_rwlock_unlock(&f.inode->data_lock);
 	inode_put(f.inode);

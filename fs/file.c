@@ -30,7 +30,7 @@ uint64_t file_size(struct inode *inode)
 {
 	uint64_t size;
 
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	size = inode->record.size_bytes;
 	pthread_mutex_unlock(&inode->attr_lock);
 	return size;
@@ -40,7 +40,7 @@ bool file_may_share(struct inode *inode)
 {
 	bool may_share;
 
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	may_share = inode->record.flags & INODE_MAY_SHARE;
 	pthread_mutex_unlock(&inode->attr_lock);
 	return may_share;
@@ -61,9 +61,9 @@ void inode_lock_two(struct inode *a, struct inode *b)
 {
 	struct inode *first = a->ino <= b->ino ? a : b;
 
-	pthread_rwlock_wrlock(&first->data_lock);
+	lock_write(&first->data_lock, LOCK_DATA);
 	if (a != b)
-		pthread_rwlock_wrlock(first == a ? &b->data_lock : &a->data_lock);
+		lock_write(first == a ? &b->data_lock : &a->data_lock, LOCK_DATA);
 }
 
 void inode_unlock_two(struct inode *a, struct inode *b)
@@ -220,7 +220,7 @@ int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, 
 	*done = 0;
 	if (error)
 		return error;
-	pthread_rwlock_rdlock(&inode->data_lock);
+	lock_read(&inode->data_lock, LOCK_DATA);
 	error = file_read_locked(inode, pos, buffer, size, done);
 	pthread_rwlock_unlock(&inode->data_lock);
 	inode_put(inode);
@@ -312,7 +312,7 @@ int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out)
 	error = file_get(fs, ino, &inode);
 	if (error)
 		return error;
-	pthread_rwlock_rdlock(&inode->data_lock);
+	lock_read(&inode->data_lock, LOCK_DATA);
 	error = seek_locked(inode, pos, whence, out);
 	pthread_rwlock_unlock(&inode->data_lock);
 	inode_put(inode);

@@ -19,7 +19,7 @@ uint64_t time_now_ns(void)
 void inode_attr(struct inode *inode, struct fs_attr *out)
 {
 	out->ino = inode->ino;
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	out->record = inode->record;
 	pthread_mutex_unlock(&inode->attr_lock);
 }
@@ -35,7 +35,7 @@ static void inode_undo(struct inode *inode, const struct inode_undo *undo)
 	struct inode_record now;
 	bool dirty;
 
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	now = inode->record;
 	inode->record = undo->record;
 	if (inode->times_dirty) { /* overwritten since: that did happen */
@@ -73,7 +73,7 @@ static int inode_add_undo(struct inode *inode, struct tx *tx)
 	if (!undo)
 		return -ENOMEM;
 	undo->inode = inode;
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	undo->record = inode->record;
 	undo->times_dirty = inode->times_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
@@ -118,7 +118,7 @@ int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode_merge_lazy(inode, &merged);
 	inode->record = merged;
 	inode->times_dirty = false;
@@ -131,7 +131,7 @@ void inode_touch_lazily(struct inode *inode)
 	uint64_t now = time_now_ns();
 	bool was_dirty;
 
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode->record.mtime.sec = (int64_t)(now / 1000000000u);
 	inode->record.mtime.nsec = (uint32_t)(now % 1000000000u);
 	inode->record.ctime = inode->record.mtime;
@@ -151,7 +151,7 @@ int inode_flush_times(struct inode *inode)
 	bool dirty;
 	int error;
 
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	dirty = inode->times_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (!dirty)
@@ -171,7 +171,7 @@ int inode_flush_times(struct inode *inode)
 /* Without this the undo hook would bring it back for ever. */
 static void inode_lose_times(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode->times_dirty = false;
 	pthread_mutex_unlock(&inode->attr_lock);
 	inode_unmark_dirty(inode);

@@ -9,6 +9,7 @@
 #include "fs/fs.h"
 #include "fs/query.h"
 #include "notify/notify.h"
+#include "util/lock.h"
 
 struct fs {
 	struct media *media;

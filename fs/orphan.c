@@ -32,13 +32,9 @@ static void orphan_reclaim_one(struct fs *fs, inum_t ino)
 	int error;
 
 	pthread_mutex_lock(&table->reclaim_lock);
-	pthread_mutex_lock(&table->lock);
-	table->reclaiming = ino;
-	pthread_mutex_unlock(&table->lock);
+	inode_set_reclaimed(fs, ino, true);
 	error = orphan_reclaim(fs, ino);
-	pthread_mutex_lock(&table->lock);
-	table->reclaiming = 0;
-	pthread_mutex_unlock(&table->lock);
+	inode_set_reclaimed(fs, ino, false);
 	pthread_mutex_unlock(&table->reclaim_lock);
 	if (error && error != -ENOENT && error != -EROFS)
 		log_error("inode %llu has no names but cannot be freed: %s", (unsigned long long)ino,

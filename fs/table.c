@@ -6,28 +6,36 @@
 
 #include "fs/background.h"
 
-#define TABLE_BUCKETS_MIN 1024
+#define SHARD_BUCKETS_MIN 16
 
 /* --- the table ------------------------------------------------------------------------------------------------------------ */
 
+static int shard_init(struct inode_shard *shard)
+{
+	pthread_mutex_init(&shard->lock, NULL);
+	shard->reclaim_tail = &shard->reclaim;
+	shard->count_buckets = SHARD_BUCKETS_MIN;
+	shard->buckets = calloc(shard->count_buckets, sizeof(*shard->buckets));
+	return shard->buckets ? 0 : -ENOMEM;
+}
+
 int inode_table_create(struct inode_table **out)
 {
-	struct inode_table *table = calloc(1, sizeof(*table));
+	struct inode_table *table = aligned_alloc(_Alignof(struct inode_table), sizeof(*table));
+	int error = 0;
 
 	if (!table)
 		return -ENOMEM;
-	table->count_buckets = TABLE_BUCKETS_MIN;
-	table->buckets = calloc(table->count_buckets, sizeof(*table->buckets));
-	if (!table->buckets) {
-		free(table);
-		return -ENOMEM;
-	}
-	pthread_mutex_init(&table->lock, NULL);
+	memset(table, 0, sizeof(*table));
 	pthread_mutex_init(&table->reclaim_lock, NULL);
 	pthread_mutex_init(&table->shrink_lock, NULL);
-	table->reclaim_tail = &table->reclaim;
-	*out = table;
-	return 0;
+	for (unsigned i = 0; i < INODE_SHARDS; i++)
+		error = shard_init(&table->shards[i]) ? -ENOMEM : error;
+	if (error)
+		inode_table_destroy(table);
+	else
+		*out = table;
+	return error;
 }
 
 void inode_free(struct inode *inode)
@@ -37,33 +45,86 @@ void inode_free(struct inode *inode)
 	free(inode);
 }
 
-void inode_table_destroy(struct inode_table *table)
+static void shard_fini(struct inode_shard *shard)
 {
-	if (!table)
-		return;
-	for (size_t i = 0; i < table->count_buckets; i++) {
+	for (size_t i = 0; shard->buckets && i < shard->count_buckets; i++) {
 		struct inode *next;
 
-		for (struct inode *inode = table->buckets[i]; inode; inode = next) {
+		for (struct inode *inode = shard->buckets[i]; inode; inode = next) {
 			next = inode->hash_next;
 			inode_free(inode);
 		}
 	}
-	pthread_mutex_destroy(&table->lock);
+	pthread_mutex_destroy(&shard->lock);
+	free(shard->buckets);
+}
+
+void inode_table_destroy(struct inode_table *table)
+{
+	if (!table)
+		return;
+	for (unsigned i = 0; i < INODE_SHARDS; i++)
+		shard_fini(&table->shards[i]);
 	pthread_mutex_destroy(&table->reclaim_lock);
 	pthread_mutex_destroy(&table->shrink_lock);
-	free(table->buckets);
 	free(table);
 }
 
-static struct inode **table_bucket(struct inode_table *table, inum_t ino)
+static uint64_t ino_hash(inum_t ino)
 {
-	return &table->buckets[(ino * 0x9e3779b97f4a7c15ull >> 20) & (table->count_buckets - 1)];
+	return ino * 0x9e3779b97f4a7c15ull;
 }
 
-static struct inode *table_find(struct inode_table *table, inum_t ino)
+static struct inode_shard *shard_of(struct fs *fs, inum_t ino)
 {
-	struct inode *inode = *table_bucket(table, ino);
+	return &fs->table->shards[ino_hash(ino) >> 32 & (INODE_SHARDS - 1)];
+}
+
+/* The shard of this inode, locked. */
+static struct inode_shard *shard_lock(struct fs *fs, inum_t ino)
+{
+	struct inode_shard *shard = shard_of(fs, ino);
+
+	lock_mutex(&shard->lock, LOCK_TABLE);
+	return shard;
+}
+
+static void shard_unlock(struct inode_shard *shard)
+{
+	pthread_mutex_unlock(&shard->lock);
+}
+
+/* Under the shard's lock. */
+static void shards_set(struct inode_table *table, _Atomic uint64_t *mask, const struct inode_shard *shard, bool any)
+{
+	size_t index = (size_t)(shard - table->shards);
+	uint64_t bit = 1ull << index % 64, old = atomic_load_explicit(&mask[index / 64], memory_order_relaxed);
+
+	if (any && !(old & bit))
+		atomic_fetch_or(&mask[index / 64], bit);
+	else if (!any && (old & bit))
+		atomic_fetch_and(&mask[index / 64], ~bit);
+}
+
+static struct inode_shard *shards_find(struct inode_table *table, _Atomic uint64_t *mask)
+{
+	for (unsigned i = 0; i < INODE_SHARDS / 64; i++) {
+		uint64_t bits = atomic_load(&mask[i]);
+
+		if (bits)
+			return &table->shards[i * 64 + (unsigned)__builtin_ctzll(bits)];
+	}
+	return NULL;
+}
+
+static struct inode **table_bucket(struct inode_shard *shard, inum_t ino)
+{
+	return &shard->buckets[(ino_hash(ino) >> 40) & (shard->count_buckets - 1)];
+}
+
+static struct inode *table_find(struct inode_shard *shard, inum_t ino)
+{
+	struct inode *inode = *table_bucket(shard, ino);
 
 	while (inode && inode->ino != ino)
 		inode = inode->hash_next;
@@ -71,20 +132,20 @@ static struct inode *table_find(struct inode_table *table, inum_t ino)
 }
 
 /* A table that cannot grow is slower, not wrong. */
-static void table_grow(struct inode_table *table)
+static void table_grow(struct inode_shard *shard)
 {
-	size_t old_count = table->count_buckets;
-	struct inode **old = table->buckets;
+	size_t old_count = shard->count_buckets;
+	struct inode **old = shard->buckets;
 	struct inode **buckets = calloc(old_count * 2, sizeof(*buckets));
 
 	if (!buckets)
 		return;
-	table->buckets = buckets;
-	table->count_buckets = old_count * 2;
+	shard->buckets = buckets;
+	shard->count_buckets = old_count * 2;
 	for (size_t i = 0; i < old_count; i++) {
 		while (old[i]) {
 			struct inode *inode = old[i];
-			struct inode **bucket = table_bucket(table, inode->ino);
+			struct inode **bucket = table_bucket(shard, inode->ino);
 
 			old[i] = inode->hash_next;
 			inode->hash_next = *bucket;
@@ -94,22 +155,22 @@ static void table_grow(struct inode_table *table)
 	free(old);
 }
 
-static void table_add(struct inode_table *table, struct inode *inode)
+static void table_add(struct inode_shard *shard, struct inode *inode)
 {
 	struct inode **bucket;
 
-	if (table->count >= table->count_buckets)
-		table_grow(table);
-	bucket = table_bucket(table, inode->ino);
+	if (shard->count >= shard->count_buckets)
+		table_grow(shard);
+	bucket = table_bucket(shard, inode->ino);
 	inode->hash_next = *bucket;
 	*bucket = inode;
 	inode->is_hashed = true;
-	table->count++;
+	shard->count++;
 }
 
-static void table_remove(struct inode_table *table, struct inode *inode)
+static void table_remove(struct inode_shard *shard, struct inode *inode)
 {
-	struct inode **link = table_bucket(table, inode->ino);
+	struct inode **link = table_bucket(shard, inode->ino);
 
 	if (!inode->is_hashed)
 		return;
@@ -117,53 +178,63 @@ static void table_remove(struct inode_table *table, struct inode *inode)
 		link = &(*link)->hash_next;
 	*link = inode->hash_next;
 	inode->is_hashed = false;
-	table->count--;
+	shard->count--;
 }
 
-static void dirty_add(struct inode_table *table, struct inode *inode)
+static void dirty_add(struct inode_shard *shard, struct inode *inode)
 {
+	struct inode_table *table = inode->fs->table;
+
 	if (inode->is_on_dirty)
 		return;
 	inode->is_on_dirty = true;
 	inode->dirty_prev = NULL;
-	inode->dirty_next = table->dirty;
-	if (table->dirty)
-		table->dirty->dirty_prev = inode;
-	table->dirty = inode;
+	inode->dirty_next = shard->dirty;
+	if (shard->dirty)
+		shard->dirty->dirty_prev = inode;
+	shard->dirty = inode;
+	shards_set(table, table->dirty_shards, shard, true);
 }
 
-static void dirty_remove(struct inode_table *table, struct inode *inode)
+static void dirty_remove(struct inode_shard *shard, struct inode *inode)
 {
+	struct inode_table *table = inode->fs->table;
+
 	if (!inode->is_on_dirty)
 		return;
 	inode->is_on_dirty = false;
 	if (inode->dirty_prev)
 		inode->dirty_prev->dirty_next = inode->dirty_next;
 	else
-		table->dirty = inode->dirty_next;
+		shard->dirty = inode->dirty_next;
 	if (inode->dirty_next)
 		inode->dirty_next->dirty_prev = inode->dirty_prev;
+	shards_set(table, table->dirty_shards, shard, shard->dirty != NULL);
 }
 
-static void reclaim_add(struct inode_table *table, struct inode *inode)
+static void reclaim_add(struct inode_shard *shard, struct inode *inode)
 {
+	struct inode_table *table = inode->fs->table;
+
 	if (inode->is_on_reclaim)
 		return;
 	inode->is_on_reclaim = true;
 	inode->reclaim_next = NULL;
-	*table->reclaim_tail = inode;
-	table->reclaim_tail = &inode->reclaim_next;
+	*shard->reclaim_tail = inode;
+	shard->reclaim_tail = &inode->reclaim_next;
+	shards_set(table, table->reclaim_shards, shard, true);
 }
 
-static struct inode *reclaim_take(struct inode_table *table)
+static struct inode *reclaim_take(struct inode_shard *shard)
 {
-	struct inode *inode = table->reclaim;
+	struct inode *inode = shard->reclaim;
 
 	if (!inode)
 		return NULL;
-	table->reclaim = inode->reclaim_next;
-	if (!table->reclaim)
-		table->reclaim_tail = &table->reclaim;
+	shard->reclaim = inode->reclaim_next;
+	if (!shard->reclaim)
+		shard->reclaim_tail = &shard->reclaim;
+	shards_set(inode->fs->table, inode->fs->table->reclaim_shards, shard, shard->reclaim != NULL);
 	inode->is_on_reclaim = false;
 	return inode;
 }
@@ -187,28 +258,26 @@ struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *
 
 static struct inode *inode_find_ref(struct fs *fs, inum_t ino)
 {
-	struct inode *inode;
+	struct inode_shard *shard = shard_lock(fs, ino);
+	struct inode *inode = table_find(shard, ino);
 
-	pthread_mutex_lock(&fs->table->lock);
-	inode = table_find(fs->table, ino);
 	if (inode)
 		inode->references++;
-	pthread_mutex_unlock(&fs->table->lock);
+	shard_unlock(shard);
 	return inode;
 }
 
 /* Two readers may load the same inode at once: the first one's stays. */
 struct inode *inode_publish(struct fs *fs, struct inode *mine)
 {
-	struct inode *other;
+	struct inode_shard *shard = shard_lock(fs, mine->ino);
+	struct inode *other = table_find(shard, mine->ino);
 
-	pthread_mutex_lock(&fs->table->lock);
-	other = table_find(fs->table, mine->ino);
 	if (other)
 		other->references++;
 	else
-		table_add(fs->table, mine);
-	pthread_mutex_unlock(&fs->table->lock);
+		table_add(shard, mine);
+	shard_unlock(shard);
 	if (!other)
 		return mine;
 	inode_free(mine);
@@ -267,76 +336,82 @@ int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out)
 
 bool inode_is_cached(struct fs *fs, inum_t ino)
 {
-	bool cached;
+	struct inode_shard *shard = shard_lock(fs, ino);
+	bool cached = table_find(shard, ino) != NULL;
 
-	pthread_mutex_lock(&fs->table->lock);
-	cached = table_find(fs->table, ino) != NULL;
-	pthread_mutex_unlock(&fs->table->lock);
+	shard_unlock(shard);
 	return cached;
 }
 
 bool inode_is_reclaimed(const struct inode *inode)
 {
-	struct inode_table *table = inode->fs->table;
-	bool reclaimed;
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+	bool reclaimed = shard->reclaiming == inode->ino;
 
-	pthread_mutex_lock(&table->lock);
-	reclaimed = table->reclaiming == inode->ino;
-	pthread_mutex_unlock(&table->lock);
+	shard_unlock(shard);
 	return reclaimed;
+}
+
+void inode_set_reclaimed(struct fs *fs, inum_t ino, bool reclaimed)
+{
+	struct inode_shard *shard = shard_lock(fs, ino);
+
+	shard->reclaiming = reclaimed ? ino : 0;
+	shard_unlock(shard);
 }
 
 void inode_ref(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->fs->table->lock);
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+
 	inode->references++;
-	pthread_mutex_unlock(&inode->fs->table->lock);
+	shard_unlock(shard);
 }
 
 void inode_add_lookup(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->fs->table->lock);
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+
 	inode->lookups++;
-	pthread_mutex_unlock(&inode->fs->table->lock);
+	shard_unlock(shard);
 }
 
 /*
  * Nobody holds it any more: true when the caller is to free it. An orphan waits on the reclaim list, in the table, so that
  * whoever still knows its number finds the same object until it is taken.
  */
-static bool inode_retire(struct inode_table *table, struct inode *inode)
+static bool inode_retire(struct inode_shard *shard, struct inode *inode)
 {
 	bool orphan;
 
 	if (inode->references || inode->lookups || inode->is_on_reclaim)
 		return false;
-	pthread_mutex_lock(&inode->attr_lock);
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	orphan = inode->record.nlink == 0;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (orphan)
-		dirty_remove(table, inode);
-	if (orphan && inode->is_hashed && inode->ino != table->reclaiming) {
-		reclaim_add(table, inode);
+		dirty_remove(shard, inode);
+	if (orphan && inode->is_hashed && inode->ino != shard->reclaiming) {
+		reclaim_add(shard, inode);
 		return false;
 	}
 	if (inode->is_on_dirty)
 		return false;
-	table_remove(table, inode);
+	table_remove(shard, inode);
 	return true;
 }
 
 static void inode_drop(struct inode *inode, uint64_t references, uint64_t lookups)
 {
 	struct fs *fs = inode->fs;
-	struct inode_table *table = fs->table;
+	struct inode_shard *shard = shard_lock(fs, inode->ino);
 	bool gone, queued;
 
-	pthread_mutex_lock(&table->lock);
 	inode->references -= references;
 	inode->lookups -= min_u64(lookups, inode->lookups);
-	gone = inode_retire(table, inode);
-	queued = table->reclaim != NULL;
-	pthread_mutex_unlock(&table->lock);
+	gone = inode_retire(shard, inode);
+	queued = shard->reclaim != NULL;
+	shard_unlock(shard);
 	if (gone)
 		inode_free(inode);
 	if (queued)
@@ -358,87 +433,100 @@ void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
 	background_run_inline(fs);
 }
 
-inum_t inode_take_reclaim(struct fs *fs)
+static inum_t shard_take_reclaim(struct inode_shard *shard)
 {
-	struct inode_table *table = fs->table;
 	struct inode *inode;
 	inum_t ino = 0;
 
-	pthread_mutex_lock(&table->lock);
-	while (!ino && (inode = reclaim_take(table))) {
+	lock_mutex(&shard->lock, LOCK_TABLE);
+	while (!ino && (inode = reclaim_take(shard))) {
 		if (inode->references || inode->lookups)
 			continue; /* found again by its number: the next put brings it back */
 		ino = inode->ino;
-		table_remove(table, inode);
+		table_remove(shard, inode);
 		inode_free(inode);
 	}
-	pthread_mutex_unlock(&table->lock);
+	shard_unlock(shard);
+	return ino;
+}
+
+inum_t inode_take_reclaim(struct fs *fs)
+{
+	struct inode_shard *shard;
+	inum_t ino = 0;
+
+	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards)))
+		ino = shard_take_reclaim(shard);
 	return ino;
 }
 
 bool inode_has_reclaim(struct fs *fs)
 {
-	bool any;
+	return shards_find(fs->table, fs->table->reclaim_shards) != NULL;
+}
 
-	pthread_mutex_lock(&fs->table->lock);
-	any = fs->table->reclaim != NULL;
-	pthread_mutex_unlock(&fs->table->lock);
-	return any;
+static void shard_forget_all(struct inode_shard *shard)
+{
+	lock_mutex(&shard->lock, LOCK_TABLE);
+	for (size_t i = 0; i < shard->count_buckets; i++) {
+		struct inode *next;
+
+		for (struct inode *inode = shard->buckets[i]; inode; inode = next) {
+			next = inode->hash_next;
+			inode->lookups = 0;
+			if (inode_retire(shard, inode))
+				inode_free(inode);
+		}
+	}
+	shard_unlock(shard);
 }
 
 void inode_forget_all(struct fs *fs)
 {
-	struct inode_table *table = fs->table;
-
-	pthread_mutex_lock(&table->lock);
-	for (size_t i = 0; i < table->count_buckets; i++) {
-		struct inode *next;
-
-		for (struct inode *inode = table->buckets[i]; inode; inode = next) {
-			next = inode->hash_next;
-			inode->lookups = 0;
-			if (inode_retire(table, inode))
-				inode_free(inode);
-		}
-	}
-	pthread_mutex_unlock(&table->lock);
+	for (unsigned i = 0; i < INODE_SHARDS; i++)
+		shard_forget_all(&fs->table->shards[i]);
 }
 
 /* --- what changes of a record need ------------------------------------------------------------------------------------------- */
 
 void inode_mark_dirty(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->fs->table->lock);
-	dirty_add(inode->fs->table, inode);
-	pthread_mutex_unlock(&inode->fs->table->lock);
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+
+	dirty_add(shard, inode);
+	shard_unlock(shard);
 }
 
 void inode_unmark_dirty(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->fs->table->lock);
-	dirty_remove(inode->fs->table, inode);
-	pthread_mutex_unlock(&inode->fs->table->lock);
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+
+	dirty_remove(shard, inode);
+	shard_unlock(shard);
 }
 
 struct inode *inode_take_dirty(struct fs *fs)
 {
-	struct inode_table *table = fs->table;
-	struct inode *inode;
+	struct inode_shard *shard;
+	struct inode *inode = NULL;
 
-	pthread_mutex_lock(&table->lock);
-	inode = table->dirty;
-	if (inode) {
-		dirty_remove(table, inode);
-		inode->references++;
+	while (!inode && (shard = shards_find(fs->table, fs->table->dirty_shards))) {
+		lock_mutex(&shard->lock, LOCK_TABLE);
+		inode = shard->dirty;
+		if (inode) {
+			dirty_remove(shard, inode);
+			inode->references++;
+		}
+		shard_unlock(shard);
 	}
-	pthread_mutex_unlock(&table->lock);
 	return inode;
 }
 
 void inode_unhash(struct inode *inode)
 {
-	pthread_mutex_lock(&inode->fs->table->lock);
-	dirty_remove(inode->fs->table, inode);
-	table_remove(inode->fs->table, inode);
-	pthread_mutex_unlock(&inode->fs->table->lock);
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+
+	dirty_remove(shard, inode);
+	table_remove(shard, inode);
+	shard_unlock(shard);
 }

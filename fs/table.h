@@ -1,6 +1,6 @@
 /*
  * The table of inodes in memory: what mount, background and orphan need of it beyond fs/inode.h.
- * Its lock is taken under the metadata lock and above an inode's attr_lock; nothing is waited for under it.
+ * The lock of a shard is taken under the metadata lock and above an inode's attr_lock; nothing is waited for under it.
  */
 #ifndef FS_TABLE_H
 #define FS_TABLE_H
@@ -9,16 +9,25 @@
 
 #define INODE_BATCH 64 /* numbers taken from the root block at a time */
 
-struct inode_table {
-	pthread_mutex_t lock;
+#define INODE_SHARDS 128u /* a power of two */
+
+/* The inodes whose numbers have one hash. Operations on different inodes seldom meet here. */
+struct inode_shard {
+	_Alignas(64) pthread_mutex_t lock;
 	struct inode **buckets;
 	size_t count_buckets; /* a power of two */
 	size_t count;
 	struct inode *dirty;		       /* lazy times to be written; doubly linked */
 	struct inode *reclaim, **reclaim_tail; /* orphans whose last reference went */
 	inum_t reclaiming;		       /* its puts queue nothing */
-	pthread_mutex_t reclaim_lock;	       /* one reclaimer at a time */
-	pthread_mutex_t shrink_lock;	       /* metaspace_shrink(): no chunk is retired between its checkpoint and its removals */
+};
+
+struct inode_table {
+	struct inode_shard shards[INODE_SHARDS];
+	/* One bit per shard, changed under its lock: has it anything on this list? */
+	_Atomic uint64_t dirty_shards[INODE_SHARDS / 64], reclaim_shards[INODE_SHARDS / 64];
+	pthread_mutex_t reclaim_lock;	/* one reclaimer at a time */
+	pthread_mutex_t shrink_lock;	/* metaspace_shrink(): no chunk is retired between its checkpoint and its removals */
 	/* Under the metadata lock, held exclusively: */
 	inum_t next_ino, end_ino;
 	uint64_t tx_started_ns;
@@ -34,6 +43,7 @@ int inode_get_locked(struct fs *fs, inum_t ino, struct inode **out);
 bool inode_is_cached(struct fs *fs, inum_t ino);
 /* Is it being freed right now? */
 bool inode_is_reclaimed(const struct inode *inode);
+void inode_set_reclaimed(struct fs *fs, inum_t ino, bool reclaimed);
 void inode_add_lookup(struct inode *inode);
 /* Another reference of an inode that the caller holds. */
 void inode_ref(struct inode *inode);

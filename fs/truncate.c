@@ -135,7 +135,7 @@ int file_truncate(struct inode *inode, uint64_t size)
 
 	if (size > FS_FILE_MAX)
 		return -EFBIG;
-	pthread_rwlock_wrlock(&inode->data_lock);
+	lock_write(&inode->data_lock, LOCK_DATA);
 	if (size > file_size(inode))
 		error = file_raise_size(inode, size);
 	else
@@ -237,7 +237,7 @@ int orphan_reclaim(struct fs *fs, inum_t ino)
 		return reclaim_record_alone(fs, ino);
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&inode->data_lock);
+	lock_write(&inode->data_lock, LOCK_DATA);
 	while (!error && !finished)
 		error = reclaim_link(inode, &finished);
 	pthread_rwlock_unlock(&inode->data_lock);
@@ -278,7 +278,7 @@ static int truncate_finish(struct fs *fs, uint64_t id, const struct intent_recor
 
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&inode->data_lock);
+	lock_write(&inode->data_lock, LOCK_DATA);
 	error = file_unmap_resume(inode, id, intent);
 	pthread_rwlock_unlock(&inode->data_lock);
 	inode_put(inode);

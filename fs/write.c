@@ -286,11 +286,11 @@ int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t
 		error = file_get(fs, ino, &inode);
 	if (error)
 		return error;
-	pthread_rwlock_rdlock(&inode->data_lock);
+	lock_read(&inode->data_lock, LOCK_DATA);
 	error = file_write_in_place(inode, pos, buffer, size, done);
 	pthread_rwlock_unlock(&inode->data_lock);
 	if (!error && *done < size) {
-		pthread_rwlock_wrlock(&inode->data_lock);
+		lock_write(&inode->data_lock, LOCK_DATA);
 		error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done,
 					  size - *done, &more);
 		pthread_rwlock_unlock(&inode->data_lock);
@@ -309,7 +309,7 @@ int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t
 	*done = 0;
 	if (error)
 		return error;
-	pthread_rwlock_wrlock(&inode->data_lock);
+	lock_write(&inode->data_lock, LOCK_DATA);
 	pos = file_size(inode);
 	error = write_check(fs, pos, &size);
 	if (!error)

@@ -19,7 +19,7 @@ static struct cache_shard *cache_shard_of(struct journal *journal, maddr_t addre
 	return &journal->shards[cache_hash(address) % CACHE_SHARDS];
 }
 
-static struct cache_buf **cache_bucket(struct cache_shard *shard, maddr_t address)
+static struct cache_buf *_Atomic *cache_bucket(struct cache_shard *shard, maddr_t address)
 {
 	return &shard->buckets[cache_hash(address) / CACHE_SHARDS & (shard->bucket_count - 1)];
 }
@@ -45,6 +45,8 @@ int cache_init(struct journal *journal, uint64_t cache_bytes)
 		cache_bytes = sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit / 64;
 	journal->cache_blocks = max_u64(cache_bytes / BLOCK_BYTES, CACHE_BLOCKS_MIN);
 	TAILQ_INIT(&journal->dirty);
+	TAILQ_INIT(&journal->limbo);
+	pthread_mutex_init(&journal->limbo_mutex, NULL);
 	for (unsigned i = 0; i < CACHE_SHARDS; i++)
 		if (shard_init(&journal->shards[i], journal->cache_blocks / CACHE_SHARDS))
 			error = -ENOMEM;
@@ -55,6 +57,8 @@ void cache_fini(struct journal *journal)
 {
 	struct cache_buf *cb;
 
+	cache_empty_limbo(journal);
+	pthread_mutex_destroy(&journal->limbo_mutex);
 	for (unsigned i = 0; i < CACHE_SHARDS; i++) {
 		while ((cb = TAILQ_FIRST(&journal->shards[i].clock))) {
 			TAILQ_REMOVE(&journal->shards[i].clock, cb, clock_link);
@@ -65,20 +69,51 @@ void cache_fini(struct journal *journal)
 	}
 }
 
+/* --- limbo --------------------------------------------------------------------------------------------------------- */
+
+void cache_empty_limbo(struct journal *journal)
+{
+	struct cache_buf *cb;
+
+	pthread_mutex_lock(&journal->limbo_mutex);
+	while ((cb = TAILQ_FIRST(&journal->limbo))) {
+		TAILQ_REMOVE(&journal->limbo, cb, clock_link);
+		free(cb);
+	}
+	journal->limbo_count = 0;
+	pthread_mutex_unlock(&journal->limbo_mutex);
+}
+
+/* No longer in the cache, and nobody has a reference. */
+static void cache_buf_free(struct cache_buf *cb)
+{
+	struct journal *journal = cb->journal;
+
+	if (journal_is_locked(journal)) {
+		free(cb);
+		return;
+	}
+	pthread_mutex_lock(&journal->limbo_mutex);
+	TAILQ_INSERT_TAIL(&journal->limbo, cb, clock_link);
+	journal->limbo_count++;
+	pthread_mutex_unlock(&journal->limbo_mutex);
+}
+
 /* --- under the shard's mutex ------------------------------------------------------------------------------------- */
 
+/* Or inside the gate: what is taken out of a chain meanwhile keeps its link. */
 static struct cache_buf *shard_find(struct cache_shard *shard, maddr_t address)
 {
-	struct cache_buf *cb = *cache_bucket(shard, address);
+	struct cache_buf *cb = atomic_load_explicit(cache_bucket(shard, address), memory_order_acquire);
 
 	while (cb && cb->buf.address != address)
-		cb = cb->hash_next;
+		cb = atomic_load_explicit(&cb->hash_next, memory_order_acquire);
 	return cb;
 }
 
 static void shard_remove(struct cache_shard *shard, struct cache_buf *cb)
 {
-	struct cache_buf **link = cache_bucket(shard, cb->buf.address);
+	struct cache_buf *_Atomic *link = cache_bucket(shard, cb->buf.address);
 
 	while (*link != cb)
 		link = &(*link)->hash_next;
@@ -102,7 +137,7 @@ static void shard_shrink(struct cache_shard *shard)
 		cb = TAILQ_FIRST(&shard->clock);
 		if (cache_buf_is_idle(cb) && !atomic_exchange(&cb->used, false)) {
 			shard_remove(shard, cb);
-			free(cb);
+			cache_buf_free(cb);
 			continue;
 		}
 		TAILQ_REMOVE(&shard->clock, cb, clock_link);
@@ -112,7 +147,7 @@ static void shard_shrink(struct cache_shard *shard)
 
 static void shard_insert(struct cache_shard *shard, struct cache_buf *cb)
 {
-	struct cache_buf **link = cache_bucket(shard, cb->buf.address);
+	struct cache_buf *_Atomic *link = cache_bucket(shard, cb->buf.address);
 
 	shard_shrink(shard);
 	cb->hash_next = *link;
@@ -123,22 +158,27 @@ static void shard_insert(struct cache_shard *shard, struct cache_buf *cb)
 
 /* --- the cache ---------------------------------------------------------------------------------------------------- */
 
+static struct cache_buf *cache_find_referenced(struct cache_shard *shard, maddr_t address)
+{
+	struct cache_buf *cb;
+
+	lock_mutex(&shard->mutex, LOCK_CACHE);
+	cb = shard_find(shard, address);
+	if (cb)
+		atomic_fetch_add(&cb->refs, 1);
+	pthread_mutex_unlock(&shard->mutex);
+	return cb;
+}
+
 struct cache_buf *cache_find(struct journal *journal, maddr_t address)
 {
 	struct cache_shard *shard = cache_shard_of(journal, address);
-	struct cache_buf *cb;
+	struct cache_buf *cb = journal_is_reading(journal) ? shard_find(shard, address) : cache_find_referenced(shard, address);
+	unsigned slot = slot_mine();
 
-	pthread_mutex_lock(&shard->mutex);
-	cb = shard_find(shard, address);
-	if (cb) {
-		atomic_fetch_add(&cb->refs, 1);
-		if (!atomic_load_explicit(&cb->used, memory_order_relaxed))
-			cb->used = true;
-		shard->hits++;
-	} else {
-		shard->misses++;
-	}
-	pthread_mutex_unlock(&shard->mutex);
+	slot_count(cb ? &journal->finds[slot].hits : &journal->finds[slot].misses, slot, 1);
+	if (cb && !atomic_load_explicit(&cb->used, memory_order_relaxed))
+		atomic_store_explicit(&cb->used, true, memory_order_relaxed);
 	return cb;
 }
 
@@ -161,14 +201,17 @@ struct cache_buf *cache_alloc(struct journal *journal, maddr_t address)
 struct cache_buf *cache_insert(struct cache_buf *cb)
 {
 	struct cache_shard *shard = cache_shard_of(cb->journal, cb->buf.address);
+	bool is_reading = journal_is_reading(cb->journal);
 	struct cache_buf *other;
 
-	pthread_mutex_lock(&shard->mutex);
+	if (is_reading)
+		cb->refs = 0;
+	lock_mutex(&shard->mutex, LOCK_CACHE);
 	other = shard_find(shard, cb->buf.address);
-	if (other)
-		atomic_fetch_add(&other->refs, 1);
-	else
+	if (!other)
 		shard_insert(shard, cb);
+	else if (!is_reading)
+		atomic_fetch_add(&other->refs, 1);
 	pthread_mutex_unlock(&shard->mutex);
 	if (other)
 		free(cb);
@@ -177,10 +220,13 @@ struct cache_buf *cache_insert(struct cache_buf *cb)
 
 void cache_put(struct cache_buf *cb)
 {
-	bool detached = cb->detached; /* set only by a holder, before its own put */
+	bool detached;
 
+	if (journal_is_reading(cb->journal))
+		return;
+	detached = cb->detached; /* set only by a holder, before its own put */
 	if (atomic_fetch_sub_explicit(&cb->refs, 1, memory_order_acq_rel) == 1 && detached)
-		free(cb);
+		cache_buf_free(cb);
 }
 
 void cache_discard(struct cache_buf *cb)
@@ -361,7 +407,7 @@ void buf_drop_clean(struct journal *journal)
 			next = TAILQ_NEXT(cb, clock_link);
 			if (cache_buf_is_idle(cb)) {
 				shard_remove(shard, cb);
-				free(cb);
+				cache_buf_free(cb);
 			}
 		}
 		pthread_mutex_unlock(&shard->mutex);

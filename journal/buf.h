@@ -15,6 +15,7 @@ struct buf {
 /*
  * A reference to the verified block at `address`, which must have this role and tree. On a cache miss both copies' headers are
  * read: one bad copy is answered from the other at once and reported for repair. Caller holds the metadata lock, shared or exclusive.
+ * Held shared, the block is good until journal_read_end() and no longer, whenever it is put.
  * 0; -EIO: both copies are poisoned; -EUCLEAN: no whole copy, or not this role and tree, or an address that is not in use.
  */
 int buf_get(struct journal *journal, maddr_t address, enum format_block_role role, unsigned tree, struct buf **out);

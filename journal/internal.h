@@ -2,7 +2,6 @@
 #ifndef JOURNAL_INTERNAL_H
 #define JOURNAL_INTERNAL_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -12,6 +11,8 @@
 #include "journal/log.h"
 #include "journal/root.h"
 #include "journal/tx.h"
+#include "util/gate.h"
+#include "util/lock.h"
 
 #define CACHE_SHARDS 8u
 #define TX_BLOCKS_MAX 512u
@@ -20,10 +21,10 @@
 struct cache_buf {
 	struct buf buf;
 	struct journal *journal;
-	struct cache_buf *hash_next;	     /* the shard's mutex */
-	TAILQ_ENTRY(cache_buf) clock_link;   /* the shard's mutex */
+	struct cache_buf *_Atomic hash_next; /* changed under the shard's mutex, read by anybody inside the gate */
+	TAILQ_ENTRY(cache_buf) clock_link;   /* the shard's mutex; in limbo: limbo_mutex */
 	TAILQ_ENTRY(cache_buf) dirty_link;
-	_Atomic unsigned refs; /* raised under the shard's mutex (or by a holder), dropped anywhere */
+	_Atomic unsigned refs; /* raised under the shard's mutex (or by a holder), dropped anywhere; readers inside the gate need none */
 	_Atomic bool dirty;    /* never evicted */
 	_Atomic bool used;     /* since the clock's hand passed */
 	_Atomic bool detached; /* no longer in the cache: freed with its last reference */
@@ -38,12 +39,16 @@ struct cache_buf {
 TAILQ_HEAD(cache_list, cache_buf);
 
 struct cache_shard {
-	pthread_mutex_t mutex;
-	struct cache_buf **buckets;
+	_Alignas(64) pthread_mutex_t mutex;
+	struct cache_buf *_Atomic *buckets;
 	size_t bucket_count; /* a power of two */
 	struct cache_list clock;
 	size_t count, capacity;
-	uint64_t hits, misses;
+};
+
+/* What the thread of one slot has found in the cache. */
+struct cache_finds {
+	_Alignas(64) atomic_uint_fast64_t hits, misses;
 };
 
 struct tx_block {
@@ -75,9 +80,14 @@ struct journal {
 	struct media *media;
 	struct super super;
 	struct journal_recovery recovery;
-	pthread_rwlock_t lock; /* the metadata lock */
+	struct gate gate; /* the metadata lock: readers are inside, a transaction has closed it */
 	struct log_ring log;
 	struct cache_shard shards[CACHE_SHARDS];
+	struct cache_finds finds[SLOT_COUNT];
+	/* Out of the cache, but a reader inside the gate may still look at them: freed by whoever has closed it next. */
+	struct cache_list limbo;
+	pthread_mutex_t limbo_mutex;
+	_Atomic size_t limbo_count;
 	struct cache_list dirty;
 	_Atomic uint64_t dirty_blocks;
 	uint64_t dirty_limit, cache_blocks;
@@ -108,11 +118,19 @@ struct journal {
 /* --- journal.c --- */
 /* Take the metadata lock exclusively; never by a thread that reads. */
 void journal_lock(struct journal *journal);
+void journal_unlock(struct journal *journal);
+/* Is this thread inside the gate: what it finds in the cache stays until it leaves, without a reference? */
+bool journal_is_reading(const struct journal *journal);
+/* Has this thread closed it: nobody else looks at anything? */
+bool journal_is_locked(const struct journal *journal);
 
 /* --- buf.c: the cache --- */
 int cache_init(struct journal *journal, uint64_t cache_bytes);
 void cache_fini(struct journal *journal);
-struct cache_buf *cache_find(struct journal *journal, maddr_t address); /* with a reference, or NULL */
+/* Free what is in limbo; the gate is closed, by this thread. */
+void cache_empty_limbo(struct journal *journal);
+/* With a reference (readers inside the gate: without, they need none), or NULL. */
+struct cache_buf *cache_find(struct journal *journal, maddr_t address);
 struct cache_buf *cache_alloc(struct journal *journal, maddr_t address); /* zeroed, one reference, not in the cache */
 /* Put it into the cache, or drop it for the one that somebody else has put there meanwhile. Keeps the reference. */
 struct cache_buf *cache_insert(struct cache_buf *cb);

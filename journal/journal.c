@@ -94,16 +94,10 @@ int journal_format(struct media *media, const struct super *super, const devoff_
 
 static int journal_init_locks(struct journal *journal)
 {
-	pthread_rwlockattr_t attr;
-	int error;
+	int error = gate_init(&journal->gate);
 
-	pthread_rwlockattr_init(&attr);
-	/* A stream of readers must not keep the writer out; hence no thread may take it shared twice. */
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	error = pthread_rwlock_init(&journal->lock, &attr);
-	pthread_rwlockattr_destroy(&attr);
 	if (error)
-		return -error;
+		return error;
 	pthread_mutex_init(&journal->sync_mutex, NULL);
 	pthread_cond_init(&journal->sync_cond, NULL);
 	return 0;
@@ -119,7 +113,7 @@ static void journal_free(struct journal *journal)
 	free(journal->bounce);
 	pthread_cond_destroy(&journal->sync_cond);
 	pthread_mutex_destroy(&journal->sync_mutex);
-	pthread_rwlock_destroy(&journal->lock);
+	gate_fini(&journal->gate);
 	free(journal);
 }
 
@@ -179,10 +173,19 @@ static int journal_find_tail(struct journal *journal, struct why *why)
 	return salvage_find_tail(journal, error);
 }
 
+static struct journal *journal_alloc(void)
+{
+	struct journal *journal = aligned_alloc(_Alignof(struct journal), sizeof(*journal));
+
+	if (journal)
+		memset(journal, 0, sizeof(*journal));
+	return journal;
+}
+
 int journal_open(struct media *media, const struct super *super, const struct journal_options *options, struct why *why,
 		 struct journal **out)
 {
-	struct journal *journal = calloc(1, sizeof(*journal));
+	struct journal *journal = journal_alloc();
 	int error;
 
 	if (!journal)
@@ -241,29 +244,53 @@ void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *
 	journal->bad_copy = handler;
 }
 
-/* A second shared hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
-static _Thread_local bool thread_is_reading;
+/* A second hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
+static _Thread_local const struct journal *thread_reads, *thread_locks;
+
+#define LIMBO_MAX_BLOCKS 256u
 
 void journal_read_begin(struct journal *journal)
 {
-	int error;
-
-	assert(!thread_is_reading);
-	error = pthread_rwlock_rdlock(&journal->lock);
-	assert(!error); /* EDEADLK: inside a transaction of this thread */
-	thread_is_reading = true;
+	assert(!thread_reads);
+	assert(thread_locks != journal);
+	gate_enter(&journal->gate);
+	thread_reads = journal;
 }
 
 void journal_lock(struct journal *journal)
 {
-	assert(!thread_is_reading);
-	pthread_rwlock_wrlock(&journal->lock);
+	assert(!thread_reads);
+	assert(thread_locks != journal);
+	gate_close(&journal->gate);
+	thread_locks = journal;
+	if (journal->limbo_count)
+		cache_empty_limbo(journal);
+}
+
+void journal_unlock(struct journal *journal)
+{
+	thread_locks = NULL;
+	gate_open(&journal->gate);
 }
 
 void journal_read_end(struct journal *journal)
 {
-	thread_is_reading = false;
-	pthread_rwlock_unlock(&journal->lock);
+	thread_reads = NULL;
+	gate_leave(&journal->gate);
+	if (journal->limbo_count < LIMBO_MAX_BLOCKS)
+		return;
+	journal_lock(journal); /* readers alone: nobody else would do it */
+	journal_unlock(journal);
+}
+
+bool journal_is_reading(const struct journal *journal)
+{
+	return thread_reads == journal;
+}
+
+bool journal_is_locked(const struct journal *journal)
+{
+	return thread_locks == journal;
 }
 
 void journal_shutdown(struct journal *journal)
@@ -300,10 +327,12 @@ void journal_counts(const struct journal *journal, struct journal_counts *out)
 		struct cache_shard *shard = (struct cache_shard *)&journal->shards[i];
 
 		pthread_mutex_lock(&shard->mutex);
-		out->cache_hits += shard->hits;
-		out->cache_misses += shard->misses;
 		out->cache_bytes += shard->count * BLOCK_BYTES;
 		pthread_mutex_unlock(&shard->mutex);
+	}
+	for (unsigned i = 0; i < SLOT_COUNT; i++) {
+		out->cache_hits += atomic_load_explicit(&journal->finds[i].hits, memory_order_relaxed);
+		out->cache_misses += atomic_load_explicit(&journal->finds[i].misses, memory_order_relaxed);
 	}
 }
 
@@ -317,7 +346,7 @@ int journal_checkpoint(struct journal *journal)
 		return -EROFS;
 	journal_lock(journal);
 	error = journal->sync_error ? journal->sync_error : checkpoint_run(journal, journal->log.epoch);
-	pthread_rwlock_unlock(&journal->lock);
+	journal_unlock(journal);
 	return error;
 }
 
@@ -340,7 +369,7 @@ static int sync_mark(struct journal *journal, uint64_t covered)
 	journal_lock(journal);
 	if (!log_has_room(ring, ring->slack_bytes / 2)) {
 		error = checkpoint_run(journal, ring->epoch);
-		pthread_rwlock_unlock(&journal->lock);
+		journal_unlock(journal);
 		return error;
 	}
 	ring->synced = max_u64(ring->synced, covered);
@@ -350,7 +379,7 @@ static int sync_mark(struct journal *journal, uint64_t covered)
 		journal_shutdown(journal);
 		error = -EIO;
 	}
-	pthread_rwlock_unlock(&journal->lock);
+	journal_unlock(journal);
 	if (!error)
 		error = sync_media(journal); /* durable: the mark, and with it every record up to `covered` on any boot */
 	return error;

@@ -9,7 +9,7 @@
  *   recover the log into DRAM
  *   root    tree roots and counters
  *
- * Locking: one writer at a time (tx_begin .. tx_commit/abort holds the metadata lock exclusively); readers hold it shared
+ * Locking: one writer at a time (tx_begin .. tx_commit/abort holds the metadata lock, a gate, exclusively); readers hold it shared
  * between journal_read_begin/end. A thread that holds it shared must not call tx_begin, nor take it shared again (a waiting writer goes first).
  * Buffers' data may be read under either.
  * Order: inode locks -> the metadata lock -> everything in here -> media. The caller never waits for a request of the kernel

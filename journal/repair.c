@@ -146,6 +146,6 @@ int journal_repair(struct journal *journal, maddr_t address, unsigned *repaired)
 		return -EROFS;
 	journal_lock(journal);
 	error = repair_locked(journal, address, repaired);
-	pthread_rwlock_unlock(&journal->lock);
+	journal_unlock(journal);
 	return error;
 }

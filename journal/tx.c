@@ -107,7 +107,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 	if (!error)
 		error = tx_make_space(journal);
 	if (error) {
-		pthread_rwlock_unlock(&journal->lock);
+		journal_unlock(journal);
 		return error;
 	}
 	tx->kind = kind;
@@ -266,7 +266,7 @@ static void tx_finish(struct tx *tx, bool committed, uint64_t sequence)
 {
 	for (unsigned i = 0; i < tx->hook_count; i++)
 		tx->hooks[i].fn(tx->hooks[i].arg, committed, sequence);
-	pthread_rwlock_unlock(&tx->journal->lock);
+	journal_unlock(tx->journal);
 }
 
 static void tx_restore_block(struct tx_block *block)

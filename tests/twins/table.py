@@ -103,7 +103,7 @@ RULES = [
      "old": "is_durable(arg, busy->collecting.sequence))", "new": "(is_durable(arg, busy->collecting.sequence), true))",
      "caught_by": "test_alloc"},
     {"name": "reads-without-the-data-lock", "file": "fs/file.c",
-     "old": "	pthread_rwlock_rdlock(&inode->data_lock);\n	error = file_read_locked(inode, pos, buffer, size, done);\n"
+     "old": "	lock_read(&inode->data_lock, LOCK_DATA);\n	error = file_read_locked(inode, pos, buffer, size, done);\n"
             "	pthread_rwlock_unlock(&inode->data_lock);\n",
      "new": "	error = file_read_locked(inode, pos, buffer, size, done);\n",
      "caught_by": "test_rules_order"},

@@ -271,27 +271,47 @@ START_TEST(the_cache_stays_within_its_bytes_and_dirty_blocks_within_the_cache)
 }
 END_TEST
 
-START_TEST(clean_blocks_are_dropped_when_asked_and_held_or_dirty_ones_stay)
+START_TEST(clean_blocks_are_dropped_when_asked_and_dirty_or_joined_ones_stay)
 {
 	maddr_t dirty, held = fix_new_block(&fix, 1);
 	uint64_t reads;
 	struct buf *buf;
+	struct tx *tx;
 
 	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
 	dirty = fix_new_block(&fix, 2);
-	journal_read_begin(fix.journal);
+	ck_assert_int_eq(tx_begin(fix.journal, TX_NORMAL, &tx), 0);
 	ck_assert_int_eq(buf_get_any(fix.journal, held, &buf), 0);
+	ck_assert_int_eq(tx_join(tx, buf), 0);
+	buf_put(buf);
 	buf_drop_clean(fix.journal);
 	reads = count_media().reads;
-	buf_put(buf);
 	ck_assert_int_eq(buf_get_any(fix.journal, held, &buf), 0);
 	buf_put(buf);
-	journal_read_end(fix.journal);
+	tx_abort(tx);
 	ck_assert_uint_eq(fix_word(&fix, dirty, 0), 2);
 	ck_assert_uint_eq(count_media().reads, reads);
 	buf_drop_clean(fix.journal);
 	ck_assert_uint_eq(fix_word(&fix, held, 0), 1);
 	ck_assert_uint_gt(count_media().reads, reads);
+}
+END_TEST
+
+START_TEST(what_a_reader_looks_at_stays_until_it_leaves_though_it_is_dropped)
+{
+	maddr_t address = fix_new_block(&fix, 7);
+	struct buf *buf, *again;
+
+	ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	journal_read_begin(fix.journal);
+	ck_assert_int_eq(buf_get_any(fix.journal, address, &buf), 0);
+	buf_drop_clean(fix.journal);
+	ck_assert_int_eq(buf_get_any(fix.journal, address, &again), 0);
+	ck_assert_ptr_ne(again, buf);
+	ck_assert_mem_eq(again->data + 64, buf->data + 64, BLOCK_BYTES - 64); /* the header is sealed at home only */
+	buf_put(again);
+	buf_put(buf);
+	journal_read_end(fix.journal);
 }
 END_TEST
 
@@ -376,7 +396,8 @@ int main(void)
 	tcase_add_test(tests, a_whole_block_at_the_wrong_place_is_refused);
 	tcase_add_test(tests, a_word_of_the_layer_above_is_zero_on_load_and_create);
 	tcase_add_test(tests, the_cache_stays_within_its_bytes_and_dirty_blocks_within_the_cache);
-	tcase_add_test(tests, clean_blocks_are_dropped_when_asked_and_held_or_dirty_ones_stay);
+	tcase_add_test(tests, clean_blocks_are_dropped_when_asked_and_dirty_or_joined_ones_stay);
+	tcase_add_test(tests, what_a_reader_looks_at_stays_until_it_leaves_though_it_is_dropped);
 	tcase_add_test(tests, many_readers_and_a_writer_agree_while_blocks_come_and_go);
 	suite_add_tcase(suite, tests);
 	return fix_run(suite);

@@ -1,0 +1,67 @@
+#include "util/lock.h"
+
+#include "util/slot.h"
+
+struct lock_cells {
+	_Alignas(64) atomic_uint_fast64_t taken[LOCK_CLASSES], contended[LOCK_CLASSES];
+};
+
+static struct lock_cells cells[SLOT_COUNT];
+
+static const char *const names[LOCK_CLASSES] = {
+	[LOCK_GATE_SHARED] = "gate-shared", [LOCK_GATE_EXCLUSIVE] = "gate-exclusive",
+	[LOCK_CACHE] = "cache",		    [LOCK_TABLE] = "table",
+	[LOCK_OBJECT] = "object",	    [LOCK_DATA] = "data",
+	[LOCK_SPACE] = "space",
+};
+
+const char *lock_class_name(enum lock_class class)
+{
+	return names[class];
+}
+
+void lock_counts(struct lock_counts *out)
+{
+	*out = (struct lock_counts){ 0 };
+	for (unsigned i = 0; i < SLOT_COUNT; i++)
+		for (unsigned class = 0; class < LOCK_CLASSES; class++) {
+			out->taken[class] += atomic_load_explicit(&cells[i].taken[class], memory_order_relaxed);
+			out->contended[class] += atomic_load_explicit(&cells[i].contended[class], memory_order_relaxed);
+		}
+}
+
+void lock_count_taken(enum lock_class class, bool contended)
+{
+	unsigned slot = slot_mine();
+
+	slot_count(&cells[slot].taken[class], slot, 1);
+	if (contended)
+		slot_count(&cells[slot].contended[class], slot, 1);
+}
+
+void lock_mutex(pthread_mutex_t *mutex, enum lock_class class)
+{
+	bool contended = pthread_mutex_trylock(mutex);
+
+	if (contended)
+		pthread_mutex_lock(mutex);
+	lock_count_taken(class, contended);
+}
+
+void lock_read(pthread_rwlock_t *lock, enum lock_class class)
+{
+	bool contended = pthread_rwlock_tryrdlock(lock);
+
+	if (contended)
+		pthread_rwlock_rdlock(lock);
+	lock_count_taken(class, contended);
+}
+
+void lock_write(pthread_rwlock_t *lock, enum lock_class class)
+{
+	bool contended = pthread_rwlock_trywrlock(lock);
+
+	if (contended)
+		pthread_rwlock_wrlock(lock);
+	lock_count_taken(class, contended);
+}
