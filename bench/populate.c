@@ -1,18 +1,11 @@
-/*
- * bench-populate IMAGE FILES EXTENTS: fill a fresh filesystem with files of that many extents each, 1,000 files to a directory. Through the
- * trees, in large transactions, because a write for each extent would take hours; no data is stored, so that the image stays as small as its
- * metadata. The result is valid in every respect. Files lie on the device in another order than their numbers, each with its blocks backwards,
- * so that nothing merges and extents and reverse map are sorted differently.
- */
-#include <errno.h>
+#include "bench/populate.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fs/dir.h"
 #include "journal/root.h"
-#include "util/log.h"
 
 #define FILES_PER_DIR 1000
 #define ROOM_BLOCKS 100
@@ -173,7 +166,7 @@ static int populate_all(struct populate *populate, const char *what, uint64_t co
 			error = tx_commit(populate->tx, NULL);
 	}
 	if (error)
-		fprintf(stderr, "bench-populate: %s, at %llu of %llu: %s\n", what, (unsigned long long)done, (unsigned long long)count,
+		fprintf(stderr, "populate: %s, at %llu of %llu: %s\n", what, (unsigned long long)done, (unsigned long long)count,
 			strerror(-error));
 	return error;
 }
@@ -210,29 +203,18 @@ static int populate_run(struct populate *populate)
 	return error;
 }
 
-int main(int argc, char **argv)
+/* Behind the first chunks, before the replicas' half. */
+blkno_t populate_base(const struct fs *fs)
 {
-	struct fs_options options = {.tools = true, .claim = true};
-	struct populate populate = {0};
-	struct why why;
-	int error, end;
+	return fs->super.size_bytes / BLOCK_BYTES / 16;
+}
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: bench-populate IMAGE FILES EXTENTS\n");
-		return 2;
-	}
-	log_set_level(LOG_LEVEL_SILENT);
-	populate.files = strtoull(argv[2], NULL, 10);
-	populate.extents = strtoull(argv[3], NULL, 10);
-	populate.dirs = (populate.files + FILES_PER_DIR - 1) / FILES_PER_DIR;
-	populate.stride = find_stride(populate.files);
-	if (fs_mount(argv[1], &options, &why, &populate.fs)) {
-		fprintf(stderr, "bench-populate: %s\n", why.text);
-		return 1;
-	}
-	/* Behind the first chunks, before the replicas' half. */
-	populate.base = fs_super(populate.fs)->size_bytes / BLOCK_BYTES / 16;
-	error = populate_run(&populate);
-	end = fs_unmount(populate.fs);
-	return error || end;
+int populate_files(struct fs *fs, uint64_t files, uint64_t extents)
+{
+	struct populate populate = {.fs = fs, .files = files, .extents = extents};
+
+	populate.dirs = (files + FILES_PER_DIR - 1) / FILES_PER_DIR;
+	populate.stride = find_stride(files);
+	populate.base = populate_base(fs);
+	return populate_run(&populate);
 }

@@ -1,0 +1,237 @@
+/*
+ * One thread and two, each in a directory and file of its own, beside a loop that only computes: what two threads reach against one is given as a
+ * share of what the loop reached in the same round, because two CPUs of a shared machine are seldom two.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "bench/core.h"
+#include "bench/locks.h"
+#include "bench/measure.h"
+#include "fs/orphan.h"
+
+#define SEGMENT_NS 60e6
+#define FILE_BLOCKS 2048ull
+#define FILES 256u
+#define BETWEEN_LOOKS 16u
+
+struct runner {
+	pthread_t thread;
+	pthread_barrier_t *start;
+	struct fs *fs;
+	inum_t dir, data;
+	uint64_t number; /* of the next name */
+	uint64_t first;	 /* name that is still there */
+	double rate;
+	int error;
+	int (*run)(struct runner *runner, uint64_t i);
+	double segment_ns;
+	uint64_t count;
+	uint64_t sum; /* of the loop, so that it is not left out */
+	uint8_t block[BLOCK_BYTES];
+} __attribute__((aligned(128)));
+
+static struct runner runners[2];
+
+static int run_loop(struct runner *runner, uint64_t i)
+{
+	uint64_t x = i | 1;
+
+	for (unsigned k = 0; k < 1000; k++)
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+	runner->sum += x;
+	return 0;
+}
+
+static int run_create(struct runner *runner, uint64_t i)
+{
+	struct fs_who who = core_who();
+	struct fs_attr attr;
+	char name[32];
+	int error;
+
+	snprintf(name, sizeof(name), "new-%llu", (unsigned long long)runner->number++);
+	error = fs_create(runner->fs, &who, runner->dir, name, S_IFREG | 0644, 0, &attr);
+	if (!error)
+		fs_forget(runner->fs, attr.ino, 1);
+	return error;
+}
+
+static int run_lookup(struct runner *runner, uint64_t i)
+{
+	struct fs_attr attr;
+	char name[32];
+	int error;
+
+	snprintf(name, sizeof(name), "file-%u", (unsigned)(i * 7 % FILES));
+	error = fs_lookup(runner->fs, runner->dir, name, &attr);
+	if (!error)
+		fs_forget(runner->fs, attr.ino, 1);
+	return error;
+}
+
+static int run_read(struct runner *runner, uint64_t i)
+{
+	size_t done;
+
+	return fs_read(runner->fs, runner->data, i * 617 % FILE_BLOCKS * BLOCK_BYTES, runner->block, BLOCK_BYTES, &done);
+}
+
+static int run_write(struct runner *runner, uint64_t i)
+{
+	size_t done;
+
+	return fs_write(runner->fs, runner->data, i * 617 % FILE_BLOCKS * BLOCK_BYTES, runner->block, BLOCK_BYTES, &done);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct runner *runner, uint64_t i);
+} works[] = {{"create", run_create}, {"lookup", run_lookup}, {"read 4 KiB", run_read}, {"write 4 KiB", run_write}};
+static double ratios[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], contended[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], controls[ARRAY_SIZE(works)][CORE_ROUNDS_MAX];
+
+static void *runner_main(void *arg)
+{
+	struct runner *runner = arg;
+	double begin, end;
+
+	pthread_barrier_wait(runner->start);
+	begin = end = measure_now_ns();
+	for (runner->count = 0; end - begin < runner->segment_ns && !runner->error; end = measure_now_ns())
+		for (unsigned k = 0; k < BETWEEN_LOOKS && !runner->error; k++)
+			runner->error = runner->run(runner, runner->count++);
+	runner->rate = (double)runner->count / (end - begin);
+	return NULL;
+}
+
+/* Calls per ns of all threads together; negative errno. *locks: contended per call. */
+static double run_segment(const struct core_options *options, unsigned threads, int (*run)(struct runner *, uint64_t), double *locks)
+{
+	struct locks before = locks_counted();
+	pthread_barrier_t start;
+	double rate = 0;
+	uint64_t count = 0;
+	int error = 0;
+
+	pthread_barrier_init(&start, NULL, threads);
+	for (unsigned t = 0; t < threads; t++) {
+		runners[t].start = &start;
+		runners[t].run = run;
+		runners[t].segment_ns = options->smoke ? SEGMENT_NS / 20 : SEGMENT_NS;
+		if (pthread_create(&runners[t].thread, NULL, runner_main, &runners[t]))
+			exit(1);
+	}
+	for (unsigned t = 0; t < threads; t++) {
+		pthread_join(runners[t].thread, NULL);
+		rate += runners[t].rate;
+		count += runners[t].count;
+		error = error ? error : runners[t].error;
+	}
+	pthread_barrier_destroy(&start);
+	*locks = (double)(locks_counted().contended - before.contended) / (double)(count ? count : 1);
+	return error ? error : rate;
+}
+
+/* What create made goes again, unmeasured, so that rounds are alike. */
+static int remove_new(struct runner *runner)
+{
+	char name[32];
+	int error = 0;
+
+	for (; runner->first < runner->number && !error; runner->first++) {
+		snprintf(name, sizeof(name), "new-%llu", (unsigned long long)runner->first);
+		error = fs_unlink(runner->fs, runner->dir, name);
+	}
+	orphan_reclaim_queued(runner->fs);
+	return error;
+}
+
+static int run_round(const struct core_options *options, unsigned w, unsigned round)
+{
+	double ignored, control[2], work[2];
+	int error = 0;
+
+	control[0] = run_segment(options, 1, run_loop, &ignored);
+	work[0] = run_segment(options, 1, works[w].run, &ignored);
+	work[1] = run_segment(options, 2, works[w].run, &contended[w][round]);
+	control[1] = run_segment(options, 2, run_loop, &ignored);
+	if (work[0] < 0 || work[1] < 0)
+		return core_fail(work[0] < 0 ? (int)work[0] : (int)work[1], works[w].name);
+	controls[w][round] = control[1] / control[0];
+	ratios[w][round] = work[1] / work[0] / controls[w][round];
+	for (unsigned t = 0; t < 2 && !error; t++)
+		error = remove_new(&runners[t]);
+	return error;
+}
+
+static int make(struct fs *fs, inum_t dir, const char *name, mode_t mode, inum_t *ino)
+{
+	struct fs_who who = core_who();
+	struct fs_attr attr;
+	int error = fs_create(fs, &who, dir, name, mode, 0, &attr);
+
+	if (error)
+		return error;
+	*ino = attr.ino;
+	fs_forget(fs, attr.ino, 1);
+	return 0;
+}
+
+static int prepare(struct runner *runner, struct fs *fs, const char *name)
+{
+	char file[32];
+	inum_t ignored;
+	int error = make(fs, FS_ROOT_INO, name, S_IFDIR | 0755, &runner->dir);
+
+	runner->fs = fs;
+	if (!error)
+		error = make(fs, runner->dir, "data", S_IFREG | 0644, &runner->data);
+	for (unsigned i = 0; i < FILES && !error; i++) {
+		snprintf(file, sizeof(file), "file-%u", i);
+		error = make(fs, runner->dir, file, S_IFREG | 0644, &ignored);
+	}
+	for (uint64_t i = 0; i < FILE_BLOCKS && !error; i++)
+		error = run_write(runner, i);
+	return error;
+}
+
+static void print_all(const struct core_options *options)
+{
+	if (!options->json)
+		printf("%-22s %13s %13s %13s\n", "two threads", "of control", "control", "contended");
+	for (unsigned w = 0; w < ARRAY_SIZE(works); w++) {
+		double ratio = measure_median(ratios[w], options->rounds), control = measure_median(controls[w], options->rounds);
+		double locks = measure_median(contended[w], options->rounds);
+
+		if (options->json)
+			printf("%s\n{\"operation\": \"%s\", \"ratio_to_control\": %.3f, \"control\": %.3f, \"contended\": %.5f, \"least\": %.3f, \"greatest\": %.3f}",
+			       w ? "," : "[", works[w].name, ratio, control, locks, ratios[w][0], ratios[w][options->rounds - 1]);
+		else
+			printf("%-22s %13.2f %13.2f %13.5f  [%.2f-%.2f]\n", works[w].name, ratio, control, locks, ratios[w][0],
+			       ratios[w][options->rounds - 1]);
+	}
+	printf(options->json ? "]" : "\n");
+}
+
+int core_scaling(const struct core_options *options)
+{
+	struct fs *fs;
+	int error = core_open(options, 1ull << 30, &fs), closed;
+
+	if (error)
+		return error;
+	error = prepare(&runners[0], fs, "left");
+	if (!error)
+		error = prepare(&runners[1], fs, "right");
+	for (unsigned round = 0; round < options->rounds && !error; round++)
+		for (unsigned w = 0; w < ARRAY_SIZE(works) && !error; w++)
+			error = run_round(options, w, round);
+	closed = core_close(fs);
+	if (error || closed)
+		return error ? core_fail(error, "scaling") : closed;
+	print_all(options);
+	return 0;
+}

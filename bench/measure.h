@@ -1,0 +1,32 @@
+/* What one operation costs: differences of clocks and of the counters that fs/ keeps anyway, divided by the number of operations. */
+#ifndef BENCH_MEASURE_H
+#define BENCH_MEASURE_H
+
+#include "fs/fs.h"
+
+enum figure {
+	FIGURE_NS,	     /* of the wall clock, until the last call returned */
+	FIGURE_CPU_NS,	     /* of the process: what the background did for it included */
+	FIGURE_INSTRUCTIONS, /* of the calling thread; negative: this machine does not count them */
+	FIGURE_DRAINS,
+	FIGURE_STORED_BYTES, /* to the medium, journal and data, both copies */
+	FIGURE_JOURNAL_BYTES,
+	FIGURE_LOCKS,
+	FIGURE_CONTENDED,
+	FIGURES
+};
+extern const char *const figure_names[FIGURES];
+
+struct measure {
+	struct fs *fs;
+	double at[FIGURES];
+	double ns; /* until measure_stop() */
+};
+void measure_begin(struct measure *measure, struct fs *fs);
+/* The clock stops; what follows is only what the background still does. */
+void measure_stop(struct measure *measure);
+void measure_end(struct measure *measure, uint64_t ops, double figures[FIGURES]);
+double measure_now_ns(void);
+double measure_median(double *values, size_t count); /* sorts them */
+
+#endif
