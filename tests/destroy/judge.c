@@ -337,8 +337,10 @@ int judge(const struct oracle *before, const struct oracle *after, const struct 
 	return error ? error : judge_ledger(&j);
 }
 
-int judge_data(const struct image *image, const struct oracle *before, struct why *why)
+int judge_data(const struct image *image, const struct oracle *before, const struct loss *loss, struct why *why)
 {
+	const struct judgement j = {.before = before, .loss = loss, .why = why};
+
 	for (size_t i = 0; i < before->count_inodes; i++)
 		for (size_t k = 0; k < before->inodes[i].count_maps; k++) {
 			const struct oracle_map *map = &before->inodes[i].maps[k];
@@ -347,6 +349,9 @@ int judge_data(const struct image *image, const struct oracle *before, struct wh
 				devoff_t place = map->device_offset + at;
 				const uint8_t *saved = image->saved[place / BLOCK_BYTES];
 
+				/* A block whose only mapping may be lost is free, and the repair itself may take it for metadata. */
+				if (map_may_go(&j, before->inodes[i].ino, map->pos + at))
+					continue;
 				if (saved && memcmp(saved, lab_bytes(image->lab) + place, BLOCK_BYTES))
 					return why_set(why, -EUCLEAN, "data of inode %llu at device byte %llu were overwritten",
 						       LLU(before->inodes[i].ino), LLU(place));

@@ -39,7 +39,7 @@ void loss_fini(struct loss *loss);
 
 /* 0; -EUCLEAN: more is gone, or something is there that was not, with `why`. */
 int judge(const struct oracle *before, const struct oracle *after, const struct loss *loss, struct why *why);
-/* The bytes of no file changed. */
-int judge_data(const struct image *image, const struct oracle *before, struct why *why);
+/* The bytes of no file changed, but where its mapping may be lost. */
+int judge_data(const struct image *image, const struct oracle *before, const struct loss *loss, struct why *why);
 
 #endif

@@ -232,7 +232,7 @@ static int compare(struct bench *bench, const struct loss *loss, struct why *why
 	else
 		error = judge(&bench->before, &after, loss, why);
 	oracle_fini(&after);
-	return error ? error : judge_data(&bench->image, &bench->before, why);
+	return error ? error : judge_data(&bench->image, &bench->before, loss, why);
 }
 
 int trial_run(struct bench *bench, const struct trial *trial, uint64_t *lost, struct why *why)
