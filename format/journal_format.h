@@ -11,6 +11,8 @@
 #define FORMAT_RECORD_MAGIC 0x4345524au	      /* "JREC" */
 /* No count of the journal gets here by counting; one that is not below would soon begin anew at 0. */
 #define FORMAT_JOURNAL_COUNT_END (1ull << 63)
+/* Nor here. From here on nothing more is counted, so that what was acknowledged below stays readable: read-only. */
+#define FORMAT_JOURNAL_COUNT_WORN (1ull << 62)
 
 /* Where recovery starts. Written to one copy, drained, then to the other, each time the tail moves. */
 struct format_journal_head {

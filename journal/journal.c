@@ -138,6 +138,14 @@ static int journal_init(struct journal *journal, struct media *media, const stru
 	return error ? why_set(why, error, "the journal cannot be opened: %s", strerror(-error)) : 0;
 }
 
+/* Only a head that lies gets that far: what would be committed now could be out of reach after the next count. */
+static bool journal_is_worn(const struct journal *journal)
+{
+	const struct log_ring *ring = &journal->log;
+
+	return ring->update >= FORMAT_JOURNAL_COUNT_WORN || ring->next_sequence >= FORMAT_JOURNAL_COUNT_WORN;
+}
+
 /* After replay: home is made current and a new epoch begins, so that nothing of the old log can be taken for new. */
 static int journal_start(struct journal *journal, struct why *why)
 {
@@ -145,6 +153,10 @@ static int journal_start(struct journal *journal, struct why *why)
 
 	if (!journal->salvage && (journal->recovery.hole || journal->recovery.lost))
 		journal->readonly = true;
+	if (!journal->salvage && !journal->readonly && journal_is_worn(journal)) {
+		log_error("the journal's counts are at their end: read-only");
+		journal->readonly = true;
+	}
 	journal->log_is_known = journal->salvage || !journal->recovery.hole;
 	if (journal->readonly)
 		return 0;

@@ -614,6 +614,51 @@ START_TEST(without_a_whole_head_opening_is_refused_with_a_reason)
 }
 END_TEST
 
+static void write_heads(void (*change)(struct format_journal_head *head))
+{
+	static const uint8_t zero[4];
+	struct format_journal_head head;
+
+	for (unsigned k = 0; k < 2; k++) {
+		read_head(k, &head);
+		change(&head);
+		head.crc32c = le32_make(crc32c(crc32c(crc32c(0, &head, 4), zero, 4), (uint8_t *)&head + 8, sizeof(head) - 8));
+		fix_write_file(&fix, fix.super.areas[AREA_JOURNAL].copy[k], &head, sizeof(head));
+	}
+}
+
+static void wear(struct format_journal_head *head)
+{
+	head->update = le64_make(FORMAT_JOURNAL_COUNT_WORN - 1);
+}
+
+static void end(struct format_journal_head *head)
+{
+	head->update = le64_make(FORMAT_JOURNAL_COUNT_END);
+}
+
+START_TEST(counts_at_their_end_leave_what_was_committed_readable)
+{
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	fix_close(&fix);
+	write_heads(wear);
+	reopen();
+	ck_assert(!journal_is_readonly(fix.journal));
+	address = fix_new_block(&fix, 1);
+	fix_crash(&fix);
+	for (unsigned i = 0; i < 2; i++) {
+		reopen();
+		ck_assert(journal_is_readonly(fix.journal));
+		ck_assert_uint_eq(fix_word(&fix, address, 0), 1);
+		fix_close(&fix);
+	}
+	write_heads(end);
+	ck_assert_int_eq(fix_open(&fix), -EUCLEAN);
+}
+END_TEST
+
 START_TEST(without_a_root_block_opening_is_refused_with_a_reason)
 {
 	fix_create_open(&fix, 2);
@@ -915,6 +960,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, home_never_gets_what_a_host_crash_could_take_from_the_log);
 	tcase_add_test(tests, one_whole_head_is_enough_and_the_newer_one_wins);
 	tcase_add_test(tests, without_a_whole_head_opening_is_refused_with_a_reason);
+	tcase_add_test(tests, counts_at_their_end_leave_what_was_committed_readable);
 	tcase_add_test(tests, without_a_root_block_opening_is_refused_with_a_reason);
 	tcase_add_test(tests, a_read_only_open_replays_into_memory_and_writes_nothing);
 	tcase_add_test(tests, known_bad_places_of_the_ring_are_jumped_over);
