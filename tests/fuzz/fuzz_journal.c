@@ -20,8 +20,30 @@
 /* [0]: a single copy of everything, [1]: two. */
 static struct journal_medium media[2];
 
-static void ignore_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason)
+/* --- copies that were refused --- */
+
+#define REPORTS_MAX 64u
+
+static maddr_t reported[REPORTS_MAX];
+static unsigned count_reported;
+
+static void note_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason)
 {
+	if (count_reported < REPORTS_MAX)
+		reported[count_reported++] = address;
+}
+
+/*
+ * What the daemon does as soon as it hears of one. A copy that was refused because it is ahead of the log is not, once the log has grown: it must be
+ * rewritten before anything is promised.
+ */
+static void repair_reported(struct journal *journal)
+{
+	unsigned repaired, count = count_reported; /* a repair may report again */
+
+	for (unsigned i = 0; i < count; i++)
+		journal_repair(journal, reported[i], &repaired);
+	count_reported = 0;
 }
 
 /* --- using it --- */
@@ -115,6 +137,7 @@ static void obey(struct journal *journal, const struct journal_medium *m, const 
 	unsigned opcode = bytes_u8(&bytes) % 8, index = bytes_u16(&bytes), repaired;
 	maddr_t address = journal_medium_address(m, index % ADDRESSES);
 
+	repair_reported(journal);
 	switch (opcode) {
 	case 0:
 	case 1:
@@ -166,7 +189,8 @@ static struct journal *open_journal(struct journal_medium *m, bool readonly, str
 			target_fail("a journal was refused without a word", "");
 		return NULL;
 	}
-	journal_set_bad_copy_handler(journal, ignore_copy, NULL);
+	count_reported = 0;
+	journal_set_bad_copy_handler(journal, note_copy, NULL);
 	return journal;
 }
 

@@ -11,6 +11,7 @@ struct medium {
 	uint8_t *kept; /* NULL before medium_keep() */
 	pthread_mutex_t lock;
 	uint8_t *is_changed; /* per block */
+	uint8_t *is_zero;    /* per block, of what was kept */
 	uint32_t *changed;   /* blocks, each once */
 	size_t count_changed;
 	uint64_t stores, stores_forgotten; /* calls */
@@ -82,12 +83,16 @@ int medium_keep(struct medium *medium)
 
 	medium->kept = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	medium->is_changed = calloc(blocks, 1);
+	medium->is_zero = calloc(blocks, 1);
 	medium->changed = calloc(blocks, sizeof(*medium->changed));
-	if (medium->kept == MAP_FAILED || !medium->is_changed || !medium->changed)
+	if (medium->kept == MAP_FAILED || !medium->is_changed || !medium->is_zero || !medium->changed || lab_track_stores(medium->lab))
 		return -ENOMEM;
-	for (uint64_t at = 0; at < size; at += BLOCK_BYTES)
-		if (!is_zero_block(bytes + at))
-			memcpy(medium->kept + at, bytes + at, BLOCK_BYTES);
+	for (uint64_t i = 0; i < blocks; i++) {
+		medium->is_zero[i] = is_zero_block(bytes + i * BLOCK_BYTES);
+		lab_note_block(medium->lab, i, medium->is_zero[i]);
+		if (!medium->is_zero[i])
+			memcpy(medium->kept + i * BLOCK_BYTES, bytes + i * BLOCK_BYTES, BLOCK_BYTES);
+	}
 	return 0;
 }
 
@@ -99,6 +104,8 @@ const uint8_t *medium_kept(const struct medium *medium)
 uint8_t *medium_change(struct medium *medium, devoff_t offset, size_t length)
 {
 	medium_note(medium, offset, length);
+	for (uint64_t block = offset / BLOCK_BYTES; medium->kept && length && block <= (offset + length - 1) / BLOCK_BYTES; block++)
+		lab_note_block(medium->lab, block, false);
 	return lab_bytes(medium->lab) + offset;
 }
 
@@ -120,6 +127,7 @@ void medium_restore(struct medium *medium)
 		size_t at = (size_t)medium->changed[i] * BLOCK_BYTES;
 
 		memcpy(bytes + at, medium->kept + at, BLOCK_BYTES);
+		lab_note_block(medium->lab, medium->changed[i], medium->is_zero[medium->changed[i]]);
 		medium->is_changed[medium->changed[i]] = 0;
 	}
 	medium->count_changed = 0;

@@ -210,6 +210,11 @@ int lab_track_stores(struct lab *lab)
 	return lab->stored ? 0 : -ENOMEM;
 }
 
+void lab_note_block(struct lab *lab, uint64_t block, bool is_zero)
+{
+	lab->stored[block] = !is_zero;
+}
+
 struct media *lab_media(struct lab *lab)
 {
 	return lab->media;

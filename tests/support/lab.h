@@ -35,6 +35,8 @@ uint64_t lab_size(const struct lab *lab);
  * not be looked at. Recovery reads all of the journal's ring; this is most of a mount's time.
  */
 int lab_track_stores(struct lab *lab);
+/* Where the caller does change lab_bytes() itself: the block may hold anything now, or is zeros again. */
+void lab_note_block(struct lab *lab, uint64_t block, bool is_zero);
 void lab_listen(struct lab *lab, const struct lab_listener *listener); /* NULL: nobody listens */
 /* What a process knows of the medium is forgotten, as by its death: known bad ranges, marks, counts. Poison stays. */
 void lab_reset(struct lab *lab);
