@@ -7,6 +7,7 @@
 
 #include "format/poison_format.h"
 #include "format/zero.h"
+#include "util/crc.h"
 
 #define INODE_VERSION 1
 #define INODE_FLAGS_KNOWN (0xffffffffull | INODE_MAY_SHARE)
@@ -153,6 +154,98 @@ int format_dirent_unpack(struct dirent_record *to, const void *value, size_t len
 	to->name_length = head.name_length;
 	memcpy(to->name, name, head.name_length);
 	to->name[head.name_length] = 0;
+	return 0;
+}
+
+/* --- extended attributes ------------------------------------------------------------------------------------------ */
+
+#define XATTR_HEAD sizeof(struct format_xattr)
+
+enum xattr_space format_xattr_space(const char *name, size_t length)
+{
+	static const struct {
+		const char *prefix;
+		enum xattr_space space;
+		bool is_whole;
+	} spaces[] = {
+		{"user.", XATTR_USER, false},
+		{"trusted.", XATTR_TRUSTED, false},
+		{"security.", XATTR_SECURITY, false},
+		{"system.posix_acl_access", XATTR_ACL_ACCESS, true},
+		{"system.posix_acl_default", XATTR_ACL_DEFAULT, true},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(spaces); i++) {
+		size_t prefix = strlen(spaces[i].prefix);
+
+		if ((spaces[i].is_whole ? length == prefix : length > prefix) && !memcmp(name, spaces[i].prefix, prefix))
+			return spaces[i].space;
+	}
+	return XATTR_NONE;
+}
+
+uint32_t format_xattr_parts(uint32_t name_length, uint32_t value_length)
+{
+	return (uint32_t)(XATTR_HEAD + name_length + value_length + XATTR_PART_BYTES - 1) / XATTR_PART_BYTES;
+}
+
+uint32_t format_xattr_part_bytes(const struct xattr_record *record, uint32_t part)
+{
+	uint32_t before = record->first_bytes + (part - 1) * XATTR_PART_BYTES;
+
+	return min_u64(XATTR_PART_BYTES, record->value_length - before);
+}
+
+uint32_t format_xattr_crc(const struct xattr_record *record, const void *value)
+{
+	return crc32c(crc32c(0, record->name, record->name_length), value, record->value_length);
+}
+
+size_t format_xattr_pack(void *to, const struct xattr_record *from, const void *value)
+{
+	size_t at = XATTR_HEAD + from->name_length, first = min_u64(from->value_length, XATTR_PART_BYTES - at);
+	struct format_xattr head = {
+		.value_length = le32_make(from->value_length),
+		.crc32c = le32_make(format_xattr_crc(from, value)),
+		.name_length = from->name_length,
+	};
+
+	memcpy(to, &head, XATTR_HEAD);
+	memcpy((uint8_t *)to + XATTR_HEAD, from->name, from->name_length);
+	if (first)
+		memcpy((uint8_t *)to + at, value, first);
+	return at + first;
+}
+
+static bool xattr_is_sane(const struct format_xattr *head, const uint8_t *name, size_t length)
+{
+	uint32_t value_length = le32_get(head->value_length);
+
+	if (value_length > XATTR_VALUE_MAX || !format_is_zero(head->reserved, sizeof(head->reserved)))
+		return false;
+	if (length != min_u64(XATTR_PART_BYTES, XATTR_HEAD + head->name_length + value_length))
+		return false;
+	return !memchr(name, 0, head->name_length) && format_xattr_space((const char *)name, head->name_length) != XATTR_NONE;
+}
+
+int format_xattr_unpack(struct xattr_record *to, const void *part, size_t length)
+{
+	const uint8_t *name = (const uint8_t *)part + XATTR_HEAD;
+	struct format_xattr head;
+
+	if (length < XATTR_HEAD)
+		return -EUCLEAN;
+	memcpy(&head, part, XATTR_HEAD);
+	if (length < XATTR_HEAD + head.name_length || !xattr_is_sane(&head, name, length))
+		return -EUCLEAN;
+	to->value_length = le32_get(head.value_length);
+	to->crc = le32_get(head.crc32c);
+	to->name_length = head.name_length;
+	memcpy(to->name, name, head.name_length);
+	to->name[head.name_length] = 0;
+	to->first_at = (uint32_t)XATTR_HEAD + head.name_length;
+	to->first_bytes = (uint32_t)length - to->first_at;
+	to->count_parts = format_xattr_parts(head.name_length, to->value_length);
 	return 0;
 }
 

@@ -100,6 +100,25 @@ struct format_damaged {
 	struct le64 cause_id;
 };
 
+/*
+ * An extended attribute lies in parts, keyed (inode, hash of the name << 8 | number, part): part 0 begins with this and the name; the value follows, over
+ * as many parts as it takes. All but the last have XATTR_PART_BYTES.
+ */
+struct format_xattr {
+	struct le32 value_length;
+	struct le32 crc32c; /* of the name and the whole value: parts of different age never pass for one value */
+	uint8_t name_length;
+	uint8_t reserved[3];
+	uint8_t name[]; /* no terminator */
+};
+static_assert(sizeof(struct format_xattr) == 12, "stored layout");
+static_assert(offsetof(struct format_xattr, name) == 12, "stored layout");
+
+#define XATTR_PART_BYTES 976u /* four fill a leaf */
+#define XATTR_VALUE_MAX 65536u
+#define XATTR_NUMBERS 256u /* attributes of one inode whose names have the same hash */
+#define XATTR_PARTS_MAX 68u
+
 enum intent_op {
 	INTENT_TRUNCATE = 0x17, /* a = inode, b = first file block to unmap, up to the end of the map */
 	INTENT_PUNCH = 0x2b,	/* a = inode, b = first file block, c = end block */
@@ -134,6 +153,14 @@ struct dirent_record {
 	uint8_t name_length;
 	char name[NAME_BYTES_MAX + 1]; /* terminated */
 };
+struct xattr_record {
+	uint32_t value_length, crc;
+	uint8_t name_length;
+	char name[NAME_BYTES_MAX + 1]; /* terminated */
+	uint32_t first_bytes;	       /* of the value, in part 0: where it lies in that */
+	uint32_t first_at;
+	uint32_t count_parts;
+};
 struct badblock_record {
 	devoff_t offset;
 	uint64_t length_bytes, since_ns, cause_id;
@@ -164,6 +191,16 @@ int format_free_unpack(uint64_t *count_blocks, const void *value, size_t length)
 /* Returns the packed length; `to` has room for sizeof(struct format_dirent) + 255. */
 size_t format_dirent_pack(void *to, const struct dirent_record *from);
 int format_dirent_unpack(struct dirent_record *to, const void *value, size_t length);
+/* The namespace of an attribute's name, or XATTR_NONE. */
+enum xattr_space { XATTR_NONE, XATTR_USER, XATTR_TRUSTED, XATTR_SECURITY, XATTR_ACL_ACCESS, XATTR_ACL_DEFAULT };
+enum xattr_space format_xattr_space(const char *name, size_t length);
+/* Part 0 of it: its length; the others are pieces of the value. `to` has room for XATTR_PART_BYTES; `from` needs name, name_length, value_length. */
+size_t format_xattr_pack(void *to, const struct xattr_record *from, const void *value);
+int format_xattr_unpack(struct xattr_record *to, const void *part, size_t length);
+uint32_t format_xattr_parts(uint32_t name_length, uint32_t value_length);
+/* Bytes of the value in part `part` > 0. */
+uint32_t format_xattr_part_bytes(const struct xattr_record *record, uint32_t part);
+uint32_t format_xattr_crc(const struct xattr_record *record, const void *value);
 void format_inode_pack(struct format_inode *to, const struct inode_record *from);
 int format_inode_unpack(struct inode_record *to, const void *value, size_t length);
 void format_badblock_pack(struct format_badblock *to, const struct badblock_record *from);

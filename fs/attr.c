@@ -1,7 +1,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#include "fs/inode.h"
+#include "fs/acl.h"
 
 #define SET_TIMES                                                                                                      \
 	(FS_SET_ATIME | FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_CTIME)
@@ -39,6 +39,26 @@ static void attr_set_times(struct inode_record *record, unsigned set, const stru
 	record->ctime = set & FS_SET_CTIME ? values->ctime : now.ctime;
 }
 
+static bool mode_has_ids(uint32_t mode)
+{
+	return (mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+}
+
+static void kill_ids(struct inode_record *record)
+{
+	if (S_ISDIR(record->mode) || !mode_has_ids(record->mode))
+		return;
+	record->mode &= ~(uint32_t)S_ISUID;
+	if (record->mode & S_IXGRP)
+		record->mode &= ~(uint32_t)S_ISGID;
+}
+
+/* A new owner did not ask for what the old one allowed; whoever sets the mode as well has decided. */
+static bool set_kills_ids(unsigned set)
+{
+	return (set & FS_SET_KILL_SUIDGID) || ((set & (FS_SET_UID | FS_SET_GID)) && !(set & FS_SET_MODE));
+}
+
 static void attr_set(struct inode_record *record, unsigned set, const struct inode_record *values)
 {
 	if (set & FS_SET_MODE)
@@ -47,11 +67,8 @@ static void attr_set(struct inode_record *record, unsigned set, const struct ino
 		record->uid = values->uid;
 	if (set & FS_SET_GID)
 		record->gid = values->gid;
-	if ((set & FS_SET_KILL_SUIDGID) && !S_ISDIR(record->mode)) {
-		record->mode &= ~(uint32_t)S_ISUID;
-		if (record->mode & S_IXGRP)
-			record->mode &= ~(uint32_t)S_ISGID;
-	}
+	if (set_kills_ids(set))
+		kill_ids(record);
 	attr_set_times(record, set, values, time_now_ns());
 	record->change++;
 }
@@ -80,7 +97,12 @@ static int attr_store(struct inode *inode, unsigned set, const struct inode_reco
 		return error;
 	record = inode->record;
 	attr_set(&record, set, values);
-	error = inode_update(inode, tx, &record);
+	if (set & FS_SET_MODE)
+		error = acl_follow_mode(inode, tx, record.mode);
+	if (!error && (set & (FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID)))
+		error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
+	if (!error)
+		error = inode_update(inode, tx, &record);
 	if (error) {
 		tx_abort(tx);
 		return error;
@@ -88,11 +110,78 @@ static int attr_store(struct inode *inode, unsigned set, const struct inode_reco
 	return tx_commit(tx, NULL);
 }
 
+static int capability_look(struct inode *inode, bool *found)
+{
+	size_t length;
+	int error;
+
+	*found = false;
+	if (xattr_is_absent(inode, XATTR_COMMON_CAPABILITY))
+		return 0;
+	journal_read_begin(inode->fs->journal);
+	error = xattr_load_common(inode, XATTR_COMMON_CAPABILITY, NULL, 0, &length);
+	journal_read_end(inode->fs->journal);
+	*found = !error;
+	return error == -ENODATA ? 0 : error;
+}
+
+static int kill_in_tx(struct inode *inode, bool kills_ids)
+{
+	struct inode_record record;
+	struct tx *tx;
+	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	record = inode->record;
+	if (kills_ids)
+		kill_ids(&record);
+	record_stamp_change(&record);
+	error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
+	if (!error)
+		error = inode_update(inode, tx, &record);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int inode_kill_privileges(struct inode *inode, bool kills_ids)
+{
+	bool has_capability;
+	struct fs_attr attr;
+	int error = capability_look(inode, &has_capability);
+
+	if (error)
+		return error;
+	if (kills_ids) {
+		inode_attr(inode, &attr);
+		kills_ids = !S_ISDIR(attr.record.mode) && mode_has_ids(attr.record.mode);
+	}
+	return has_capability || kills_ids ? kill_in_tx(inode, kills_ids) : 0;
+}
+
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids)
+{
+	struct inode *inode;
+	int error = inode_get(fs, ino, &inode);
+
+	if (error)
+		return error;
+	error = inode_kill_privileges(inode, kills_ids);
+	inode_put(inode);
+	return error;
+}
+
 static int attr_apply(struct inode *inode, unsigned set, const struct inode_record *values)
 {
 	unsigned rest = set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID | SET_TIMES);
 	int error = attr_verify(inode, set, values);
 
+	if (set & FS_SET_SIZE)
+		rest &= ~(unsigned)FS_SET_KILL_SUIDGID; /* done before the content changes */
+	if (!error && (set & FS_SET_SIZE))
+		error = inode_kill_privileges(inode, set & FS_SET_KILL_SUIDGID);
 	if (!error && (set & FS_SET_SIZE))
 		error = file_truncate(inode, values->size_bytes);
 	if (!error && rest)

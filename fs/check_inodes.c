@@ -11,6 +11,7 @@
 
 #include "fs/data.h"
 #include "fs/dir.h"
+#include "fs/xattr_sum.h"
 #include "journal/root.h"
 
 #define SWEEP_ATTEMPTS 3 /* at an inode that changes under the check */
@@ -26,6 +27,9 @@ struct sweep_counts {
 	bool extents_overlap;
 	uint64_t target_parts, target_bytes;
 	bool target_is_odd;
+	uint64_t broken_attributes, twice_attributes, user_attributes, default_acls;
+	bool has_access_acl;
+	uint32_t access_mode; /* as that says */
 	uint64_t damaged_end;
 	bool damaged_overlap, is_orphan;
 };
@@ -37,6 +41,7 @@ struct sweep {
 	bool has_inode;
 	struct inode_record record;
 	struct sweep_counts counts;
+	struct xattr_sum attribute; /* being read */
 	bool has_changed; /* since it was begun */
 	bool is_unjudged; /* it changes too often */
 	inum_t highest;
@@ -230,13 +235,62 @@ static bool sweep_extents(struct sweep *sweep)
 
 /* --- the rest ------------------------------------------------------------------------------------------------------------------- */
 
+/* Is there another of this name among those of its hash before it? */
+static bool attribute_is_twice(struct sweep *sweep)
+{
+	const struct xattr_sum *sum = &sweep->attribute;
+	struct btree_key key = {{sweep->ino, sum->slot - sum->slot % XATTR_NUMBERS, 0}};
+	struct xattr_record record;
+	struct btree_record found;
+
+	for (; key.word[1] < sum->slot; key.word[1] = found.key.word[1] + 1) {
+		check_spend(sweep->check, CHECK_NODE_UNITS / 4);
+		if (btree_lookup_ge(&sweep->check->fs->xattrs, &key, &found) || found.key.word[0] != sweep->ino ||
+		    found.key.word[1] >= sum->slot)
+			return false;
+		if (!found.key.word[2] && !format_xattr_unpack(&record, found.value, found.length) && !strcmp(record.name, sum->record.name))
+			return true;
+	}
+	return false;
+}
+
+/* All of its parts were seen. */
+static void sweep_attribute_end(struct sweep *sweep)
+{
+	struct sweep_counts *counts = &sweep->counts;
+	struct xattr_sum *sum = &sweep->attribute;
+	struct acl acl;
+
+	if (!sum->slot)
+		return;
+	if (!xattr_sum_is_sound(sweep->check->fs, sum)) {
+		counts->broken_attributes++;
+	} else {
+		enum xattr_space space = xattr_sum_space(sum);
+
+		counts->twice_attributes += attribute_is_twice(sweep);
+		counts->user_attributes += space == XATTR_USER;
+		counts->default_acls += space == XATTR_ACL_DEFAULT;
+		if (space == XATTR_ACL_ACCESS) {
+			xattr_sum_acl(sum, &acl);
+			counts->has_access_acl = true;
+			counts->access_mode = acl_mode(&acl);
+		}
+	}
+	sum->slot = 0;
+}
+
 static void sweep_xattr(struct sweep *sweep)
 {
 	const struct check_cursor *at = &sweep->cursors[SWEEP_XATTRS];
 	struct sweep_counts *counts = &sweep->counts;
 
-	if (at->key.word[1])
+	if (sweep->attribute.slot != at->key.word[1])
+		sweep_attribute_end(sweep);
+	if (at->key.word[1]) {
+		xattr_sum_add(&sweep->attribute, &at->key, at->value, at->length);
 		return;
+	}
 	counts->target_is_odd |= at->key.word[2] != counts->target_parts || counts->target_bytes % SYMLINK_PART_BYTES || !at->length ||
 				 at->length > SYMLINK_PART_BYTES || memchr(at->value, 0, at->length);
 	counts->target_parts++;
@@ -262,6 +316,7 @@ static bool sweep_rest(struct sweep *sweep)
 		if (!sweep_step(sweep, SWEEP_XATTRS))
 			return false;
 	}
+	sweep_attribute_end(sweep);
 	while (sweep_at(sweep, SWEEP_DAMAGED)) {
 		sweep_damage(sweep);
 		if (!sweep_step(sweep, SWEEP_DAMAGED))
@@ -377,6 +432,28 @@ static void judge_target(struct sweep *sweep)
 			      (unsigned long long)sweep->ino, FS_SYMLINK_MAX);
 }
 
+/* One without names may be losing them already. */
+static void judge_attributes(struct sweep *sweep)
+{
+	const struct sweep_counts *counts = &sweep->counts;
+	uint32_t mode = sweep->record.mode;
+	struct check *check = sweep->check;
+
+	if (!sweep->record.nlink)
+		return;
+	if (counts->broken_attributes)
+		check_finding(check, "inode %llu: %llu of its attributes are not whole, or not where their names say", (unsigned long long)sweep->ino,
+			      (unsigned long long)counts->broken_attributes);
+	if (counts->twice_attributes)
+		check_finding(check, "inode %llu: two attributes of the same name", (unsigned long long)sweep->ino);
+	if (counts->user_attributes && !S_ISREG(mode) && !S_ISDIR(mode))
+		check_finding(check, "inode %llu: has user attributes, but is neither file nor directory", (unsigned long long)sweep->ino);
+	if (counts->default_acls && !S_ISDIR(mode))
+		check_finding(check, "inode %llu: has a default ACL, but is no directory", (unsigned long long)sweep->ino);
+	if (counts->has_access_acl && (S_ISLNK(mode) || counts->access_mode != (mode & 0777)))
+		check_finding(check, "inode %llu: its ACL and its mode disagree", (unsigned long long)sweep->ino);
+}
+
 static void sweep_judge(struct sweep *sweep)
 {
 	struct check *check = sweep->check;
@@ -393,6 +470,7 @@ static void sweep_judge(struct sweep *sweep)
 	judge_directory(sweep);
 	judge_extents(sweep);
 	judge_target(sweep);
+	judge_attributes(sweep);
 }
 
 /* --- all inodes ----------------------------------------------------------------------------------------------------------------- */
@@ -436,6 +514,7 @@ static void sweep_begin(struct sweep *sweep)
 	struct check_cursor *inodes = &sweep->cursors[SWEEP_INODES];
 
 	sweep->counts = (struct sweep_counts){0};
+	sweep->attribute.slot = 0;
 	sweep->has_changed = false;
 	sweep->has_inode = sweep_at(sweep, SWEEP_INODES);
 	if (sweep->has_inode && format_inode_unpack(&sweep->record, inodes->value, inodes->length)) {

@@ -46,6 +46,15 @@ bool file_may_share(struct inode *inode)
 	return may_share;
 }
 
+void record_stamp_change(struct inode_record *record)
+{
+	uint64_t now = time_now_ns();
+
+	record->ctime.sec = (int64_t)(now / 1000000000u);
+	record->ctime.nsec = (uint32_t)(now % 1000000000u);
+	record->change++;
+}
+
 void record_touch(struct inode_record *record)
 {
 	uint64_t now = time_now_ns();

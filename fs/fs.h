@@ -78,7 +78,7 @@ bool fs_is_readonly(struct fs *fs);
 struct fs_who {
 	uid_t uid;
 	gid_t gid;
-	mode_t umask; /* already applied to mode by the caller; kept for ACLs later */
+	mode_t umask; /* of new files; a default ACL of the directory takes its place */
 };
 struct fs_attr {
 	inum_t ino;
@@ -94,6 +94,19 @@ enum fs_set {
 	FS_SET_KILL_SUIDGID = 512,
 };
 int fs_setattr(struct fs *fs, inum_t ino, unsigned set, const struct inode_record *values, struct fs_attr *out);
+
+/*
+ * Extended attributes: user., trusted. (of uid 0 only), security., system.posix_acl_access and _default; the latter are verified, and kept in step with the mode.
+ * Values up to 64 KiB. What is set is there wholly or not at all. -ENODATA, -EEXIST, -ERANGE (name or buffer), -E2BIG, -EPERM, -EOPNOTSUPP, -EINVAL, -ENOSPC.
+ * Reading without a buffer (NULL) tells the length only. Who may read or write the file is the caller's business, as always.
+ */
+#define FS_XATTR_FLAGS 3	   /* XATTR_CREATE, XATTR_REPLACE of setxattr(2) */
+#define FS_XATTR_KILL_SGID (1 << 16) /* an access ACL set by one who is not in the file's group */
+int fs_getxattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char *name, void *buffer, size_t size, size_t *length);
+int fs_setxattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char *name, const void *value, size_t size, int flags);
+int fs_removexattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char *name);
+/* Names, each with its NUL; trusted ones for uid 0 only. */
+int fs_listxattr(struct fs *fs, const struct fs_who *who, inum_t ino, char *buffer, size_t size, size_t *length);
 
 /* mode carries the type: regular, directory, fifo, socket, device (rdev). -EEXIST, -ENOSPC, -ENAMETOOLONG, -ENOTDIR, -ENOENT (dir removed). */
 int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, mode_t mode, dev_t rdev, struct fs_attr *out);
@@ -120,6 +133,13 @@ int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_di
 int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done);
 /* Write all of it, or an error and a prefix (*done). Partial overwrite of a bad block is -EIO; of whole blocks heals them. */
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done);
+/* The same as fs_write(), of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done);
+/*
+ * Before content changes: security.capability goes, and if `kills_ids` the setuid bit, and the setgid bit where the group may execute. fs_write_as() and the size
+ * in fs_setattr() do that themselves. It is durable before any new content can be seen, so a crash never leaves new content with old privileges.
+ */
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids);
 /* As fs_write at the end of file, atomically. */
 int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t *done);
 int fs_fsync(struct fs *fs, inum_t ino);

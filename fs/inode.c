@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fs/xattr.h"
 #include "journal/root.h"
 
 uint64_t time_now_ns(void)
@@ -248,6 +249,7 @@ int inode_create(struct fs *fs, struct tx *tx, const struct inode_record *record
 	inode = inode_alloc(fs, ino, record);
 	if (!inode)
 		return -ENOMEM;
+	atomic_store(&inode->xattrs_known, XATTRS_ABSENT_ALL);
 	error = tx_add_hook(tx, inode_birth_hook, inode);
 	if (error) {
 		inode_free(inode);

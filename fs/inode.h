@@ -55,6 +55,7 @@ struct inode {
 	struct inode *hash_next;
 	struct inode *dirty_next, *dirty_prev;
 	struct inode *reclaim_next;
+	_Atomic uint32_t xattrs_known; /* fs/xattr.h: which of the attributes that are asked for all the time it does not have */
 	bool has_undo; /* the open transaction restores record if it aborts; under the metadata lock */
 };
 
@@ -65,6 +66,8 @@ void inode_put(struct inode *inode); /* the last one of an orphan without lookup
 void inode_attr(struct inode *inode, struct fs_attr *out);
 /* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */
 int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
+/* fs_kill_privileges(): nothing is locked by the caller but perhaps the data. Nothing to do is the usual case, and cheap. */
+int inode_kill_privileges(struct inode *inode, bool kills_ids);
 void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
 int inode_flush_times(struct inode *inode);
 /*
@@ -73,6 +76,7 @@ int inode_flush_times(struct inode *inode);
  */
 int inode_destroy(struct inode *inode, struct tx *tx);
 uint64_t time_now_ns(void);
+void record_stamp_change(struct inode_record *record); /* ctime, change */
 
 /* tx_begin after making sure that metadata space is in reserve (fs/metaspace.c); TX_RESERVE skips the check when there is no space to get. */
 int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/acl.h"
 #include "fs/background.h"
 #include "fs/orphan.h"
 #include "fs/table.h"
@@ -185,6 +186,7 @@ int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const cha
 {
 	struct inode_record record;
 	struct inode *dir, *inode;
+	struct acl_birth birth;
 	struct names_op op;
 	int error = mode_is_creatable(mode) ? dir_verify_name(name) : -EINVAL;
 
@@ -194,19 +196,22 @@ int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const cha
 		return error;
 	op.attr = out;
 	error = names_get_dir(&op, dir_ino, &dir);
+	if (!error)
+		error = acl_inherit(dir, who->umask, &mode, &birth);
 	if (!error) {
 		names_init_record(&op, who, dir, mode, &record);
 		if (S_ISCHR(mode) || S_ISBLK(mode))
 			record.rdev = rdev;
 		error = names_add_new(&op, dir, name, &record, &inode);
 	}
-	return names_end(&op, error);
+	return names_end(&op, error ? error : acl_give(inode, op.tx, &birth));
 }
 
 int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t mode, struct fs_attr *out)
 {
 	struct inode_record record;
 	struct inode *dir, *inode;
+	struct acl_birth birth;
 	struct names_op op;
 	int error = S_ISREG(mode) ? names_begin(fs, TX_NORMAL, &op) : -EINVAL;
 
@@ -214,6 +219,8 @@ int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t m
 		return error;
 	op.attr = out;
 	error = names_get_dir(&op, dir_ino, &dir);
+	if (!error)
+		error = acl_inherit(dir, who->umask, &mode, &birth);
 	if (!error) {
 		names_init_record(&op, who, dir, mode, &record);
 		record.nlink = 0;
@@ -223,7 +230,7 @@ int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t m
 		op.result = inode;
 		error = orphan_add(fs, op.tx, inode->ino);
 	}
-	return names_end(&op, error);
+	return names_end(&op, error ? error : acl_give(inode, op.tx, &birth));
 }
 
 /* --- lookup, link, unlink ------------------------------------------------------------------------------------------------- */

@@ -38,6 +38,20 @@ static int extents_verify(const struct btree_key *key, const void *value, size_t
 	return format_extent_unpack(&extent, value, length);
 }
 
+/* Of an attribute; what a symlink's target may be is judged with its inode. */
+static int xattrs_verify(const struct btree_key *key, const void *value, size_t length)
+{
+	struct xattr_record record;
+
+	if (key->word[1] == 0)
+		return 0;
+	if (key->word[1] < XATTR_NUMBERS || key->word[1] >> 63 || key->word[2] >= XATTR_PARTS_MAX)
+		return -EUCLEAN;
+	if (key->word[2] == 0)
+		return format_xattr_unpack(&record, value, length);
+	return length > 0 && length <= XATTR_PART_BYTES ? 0 : -EUCLEAN;
+}
+
 static int damaged_verify(const struct btree_key *key, const void *value, size_t length)
 {
 	struct damaged_record record;
@@ -70,7 +84,7 @@ const struct btree_ops extents_ops = {
 	.tree = FORMAT_TREE_EXTENTS, .key_words = 2, .verify = extents_verify,
 };
 const struct btree_ops xattrs_ops = {
-	.tree = FORMAT_TREE_XATTRS, .key_words = 3,
+	.tree = FORMAT_TREE_XATTRS, .key_words = 3, .verify = xattrs_verify,
 };
 const struct btree_ops damaged_ops = {
 	.tree = FORMAT_TREE_DAMAGED, .key_words = 2, .verify = damaged_verify,

@@ -277,6 +277,11 @@ static int write_check(struct fs *fs, uint64_t pos, size_t *size)
 
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done)
 {
+	return fs_write_as(fs, ino, false, pos, buffer, size, done);
+}
+
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done)
+{
 	struct inode *inode;
 	size_t more = 0;
 	int error = write_check(fs, pos, &size);
@@ -286,9 +291,12 @@ int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t
 		error = file_get(fs, ino, &inode);
 	if (error)
 		return error;
-	lock_read(&inode->data_lock, LOCK_DATA);
-	error = file_write_in_place(inode, pos, buffer, size, done);
-	pthread_rwlock_unlock(&inode->data_lock);
+	error = inode_kill_privileges(inode, kills_ids);
+	if (!error) {
+		lock_read(&inode->data_lock, LOCK_DATA);
+		error = file_write_in_place(inode, pos, buffer, size, done);
+		pthread_rwlock_unlock(&inode->data_lock);
+	}
 	if (!error && *done < size) {
 		lock_write(&inode->data_lock, LOCK_DATA);
 		error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done,

@@ -62,17 +62,27 @@ void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 	}
 }
 
+bool front_kills_ids(const struct fuse_file_info *fi)
+{
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+	return fi && fi->kill_suidgid;
+#else
+	return false;
+#endif
+}
+
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	uint64_t begin = front_begin();
 	struct inode_record empty = {.size_bytes = 0};
 	struct fs_attr attr;
+	unsigned set = FS_SET_SIZE | FS_SET_MTIME_NOW | (front_kills_ids(fi) ? FS_SET_KILL_SUIDGID : 0);
 	int error = 0;
 
 	if (front_of(req)->no_open)
 		error = -ENOSYS;
 	else if (fi->flags & O_TRUNC)
-		error = fs_setattr(front_of(req)->fs, ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &empty, &attr);
+		error = fs_setattr(front_of(req)->fs, ino, set, &empty, &attr);
 	if (error) {
 		fuse_reply_err(req, -error);
 	} else {
@@ -140,7 +150,7 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 {
 	uint64_t begin = front_begin();
 	size_t done = 0;
-	int error = fs_write(front_of(req)->fs, ino, (uint64_t)offset, data, size, &done);
+	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(fi), (uint64_t)offset, data, size, &done);
 
 	if (error && !done)
 		fuse_reply_err(req, -error);
@@ -165,11 +175,24 @@ void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
 	counter_end(OP_FSYNCDIR, begin);
 }
 
+/*
+ * The kernel does not say whether the caller may keep the bits of a file that it allocates in or copies to: root may, as far as we can tell. Without
+ * FUSE_CAP_HANDLE_KILLPRIV_V2 it has cleared them already.
+ */
+static int kill_privileges(fuse_req_t req, fuse_ino_t ino)
+{
+	return fs_kill_privileges(front_of(req)->fs, ino, fuse_req_ctx(req)->uid != 0);
+}
+
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
 	uint64_t begin = front_begin();
 
-	fuse_reply_err(req, -fs_fallocate(front_of(req)->fs, ino, mode, (uint64_t)offset, (uint64_t)length));
+	int error = kill_privileges(req, ino);
+
+	if (!error)
+		error = fs_fallocate(front_of(req)->fs, ino, mode, (uint64_t)offset, (uint64_t)length);
+	fuse_reply_err(req, -error);
 	counter_end(OP_FALLOCATE, begin);
 }
 
@@ -178,9 +201,10 @@ void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, s
 {
 	uint64_t begin = front_begin();
 	uint64_t done = 0;
-	int error = flags ? -EINVAL
-			  : fs_copy_range(front_of(req)->fs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &done);
+	int error = flags ? -EINVAL : kill_privileges(req, to);
 
+	if (!error)
+		error = fs_copy_range(front_of(req)->fs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &done);
 	if (error && !done)
 		fuse_reply_err(req, -error);
 	else

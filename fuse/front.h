@@ -78,12 +78,19 @@ void front_statfs(fuse_req_t req, fuse_ino_t ino);
 #if LIBFUSE_AT_LEAST(18)
 void front_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi);
 #endif
+/* xattr.c */
+void front_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void front_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void front_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void front_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 /* dir.c */
 void front_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void front_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 /* file.c */
+/* Did the kernel say that the setuid and setgid bits must go? */
+bool front_kills_ids(const struct fuse_file_info *fi);
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_open_flags(const struct front *front, struct fuse_file_info *fi);
 /* Nothing is kept per open file: these are counted, and no more. */

@@ -33,10 +33,12 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	fuse_want(conn, FUSE_CAP_PARALLEL_DIROPS);
 	fuse_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
 	fuse_refuse(conn, FUSE_CAP_AUTO_INVAL_DATA);
-	/* The kernel clears setuid bits by SETATTR, as long as writes do not tell us who writes. */
+	fuse_want(conn, FUSE_CAP_POSIX_ACL);
+	fuse_want(conn, FUSE_CAP_DONT_MASK);
+	/* Requests that change content say whether setuid bits must go; a libfuse that does not pass that on leaves it to the kernel's SETATTR. */
 	fuse_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-	fuse_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+	fuse_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 #endif
 #ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
 	fuse_want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
@@ -84,6 +86,10 @@ const struct fuse_lowlevel_ops front_ops = {
 	.fallocate = front_fallocate,
 	.copy_file_range = front_copy_file_range,
 	.lseek = front_lseek,
+	.getxattr = front_getxattr,
+	.setxattr = front_setxattr,
+	.listxattr = front_listxattr,
+	.removexattr = front_removexattr,
 #if LIBFUSE_AT_LEAST(17)
 	.tmpfile = front_tmpfile,
 #endif

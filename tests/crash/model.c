@@ -8,6 +8,7 @@
 #include "fs/query.h"
 #include "tests/crash/model_apply.h"
 #include "tests/crash/model_observe.h"
+#include "tests/crash/model_xattr.h"
 
 /* --- life ----------------------------------------------------------------------------------------------------------------- */
 
@@ -273,6 +274,18 @@ static int do_write(struct attempt *a)
 	return error;
 }
 
+static int do_xattr(struct attempt *a)
+{
+	static const struct fs_who who = {.uid = 0};
+	const struct model_target *t = &a->target;
+	size_t size;
+
+	if (t->op->kind == MODEL_REMOVEXATTR)
+		return fs_removexattr(a->fs, &who, t->ino, t->op->path2);
+	size = xattr_value(t->op, t->tag, a->model->buffer);
+	return fs_setxattr(a->fs, &who, t->ino, t->op->path2, a->model->buffer, size, 0);
+}
+
 /* A copy that ends short without an error ran out of something. */
 static int do_copy(struct attempt *a)
 {
@@ -336,6 +349,11 @@ static int do_on_fs(struct attempt *a)
 		return fs_fsync(a->fs, t->ino);
 	case MODEL_SYNCFS:
 		return fs_syncfs(a->fs);
+	case MODEL_SETXATTR:
+	case MODEL_REMOVEXATTR:
+		return do_xattr(a);
+	case MODEL_KILL:
+		return fs_kill_privileges(a->fs, t->ino, true);
 	case MODEL_LABEL:
 		return fs_set_label(a->fs, t->op->path, &ignored);
 	case MODEL_RESIZE:
@@ -504,6 +522,7 @@ const char *model_kind_name(enum model_kind kind)
 	static const char *const names[MODEL_KINDS] = {
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
 		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
+		"setxattr", "removexattr", "kill",
 	};
 
 	return names[kind];

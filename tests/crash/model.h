@@ -43,6 +43,9 @@ enum model_kind {
 	MODEL_FORGET, /* slot */
 	MODEL_LABEL,  /* path: the filesystem's new label */
 	MODEL_RESIZE, /* length: the filesystem grows by it */
+	MODEL_SETXATTR,	   /* path, path2: the name, length, tag; of an ACL: mode */
+	MODEL_REMOVEXATTR, /* path, path2 */
+	MODEL_KILL,	   /* path: setuid, setgid, security.capability */
 	MODEL_KINDS,
 };
 

@@ -1,5 +1,7 @@
 #include "tests/crash/model_apply.h"
 
+#include "tests/crash/model_xattr.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -192,6 +194,17 @@ static int expect_copy(const struct model_state *state, const struct model_targe
 	return error;
 }
 
+static int expect_xattr(const struct model_state *state, const struct model_target *t)
+{
+	mode_t mode = mode_of(state, t->ino);
+
+	if (!strncmp(t->op->path2, "user.", 5) && !S_ISREG(mode) && !S_ISDIR(mode))
+		return -EPERM;
+	if (t->op->kind == MODEL_REMOVEXATTR && !inode_find_xattr(state_find(state, t->ino), t->op->path2))
+		return -ENODATA;
+	return 0;
+}
+
 static int expect_clone(const struct model_state *state, const struct model_target *t)
 {
 	int error = t->ino == t->ino2 ? -EINVAL : expect_file(state, t->ino);
@@ -226,6 +239,9 @@ int target_expect(const struct model_state *state, const struct model_target *t)
 		return expect_copy(state, t);
 	case MODEL_CLONE:
 		return expect_clone(state, t);
+	case MODEL_SETXATTR:
+	case MODEL_REMOVEXATTR:
+		return expect_xattr(state, t);
 	default:
 		return 0;
 	}
@@ -252,6 +268,7 @@ static void apply_new(struct model_state *state, const struct model_target *t, i
 		inode->record.gid = dir->record.gid;
 		inode->record.mode |= S_ISDIR(mode) ? S_ISGID : 0;
 	}
+	inode_inherit(inode, dir);
 }
 
 static void apply_create(struct model_state *state, const struct model_target *t, inum_t ino)
@@ -350,11 +367,10 @@ static void apply_setattr(struct model_state *state, const struct model_target *
 		record->uid = t->op->uid;
 	if (set & FS_SET_GID)
 		record->gid = t->op->gid;
-	if ((set & FS_SET_KILL_SUIDGID) && !S_ISDIR(record->mode)) {
-		record->mode &= ~(uint32_t)S_ISUID;
-		if (record->mode & S_IXGRP)
-			record->mode &= ~(uint32_t)S_ISGID;
-	}
+	if (set & FS_SET_MODE)
+		inode_follow_mode(inode);
+	if (set & (FS_SET_KILL_SUIDGID | FS_SET_UID | FS_SET_GID))
+		inode_lose_privileges(inode);
 }
 
 static void apply_write(struct model_state *state, const struct model_target *t, uint8_t *buffer)
@@ -413,6 +429,12 @@ void target_apply(struct model_state *state, const struct model_target *t, inum_
 		return inode_share_blocks(state_edit(state, t->ino2), state_find(state, t->ino));
 	case MODEL_FALLOCATE:
 		return apply_fallocate(state, t);
+	case MODEL_SETXATTR:
+		return inode_set_xattr(state_edit(state, t->ino), t->op, t->tag, buffer);
+	case MODEL_REMOVEXATTR:
+		return inode_remove_xattr(state_edit(state, t->ino), t->op->path2);
+	case MODEL_KILL:
+		return inode_lose_privileges(state_edit(state, t->ino));
 	case MODEL_LABEL:
 		snprintf(state->label, sizeof(state->label), "%s", t->op->path);
 		return;

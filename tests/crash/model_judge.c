@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "tests/crash/model_observe.h"
+#include "tests/crash/model_xattr.h"
 
 #define WORD_BYTES 8 /* what a store to the medium is torn into */
 #define VERSIONS_MAX (MODEL_OPERATIONS_MAX + 1)
@@ -147,6 +148,8 @@ static bool owner_is(struct judge *j, const struct observed_inode *seen, const s
 	SAME(mode);
 	SAME(uid);
 	SAME(gid);
+	if (seen->xattrs != inode_xattrs_sum(want))
+		return differs(j, "inode %llu has other attributes", (unsigned long long)seen->ino);
 	return true;
 }
 

@@ -1,5 +1,7 @@
 #include "tests/crash/model_observe.h"
 
+#include "tests/crash/model_xattr.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,6 +185,32 @@ static int observe_symlink(struct observed *observed, struct fs *fs, struct obse
 	return 0;
 }
 
+/* --- attributes ----------------------------------------------------------------------------------------------------------- */
+
+static int observe_xattr(struct fs *fs, struct observed_inode *inode, const char *name, uint8_t *value)
+{
+	static const struct fs_who who = {.uid = 0};
+	size_t length;
+	int error = fs_getxattr(fs, &who, inode->ino, name, value, MODEL_VALUE_MAX, &length);
+
+	if (!error)
+		inode->xattrs += xattr_share(name, value, length);
+	return error;
+}
+
+static int observe_xattrs(struct fs *fs, struct observed_inode *inode, struct why *why)
+{
+	static uint8_t value[MODEL_VALUE_MAX];
+	static const struct fs_who who = {.uid = 0};
+	char names[2048];
+	size_t length = 0;
+	int error = fs_listxattr(fs, &who, inode->ino, names, sizeof(names), &length);
+
+	for (size_t at = 0; at < length && !error; at += strlen(names + at) + 1)
+		error = observe_xattr(fs, inode, names + at, value);
+	return error ? why_set(why, -EUCLEAN, "attributes of inode %llu: %s", (unsigned long long)inode->ino, strerror(-error)) : 0;
+}
+
 /* --- all ------------------------------------------------------------------------------------------------------------------ */
 
 static int observe_inode(struct observed *observed, struct fs *fs, inum_t ino, bool may_be_bad, struct why *why)
@@ -200,6 +228,9 @@ static int observe_inode(struct observed *observed, struct fs *fs, inum_t ino, b
 		return why_set(why, -EUCLEAN, "inode %llu: %s", (unsigned long long)ino, strerror(-error));
 	*inode = (struct observed_inode){.ino = ino, .record = attr.record};
 	observed->count_inodes++;
+	error = observe_xattrs(fs, inode, why);
+	if (error)
+		return error;
 	if (S_ISDIR(attr.record.mode))
 		return observe_dir(observed, fs, inode, why);
 	if (S_ISLNK(attr.record.mode))

@@ -19,6 +19,7 @@ struct observed_inode {
 	inum_t ino, dotdot;
 	struct inode_record record;
 	size_t first_name, count_names;	  /* of a directory */
+	uint64_t xattrs;		  /* the sum of all attributes */
 	size_t target;			  /* of a symlink: in the arena */
 	size_t data, first_block, blocks; /* of a file: its bytes in the arena, zeros after the end */
 };

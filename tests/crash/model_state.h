@@ -17,6 +17,14 @@ struct model_name {
 	inum_t ino;
 };
 
+#define INODE_XATTRS_MAX 12
+
+struct model_xattr {
+	char name[40];
+	uint32_t mode; /* of an ACL: what it says as mode bits */
+	uint64_t share;
+};
+
 struct model_inode {
 	unsigned references;
 	inum_t ino;
@@ -25,6 +33,8 @@ struct model_inode {
 	/* mtime and ctime on the medium may be as old as this: an overwrite in place has not stored its times yet. */
 	uint64_t stored_mtime_ns, stored_ctime_ns;
 	char *target;
+	struct model_xattr xattrs[INODE_XATTRS_MAX];
+	unsigned count_xattrs;
 	inum_t parent;
 	struct model_name names[STATE_NAMES_MAX]; /* of a directory, by name */
 	unsigned count_names;

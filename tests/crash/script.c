@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/xattr.h"
 #include "tests/crash/workloads.h"
 
 #define WORDS_MAX 8
@@ -51,6 +52,11 @@ static const struct verb verbs[] = {
 	{"forget", MODEL_FORGET, "s", 0, 0},
 	{"label", MODEL_LABEL, "p", 0, 0},
 	{"resize", MODEL_RESIZE, "l", 0, 0},
+	{"setxattr", MODEL_SETXATTR, "pql", 0, 0},
+	{"removexattr", MODEL_REMOVEXATTR, "pq", 0, 0},
+	{"setacl", MODEL_SETXATTR, "pm", 0, 0},
+	{"setdefault", MODEL_SETXATTR, "pm", 0, 0},
+	{"kill", MODEL_KILL, "p", 0, 0},
 	{"spread", MODEL_WRITE, "pl", 0, 0},
 	{"fill", MODEL_FALLOCATE, "p", FALLOC_FL_KEEP_SIZE, 0},
 };
@@ -187,6 +193,8 @@ static int add_words(struct script *script, char *words[], size_t count, struct 
 	op.mode = verb->mode;
 	for (size_t i = 1; i < count; i++)
 		op_set(&op, verb->args[i - 1], words[i]);
+	if (!strcmp(verb->name, "setacl") || !strcmp(verb->name, "setdefault"))
+		op.path2 = verb->name[3] == 'a' ? XATTR_NAME_ACCESS : XATTR_NAME_DEFAULT;
 	if (!strcmp(verb->name, "spread"))
 		return add_spread(script, &op);
 	return strcmp(verb->name, "fill") ? script_add(script, &op) : add_fill(script, &op);

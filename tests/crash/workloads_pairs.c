@@ -4,7 +4,7 @@
  */
 #include "tests/crash/workloads.h"
 
-const char *const pairs_setup = "mkdir A; mkdir B; create foo; write foo 0 2b+500; create A/foo; write A/foo 0 1b; create A/bar; clone foo A/bar";
+const char *const pairs_setup = "mkdir A; mkdir B; create foo; write foo 0 2b+500; create A/foo; write A/foo 0 1b; create A/bar; clone foo A/bar; setxattr foo user.b 2500";
 
 const char *const pairs_ops[] = {
 	"create bar",
@@ -41,6 +41,11 @@ const char *const pairs_ops[] = {
 	"chown A/foo 1 2",
 	"utimes foo 1000000007",
 	"chmod A 0700",
+	"setxattr foo user.a 3000",
+	"setxattr foo user.b 1200",
+	"removexattr foo user.b",
+	"setacl foo 0640",
+	"setdefault A 0751",
 	"truncate foo 0",
 	"truncate foo 1b+7",
 	"truncate foo 4b",

@@ -122,11 +122,29 @@ static void say_name(struct writer *w)
 	}
 }
 
+static void say_attribute(struct writer *w)
+{
+	static const unsigned most[] = {100, 3000, 65537};
+
+	switch (pick(w, 6)) {
+	case 0:
+		return say(w, "removexattr %s user.%u; ", any_file(w), pick(w, 3));
+	case 1:
+		return say(w, "setacl %s 0%o; ", any_file(w), pick(w, 01000));
+	case 2:
+		return say(w, "setdefault A 0%o; ", pick(w, 01000));
+	default:
+		return say(w, "setxattr %s user.%u %u; ", any_file(w), pick(w, 3), pick(w, most[pick(w, ARRAY_SIZE(most))]));
+	}
+}
+
 static void say_content(struct writer *w)
 {
 	static const char *const modes[] = {"alloc", "keep", "punch", "punch", "zero", "zerokeep"};
 
-	switch (pick(w, 12)) {
+	switch (pick(w, 14)) {
+	case 12:
+		return say_attribute(w);
 	case 0:
 	case 1:
 		return say(w, "append %s %u; ", any_file(w), any_length(w));

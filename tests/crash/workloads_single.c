@@ -78,6 +78,32 @@ const struct single workloads_single[] = {
 	{"truncate-many-extents-unaligned", MANY, "truncate m 10b+77"},
 	{"truncate-same-size", FILES, "truncate f 3b+100"},
 
+	{"setattr-chown-setuid", FILES, "chmod f 06711; setxattr f security.capability 20; chown f 5 6"},
+
+	/* extended attributes */
+	{"xattr-set", FILES, "setxattr f user.a 10"},
+	{"xattr-set-empty", FILES, "setxattr f trusted.a 0; setxattr d user.a 1"},
+	{"xattr-set-long", FILES, "setxattr f user.a 5000"},
+	{"xattr-set-longest", "create a", "setxattr a user.a 65536"},
+	{"xattr-replace", FILES "; setxattr f user.a 100", "setxattr f user.a 100"},
+	{"xattr-replace-longer", FILES "; setxattr f user.a 100; setxattr f user.b 3000", "setxattr f user.a 4000"},
+	{"xattr-replace-shorter", FILES "; setxattr f user.a 4000; setxattr f user.b 3000", "setxattr f user.a 100"},
+	{"xattr-replace-longest", "create a; setxattr a user.a 65536", "setxattr a user.a 65536"},
+	{"xattr-remove", FILES "; setxattr f user.a 100", "removexattr f user.a"},
+	{"xattr-remove-longest", FILES "; setxattr f user.a 65536; setxattr f user.b 3", "removexattr f user.a"},
+	{"xattr-of-dir-and-link", TREE "; symlink s x", "setxattr d user.a 2000; setxattr s trusted.b 2000; removexattr s trusted.b"},
+	{"xattr-several", FILES, "setxattr f user.a 600; setxattr f user.b 600; setxattr f user.c 600; removexattr f user.b; setxattr f user.d 2000"},
+	{"xattr-unlink", FILES "; setxattr f user.a 65536; setxattr f user.b 9000", "unlink f"},
+	{"xattr-unlink-open", FILES "; open h 0; unlink h", "setxattr %0 user.a 3000; forget 0"},
+	{"xattr-rename-over", TREE "; setxattr y user.a 5000; setxattr d/x user.b 5000", "unlink d/z; replace d/x y"},
+	{"acl-set", FILES, "setacl f 0640"},
+	{"acl-replace-remove", FILES "; setacl f 0640", "setacl f 0751; removexattr f system.posix_acl_access"},
+	{"acl-chmod", FILES "; setacl f 0640", "chmod f 0601"},
+	{"acl-default", TREE, "setdefault d 0751; create d/new; mkdir d/sub; create d/sub/new; tmpfile d/sub 0; symlink d/s x"},
+	{"acl-default-remove", TREE "; setdefault d 0700", "removexattr d system.posix_acl_default; create d/new"},
+	{"kill-capability", FILES "; setxattr f security.capability 20", "kill f"},
+	{"kill-setuid", FILES "; chmod f 06755; setxattr f security.capability 20", "kill f; kill f"},
+
 	/* content */
 	{"write-new", "create a", "write a 0 2b"},
 	{"write-new-bytes", "create a", "write a 0 5"},
@@ -166,6 +192,8 @@ const struct single workloads_single[] = {
 	{"full-write", "create f; write f 0 20b; create a; fill f", "write a 0 40b; append a 1b; create b"},
 	{"full-unlink-write", "create f; write f 0 20b; create a; write a 0 30b; fill f", "unlink a; create b; write b 0 20b"},
 	{"full-overwrite-shared", FILES "; create a; fill a", "write f 0 3b; write g 0 3b"},
+	{"full-xattr", "create a; create f; fill f; setxattr a user.a 65536",
+	 "setxattr a user.b 65536; setxattr a user.c 65536; setxattr a user.d 65536; removexattr a user.a; setxattr a user.e 3000"},
 	{"full-clone", MANY "; create a; fill a", "clone m n; copy m 0 n 0 300b"},
 	{"full-truncate", MANY "; create a; fill a", "punch m 0 100b; truncate m 0; write n 0 9b"},
 };

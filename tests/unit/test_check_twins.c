@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "fs/data.h"
+#include "fs/acl.h"
 #include "fs/dir.h"
 #include "format/poison_format.h"
 #include "journal/chunk.h"
@@ -516,7 +517,111 @@ static void target_of_a_file(void)
 
 static void xattr_of_nobody(void)
 {
-	put_xattr(99, 1, 0, "more", 4);
+	put_xattr(99, 0, 0, "more", 4);
+}
+
+/* Behind fs/xattr.c's back: whatever name in whatever slot. */
+static void put_attribute(inum_t ino, const char *name, unsigned number, const void *value, size_t size)
+{
+	struct xattr_record record = {.value_length = (uint32_t)size, .name_length = (uint8_t)strlen(name)};
+	struct btree_key key = {{ino, xattr_hash(fs, name, strlen(name)) + number, 0}};
+	uint8_t part[XATTR_PART_BYTES];
+	size_t length;
+
+	strcpy(record.name, name);
+	length = format_xattr_pack(part, &record, value);
+	begin();
+	expect_equal(btree_insert(&fs->xattrs, tx, &key, part, length), 0);
+	commit();
+}
+
+static void set_long_attribute(void)
+{
+	static const char value[5000];
+	const struct fs_who who = {.uid = 0};
+
+	expect_equal(fs_setxattr(fs, &who, file, "user.long", value, sizeof(value), 0), 0);
+}
+
+static void attribute_without_first_part(void)
+{
+	struct btree_key key = {{file, xattr_hash(fs, "user.long", 9), 0}};
+
+	set_long_attribute();
+	begin();
+	expect_equal(btree_remove(&fs->xattrs, tx, &key), 0);
+	commit();
+}
+
+static void attribute_without_last_part(void)
+{
+	struct btree_key key = {{file, xattr_hash(fs, "user.long", 9), 5}};
+
+	set_long_attribute();
+	begin();
+	expect_equal(btree_remove(&fs->xattrs, tx, &key), 0);
+	commit();
+}
+
+static void attribute_with_another_byte(void)
+{
+	struct btree_key key = {{file, xattr_hash(fs, "user.long", 9), 2}};
+	uint8_t part[XATTR_PART_BYTES] = {[500] = 1};
+
+	set_long_attribute();
+	begin();
+	expect_equal(btree_update(&fs->xattrs, tx, &key, part, sizeof(part)), 0);
+	commit();
+}
+
+static void attribute_under_another_hash(void)
+{
+	put_attribute(file, "user.a", XATTR_NUMBERS + 7, "x", 1);
+}
+
+static void attribute_twice(void)
+{
+	put_attribute(file, "user.a", 0, "x", 1);
+	put_attribute(file, "user.a", 7, "y", 1);
+}
+
+static void user_attribute_of_symlink(void)
+{
+	put_attribute(symlinked, "user.a", 0, "x", 1);
+}
+
+static size_t make_acl(uint8_t *blob)
+{
+	static const struct acl acl = {
+		.count = 5,
+		.entries = {{ACL_TAG_USER_OBJ, 7, 0}, {ACL_TAG_USER, 7, 5}, {ACL_TAG_GROUP_OBJ, 7, 0}, {ACL_TAG_MASK, 1, 0}, {ACL_TAG_OTHER, 7, 0}},
+	};
+
+	return format_acl_pack(blob, &acl);
+}
+
+static void acl_beside_mode(void)
+{
+	uint8_t blob[ACL_BLOB_MAX];
+	size_t length = make_acl(blob);
+
+	put_attribute(file, XATTR_NAME_ACCESS, 0, blob, length);
+}
+
+static void default_acl_of_file(void)
+{
+	uint8_t blob[ACL_BLOB_MAX];
+	size_t length = make_acl(blob);
+
+	put_attribute(file, XATTR_NAME_DEFAULT, 0, blob, length);
+}
+
+static void acl_that_is_none(void)
+{
+	uint8_t blob[ACL_BLOB_MAX];
+	size_t length = make_acl(blob);
+
+	put_attribute(dir, XATTR_NAME_DEFAULT, 0, blob, length - sizeof(struct format_acl_entry));
 }
 
 static void put_nul_in_target(void)
@@ -741,6 +846,15 @@ static const struct twin {
 	{lengthen_target, "its target is no text"},
 	{target_of_a_file, "has a target, but is no symlink"},
 	{xattr_of_nobody, "has attributes, but cannot be had"},
+	{attribute_without_first_part, "1 of its attributes are not whole"},
+	{attribute_without_last_part, "1 of its attributes are not whole"},
+	{attribute_with_another_byte, "1 of its attributes are not whole"},
+	{attribute_under_another_hash, "1 of its attributes are not whole"},
+	{attribute_twice, "two attributes of the same name"},
+	{user_attribute_of_symlink, "is neither file nor directory"},
+	{acl_beside_mode, "its ACL and its mode disagree"},
+	{default_acl_of_file, "has a default ACL, but is no directory"},
+	{acl_that_is_none, "1 of its attributes are not whole"},
 	{put_nul_in_target, "its target is no text"},
 	{drop_target, "its target has 0 bytes"},
 	{orphan_without_inode, "has a record as an orphan, but cannot be had"},

@@ -39,8 +39,11 @@ static const struct function functions[] = {
 	{"fs_format", LIFE, 0},
 	{"fs_fsync", CHANGES, BIT(MODEL_FSYNC)},
 	{"fs_getattr", READS, 0},
+	{"fs_getxattr", READS, 0},
 	{"fs_is_readonly", READS, 0},
+	{"fs_kill_privileges", CHANGES, BIT(MODEL_KILL)},
 	{"fs_link", CHANGES, BIT(MODEL_LINK)},
+	{"fs_listxattr", READS, 0},
 	{"fs_lookup", READS, 0},
 	{"fs_media", READS, 0},
 	{"fs_mount", LIFE, 0},
@@ -49,6 +52,7 @@ static const struct function functions[] = {
 	{"fs_read_super", READS, 0},
 	{"fs_readdir", READS, 0},
 	{"fs_readlink", READS, 0},
+	{"fs_removexattr", CHANGES, BIT(MODEL_REMOVEXATTR)},
 	{"fs_rename", CHANGES, BIT(MODEL_RENAME)},
 	{"fs_resize", CHANGES, BIT(MODEL_RESIZE)},
 	{"fs_rmdir", CHANGES, BIT(MODEL_RMDIR)},
@@ -56,6 +60,7 @@ static const struct function functions[] = {
 	{"fs_set_label", CHANGES, BIT(MODEL_LABEL)},
 	{"fs_set_uuid", CHANGES, BIT(MODEL_LABEL)} /* it is stored as the label is */,
 	{"fs_setattr", CHANGES, BIT(MODEL_SETATTR)},
+	{"fs_setxattr", CHANGES, BIT(MODEL_SETXATTR)},
 	{"fs_statfs", READS, 0},
 	{"fs_super", READS, 0},
 	{"fs_symlink", CHANGES, BIT(MODEL_SYMLINK)},
@@ -64,6 +69,7 @@ static const struct function functions[] = {
 	{"fs_unlink", CHANGES, BIT(MODEL_UNLINK)},
 	{"fs_unmount", LIFE, 0},
 	{"fs_write", CHANGES, BIT(MODEL_WRITE)},
+	{"fs_write_as", CHANGES, BIT(MODEL_WRITE)} /* fs_kill_privileges(), then fs_write() */,
 	{"fs_write_super", LIFE, 0},
 };
 
@@ -342,6 +348,11 @@ static int behind_allocate(void)
 	return fs_fallocate(fs, at("h"), FALLOC_FL_KEEP_SIZE, 0, 9 * BLOCK_BYTES);
 }
 
+static int behind_xattr(void)
+{
+	return fs_setxattr(fs, &who, at("h"), "user.a", "x", 1, 0);
+}
+
 static int behind_label(void)
 {
 	struct why why;
@@ -358,7 +369,7 @@ static int behind_resize(void)
 
 static int (*const behind[])(void) = {
 	behind_create, behind_unlink, behind_unlink_symlink, behind_rmdir, behind_rename, behind_exchange, behind_link, behind_chmod,
-	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate, behind_label, behind_resize,
+	behind_chown, behind_truncate, behind_mtime, behind_atime, behind_write, behind_allocate, behind_label, behind_resize, behind_xattr,
 };
 
 START_TEST(what_nobody_did_is_refused)
