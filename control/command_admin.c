@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "util/lock.h"
+
 int command_list(const struct command_context *context, const struct command_args *args,
 		 struct command_sink *sink, struct why *why)
 {
@@ -103,12 +105,73 @@ static int add_media_counts(struct json_object *extra, struct media *media)
 	return -ENOMEM;
 }
 
+static int add_journal_counts(struct json_object *extra, struct fs *fs)
+{
+	struct json_object *object = json_object_new_object();
+	struct journal_counts counts;
+	int error = 0;
+
+	if (!object)
+		return -ENOMEM;
+	fs_journal_counts(fs, &counts);
+	error |= json_add_u64(object, "transactions", counts.transactions);
+	error |= json_add_u64(object, "records", counts.records);
+	error |= json_add_u64(object, "record_bytes", counts.record_bytes);
+	error |= json_add_u64(object, "checkpoints", counts.checkpoints);
+	error |= json_add_u64(object, "written_back_blocks", counts.written_back_blocks);
+	error |= json_add_u64(object, "ring_bytes", counts.ring_bytes);
+	error |= json_add_u64(object, "ring_used", counts.ring_used);
+	error |= json_add_u64(object, "cache_hits", counts.cache_hits);
+	error |= json_add_u64(object, "cache_misses", counts.cache_misses);
+	error |= json_add_u64(object, "cache_bytes", counts.cache_bytes);
+	if (!error)
+		return json_add(extra, "journal", object);
+	json_object_put(object);
+	return -ENOMEM;
+}
+
+static struct json_object *render_lock(const struct lock_counts *counts, enum lock_class class)
+{
+	struct json_object *object = json_object_new_object();
+	int error = object ? 0 : -ENOMEM;
+
+	if (!error)
+		error |= json_add_u64(object, "taken", counts->taken[class]);
+	if (!error)
+		error |= json_add_u64(object, "contended", counts->contended[class]);
+	if (!error)
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+static int add_lock_counts(struct json_object *extra)
+{
+	struct json_object *object = json_object_new_object();
+	struct lock_counts counts;
+	int error = 0;
+
+	if (!object)
+		return -ENOMEM;
+	lock_counts(&counts);
+	for (unsigned class = 0; class < LOCK_CLASSES && !error; class++)
+		error = json_add(object, lock_class_name(class), render_lock(&counts, class));
+	if (!error)
+		return json_add(extra, "locks", object);
+	json_object_put(object);
+	return -ENOMEM;
+}
+
 int command_stats(const struct command_context *context, const struct command_args *args,
 		  struct command_sink *sink, struct why *why)
 {
 	struct stats_state state = {sink, why};
 	int error = add_media_counts(sink->extra, fs_media(context->fs));
 
+	if (!error)
+		error = add_journal_counts(sink->extra, context->fs);
+	if (!error)
+		error = add_lock_counts(sink->extra);
 	if (error || !context->hooks || !context->hooks->stats)
 		return error;
 	return context->hooks->stats(context->hooks_arg, emit_opcode, &state);

@@ -25,26 +25,20 @@ void inode_attr(struct inode *inode, struct fs_attr *out)
 	pthread_mutex_unlock(&inode->attr_lock);
 }
 
-struct inode_undo {
-	struct inode *inode;
-	struct inode_record record;
-	bool times_dirty;
-};
-
-static void inode_undo(struct inode *inode, const struct inode_undo *undo)
+static void inode_undo(struct inode *inode)
 {
 	struct inode_record now;
 	bool dirty;
 
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	now = inode->record;
-	inode->record = undo->record;
+	inode->record = inode->undo.record;
 	if (inode->times_dirty) { /* overwritten since: that did happen */
 		inode->record.mtime = now.mtime;
 		inode->record.ctime = now.ctime;
 		inode->record.change = now.change;
 	}
-	inode->times_dirty |= undo->times_dirty;
+	inode->times_dirty |= inode->undo.times_dirty;
 	dirty = inode->times_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (dirty)
@@ -53,36 +47,28 @@ static void inode_undo(struct inode *inode, const struct inode_undo *undo)
 
 static void inode_undo_hook(void *arg, bool committed, uint64_t sequence)
 {
-	struct inode_undo *undo = arg;
+	struct inode *inode = arg;
 
-	undo->inode->has_undo = false;
+	inode->has_undo = false;
 	if (!committed)
-		inode_undo(undo->inode, undo);
-	inode_put(undo->inode);
-	free(undo);
+		inode_undo(inode);
+	inode_put(inode);
 }
 
 /* Once per transaction: the first image is the one to go back to. */
 static int inode_add_undo(struct inode *inode, struct tx *tx)
 {
-	struct inode_undo *undo;
 	int error;
 
 	if (inode->has_undo)
 		return 0;
-	undo = malloc(sizeof(*undo));
-	if (!undo)
-		return -ENOMEM;
-	undo->inode = inode;
-	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	undo->record = inode->record;
-	undo->times_dirty = inode->times_dirty;
-	pthread_mutex_unlock(&inode->attr_lock);
-	error = tx_add_hook(tx, inode_undo_hook, undo);
-	if (error) {
-		free(undo);
+	error = tx_add_hook(tx, inode_undo_hook, inode);
+	if (error)
 		return error;
-	}
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
+	inode->undo.record = inode->record;
+	inode->undo.times_dirty = inode->times_dirty;
+	pthread_mutex_unlock(&inode->attr_lock);
 	inode_ref(inode);
 	inode->has_undo = true;
 	return 0;

@@ -37,15 +37,18 @@ struct fs {
 };
 
 struct inode {
+	/*
+	 * Both locks outlive the object's use for one inode; what follows them is zero when the next begins. Data lock: shared for reads and
+	 * unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino.
+	 */
+	pthread_rwlock_t data_lock;
+	pthread_mutex_t attr_lock;
 	inum_t ino;
 	struct fs *fs;
-	/* Data lock: shared for reads and unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino. */
-	pthread_rwlock_t data_lock;
 	/*
-	 * record: changed inside a transaction only (inode_update), except for the lazy times of a pure overwrite. Read it through
+	 * Under attr_lock. record: changed inside a transaction only (inode_update), except for the lazy times of a pure overwrite. Read it through
 	 * inode_attr() or inside a transaction.
 	 */
-	pthread_mutex_t attr_lock;
 	struct inode_record record;
 	bool times_dirty; /* mtime/ctime/change in record are newer than in the tree */
 	/* Private to table.c and inode.c, under the table's lock: */
@@ -56,7 +59,12 @@ struct inode {
 	struct inode *dirty_next, *dirty_prev;
 	struct inode *reclaim_next;
 	_Atomic uint32_t xattrs_known; /* fs/xattr.h: which of the attributes that are asked for all the time it does not have */
-	bool has_undo; /* the open transaction restores record if it aborts; under the metadata lock */
+	/* What the open transaction puts back if it aborts; under the metadata lock. */
+	bool has_undo;
+	struct {
+		struct inode_record record;
+		bool times_dirty;
+	} undo;
 };
 
 /* A reference (not a lookup reference). -ENOENT, -EIO, -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */

@@ -198,3 +198,8 @@ int fs_notify_wait(struct fs *fs, unsigned timeout_ms)
 {
 	return notify_wait(fs->notify, timeout_ms);
 }
+
+void fs_journal_counts(struct fs *fs, struct journal_counts *out)
+{
+	journal_counts(fs->journal, out);
+}

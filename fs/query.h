@@ -3,6 +3,7 @@
 #define FS_QUERY_H
 
 #include "fs/fs.h"
+#include "journal/journal.h"
 
 enum fs_owner_kind { FS_OWNER_DATA, FS_OWNER_METADATA, FS_OWNER_JOURNAL, FS_OWNER_SUPERBLOCK, FS_OWNER_FREE, FS_OWNER_QUARANTINE };
 const char *fs_owner_kind_name(enum fs_owner_kind kind);
@@ -90,5 +91,8 @@ int fs_check_with(struct fs *fs, const struct fs_check_options *options, struct 
 int fs_check(struct fs *fs, fs_check_fn *tell, void *arg, struct fs_check_totals *out);
 /* Drop clean caches (tests and `mendctl drop-caches`). */
 void fs_drop_caches(struct fs *fs);
+
+/* What the journal has done since mount. */
+void fs_journal_counts(struct fs *fs, struct journal_counts *out);
 
 #endif

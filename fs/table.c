@@ -1,12 +1,14 @@
 #include "fs/table.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fs/background.h"
 
 #define SHARD_BUCKETS_MIN 16
+#define SHARD_UNUSED_MAX 16 /* objects that a shard keeps, so that what comes and goes takes nothing from the heap */
 
 /* --- the table ------------------------------------------------------------------------------------------------------------ */
 
@@ -38,23 +40,28 @@ int inode_table_create(struct inode_table **out)
 	return error;
 }
 
-void inode_free(struct inode *inode)
+static void inode_destroy_object(struct inode *inode)
 {
 	pthread_mutex_destroy(&inode->attr_lock);
 	pthread_rwlock_destroy(&inode->data_lock);
 	free(inode);
 }
 
+static void chain_destroy(struct inode *inode)
+{
+	while (inode) {
+		struct inode *next = inode->hash_next;
+
+		inode_destroy_object(inode);
+		inode = next;
+	}
+}
+
 static void shard_fini(struct inode_shard *shard)
 {
-	for (size_t i = 0; shard->buckets && i < shard->count_buckets; i++) {
-		struct inode *next;
-
-		for (struct inode *inode = shard->buckets[i]; inode; inode = next) {
-			next = inode->hash_next;
-			inode_free(inode);
-		}
-	}
+	for (size_t i = 0; shard->buckets && i < shard->count_buckets; i++)
+		chain_destroy(shard->buckets[i]);
+	chain_destroy(shard->unused);
 	pthread_mutex_destroy(&shard->lock);
 	free(shard->buckets);
 }
@@ -241,18 +248,64 @@ static struct inode *reclaim_take(struct inode_shard *shard)
 
 /* --- references ----------------------------------------------------------------------------------------------------------- */
 
-struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *record)
+/* Kept with its locks; under the shard's lock. */
+static bool unused_add(struct inode_shard *shard, struct inode *inode)
+{
+	if (shard->count_unused == SHARD_UNUSED_MAX)
+		return false;
+	inode->hash_next = shard->unused;
+	shard->unused = inode;
+	shard->count_unused++;
+	return true;
+}
+
+static struct inode *unused_take(struct fs *fs, inum_t ino)
+{
+	struct inode_shard *shard = shard_lock(fs, ino);
+	struct inode *inode = shard->unused;
+
+	if (inode) {
+		shard->unused = inode->hash_next;
+		shard->count_unused--;
+	}
+	shard_unlock(shard);
+	return inode;
+}
+
+static struct inode *inode_new_object(void)
 {
 	struct inode *inode = calloc(1, sizeof(*inode));
 
 	if (!inode)
 		return NULL;
+	pthread_mutex_init(&inode->attr_lock, NULL);
+	pthread_rwlock_init(&inode->data_lock, NULL);
+	return inode;
+}
+
+void inode_free(struct inode *inode)
+{
+	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
+	bool kept = unused_add(shard, inode);
+
+	shard_unlock(shard);
+	if (!kept)
+		inode_destroy_object(inode);
+}
+
+struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *record)
+{
+	struct inode *inode = unused_take(fs, ino);
+
+	if (!inode)
+		inode = inode_new_object();
+	if (!inode)
+		return NULL;
+	memset(&inode->ino, 0, sizeof(*inode) - offsetof(struct inode, ino));
 	inode->ino = ino;
 	inode->fs = fs;
 	inode->record = *record;
 	inode->references = 1;
-	pthread_mutex_init(&inode->attr_lock, NULL);
-	pthread_rwlock_init(&inode->data_lock, NULL);
 	return inode;
 }
 
@@ -410,10 +463,12 @@ static void inode_drop(struct inode *inode, uint64_t references, uint64_t lookup
 	inode->references -= references;
 	inode->lookups -= min_u64(lookups, inode->lookups);
 	gone = inode_retire(shard, inode);
+	if (gone && unused_add(shard, inode))
+		gone = false;
 	queued = shard->reclaim != NULL;
 	shard_unlock(shard);
 	if (gone)
-		inode_free(inode);
+		inode_destroy_object(inode);
 	if (queued)
 		background_kick(fs);
 }
@@ -444,7 +499,8 @@ static inum_t shard_take_reclaim(struct inode_shard *shard)
 			continue; /* found again by its number: the next put brings it back */
 		ino = inode->ino;
 		table_remove(shard, inode);
-		inode_free(inode);
+		if (!unused_add(shard, inode))
+			inode_destroy_object(inode);
 	}
 	shard_unlock(shard);
 	return ino;
@@ -475,7 +531,7 @@ static void shard_forget_all(struct inode_shard *shard)
 			next = inode->hash_next;
 			inode->lookups = 0;
 			if (inode_retire(shard, inode))
-				inode_free(inode);
+				inode_destroy_object(inode);
 		}
 	}
 	shard_unlock(shard);

@@ -20,6 +20,8 @@ struct inode_shard {
 	struct inode *dirty;		       /* lazy times to be written; doubly linked */
 	struct inode *reclaim, **reclaim_tail; /* orphans whose last reference went */
 	inum_t reclaiming;		       /* its puts queue nothing */
+	struct inode *unused;		       /* objects to be used again, linked by hash_next */
+	unsigned count_unused;
 };
 
 struct inode_table {

@@ -8,6 +8,7 @@
 #include "util/log.h"
 
 #define CACHE_BLOCKS_MIN 1024u
+#define SPARE_MAX 64u
 
 static uint64_t cache_hash(maddr_t address)
 {
@@ -46,6 +47,7 @@ int cache_init(struct journal *journal, uint64_t cache_bytes)
 	journal->cache_blocks = max_u64(cache_bytes / BLOCK_BYTES, CACHE_BLOCKS_MIN);
 	TAILQ_INIT(&journal->dirty);
 	TAILQ_INIT(&journal->limbo);
+	TAILQ_INIT(&journal->spare);
 	pthread_mutex_init(&journal->limbo_mutex, NULL);
 	for (unsigned i = 0; i < CACHE_SHARDS; i++)
 		if (shard_init(&journal->shards[i], journal->cache_blocks / CACHE_SHARDS))
@@ -59,6 +61,10 @@ void cache_fini(struct journal *journal)
 
 	cache_empty_limbo(journal);
 	pthread_mutex_destroy(&journal->limbo_mutex);
+	while ((cb = TAILQ_FIRST(&journal->spare))) {
+		TAILQ_REMOVE(&journal->spare, cb, clock_link);
+		free(cb);
+	}
 	for (unsigned i = 0; i < CACHE_SHARDS; i++) {
 		while ((cb = TAILQ_FIRST(&journal->shards[i].clock))) {
 			TAILQ_REMOVE(&journal->shards[i].clock, cb, clock_link);
@@ -84,13 +90,36 @@ void cache_empty_limbo(struct journal *journal)
 	pthread_mutex_unlock(&journal->limbo_mutex);
 }
 
+static void spare_put(struct cache_buf *cb)
+{
+	struct journal *journal = cb->journal;
+
+	if (journal->spare_count == SPARE_MAX) {
+		free(cb);
+		return;
+	}
+	TAILQ_INSERT_HEAD(&journal->spare, cb, clock_link);
+	journal->spare_count++;
+}
+
+static struct cache_buf *spare_take(struct journal *journal)
+{
+	struct cache_buf *cb = journal_is_locked(journal) ? TAILQ_FIRST(&journal->spare) : NULL;
+
+	if (cb) {
+		TAILQ_REMOVE(&journal->spare, cb, clock_link);
+		journal->spare_count--;
+	}
+	return cb;
+}
+
 /* No longer in the cache, and nobody has a reference. */
 static void cache_buf_free(struct cache_buf *cb)
 {
 	struct journal *journal = cb->journal;
 
 	if (journal_is_locked(journal)) {
-		free(cb);
+		spare_put(cb);
 		return;
 	}
 	pthread_mutex_lock(&journal->limbo_mutex);
@@ -184,8 +213,10 @@ struct cache_buf *cache_find(struct journal *journal, maddr_t address)
 
 struct cache_buf *cache_alloc(struct journal *journal, maddr_t address)
 {
-	struct cache_buf *cb = aligned_alloc(64, round_up_u64(sizeof(*cb), 64));
+	struct cache_buf *cb = spare_take(journal);
 
+	if (!cb)
+		cb = aligned_alloc(64, round_up_u64(sizeof(*cb), 64));
 	if (!cb)
 		return NULL;
 	memset(cb, 0, sizeof(*cb));

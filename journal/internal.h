@@ -88,6 +88,9 @@ struct journal {
 	struct cache_list limbo;
 	pthread_mutex_t limbo_mutex;
 	_Atomic size_t limbo_count;
+	/* To be used again: trees that come and go with one record take nothing from the heap. The gate is closed by whoever looks. */
+	struct cache_list spare;
+	unsigned spare_count;
 	struct cache_list dirty;
 	_Atomic uint64_t dirty_blocks;
 	uint64_t dirty_limit, cache_blocks;

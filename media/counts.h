@@ -1,10 +1,8 @@
-/* Sharded counters: threads that count do not fight for one cache line. */
+/* Counters of which each thread has its own: who counts does not fight for a cache line. */
 #ifndef MEDIA_COUNTS_H
 #define MEDIA_COUNTS_H
 
-#include <stdatomic.h>
-
-#include "util/types.h"
+#include "util/slot.h"
 
 enum count_kind {
 	COUNT_READS,
@@ -17,14 +15,12 @@ enum count_kind {
 	COUNT_KINDS,
 };
 
-#define COUNT_SHARDS 8
-
 struct count_shard {
 	_Alignas(64) atomic_uint_fast64_t values[COUNT_KINDS];
 };
 
 struct counts {
-	struct count_shard shards[COUNT_SHARDS];
+	struct count_shard shards[SLOT_COUNT];
 };
 
 void counts_add(struct counts *counts, enum count_kind kind, uint64_t value);

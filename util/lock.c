@@ -9,7 +9,7 @@ struct lock_cells {
 static struct lock_cells cells[SLOT_COUNT];
 
 static const char *const names[LOCK_CLASSES] = {
-	[LOCK_GATE_SHARED] = "gate-shared", [LOCK_GATE_EXCLUSIVE] = "gate-exclusive",
+	[LOCK_GATE_SHARED] = "gate_shared", [LOCK_GATE_EXCLUSIVE] = "gate_exclusive",
 	[LOCK_CACHE] = "cache",		    [LOCK_TABLE] = "table",
 	[LOCK_OBJECT] = "object",	    [LOCK_DATA] = "data",
 	[LOCK_SPACE] = "space",

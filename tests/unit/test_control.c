@@ -304,6 +304,8 @@ START_TEST(stats_come_from_the_front_and_the_medium)
 	end = next(&asker);
 	ck_assert(is_done(end));
 	ck_assert(json_object_object_get_ex(end, "media", NULL));
+	ck_assert(json_object_object_get_ex(end, "journal", NULL));
+	ck_assert(json_object_object_get_ex(end, "locks", NULL));
 	json_object_put(opcode);
 	json_object_put(end);
 	hang_up(&asker);

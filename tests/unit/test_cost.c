@@ -1,0 +1,302 @@
+/*
+ * What operations cost, counted, not timed: memory from the heap, drains, bytes of the journal, locks that somebody else held. The heap is wrapped
+ * by the linker.
+ */
+#include "tests/support/files.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "fs/inode.h"
+#include "journal/journal.h"
+#include "util/lock.h"
+
+#define THREADS 2
+#define NAMES 32
+#define FILE_BLOCKS 64u
+
+static struct fsfix fix;
+static const struct fs_who who = {.uid = 1000, .gid = 1000};
+
+/* --- the heap --- */
+
+static atomic_uint heap_takes;
+
+#define WRAP_TAKER(type, name, parameters, arguments)                                                                  \
+	type __real_##name parameters;                                                                                 \
+	type __wrap_##name parameters;                                                                                 \
+	type __wrap_##name parameters                                                                                  \
+	{                                                                                                              \
+		atomic_fetch_add(&heap_takes, 1);                                                                      \
+		return __real_##name arguments;                                                                        \
+	}
+WRAP_TAKER(void *, malloc, (size_t size), (size))
+WRAP_TAKER(void *, calloc, (size_t count, size_t size), (count, size))
+WRAP_TAKER(void *, realloc, (void *at, size_t size), (at, size))
+WRAP_TAKER(void *, aligned_alloc, (size_t alignment, size_t size), (alignment, size))
+
+/* --- the operations, each on the files of its own thread --- */
+
+struct place {
+	inum_t dir, other_dir, file;
+	inum_t files[NAMES];
+	uint64_t round;
+};
+static struct place places[THREADS];
+static uint8_t block[BLOCK_BYTES];
+
+static void name_of(char name[16], unsigned i)
+{
+	snprintf(name, 16, "f%u", i % NAMES);
+}
+
+static int op_lookup(struct place *place)
+{
+	struct fs_attr attr;
+	char name[16];
+	int error;
+
+	name_of(name, (unsigned)place->round);
+	error = fs_lookup(fix.fs, place->dir, name, &attr);
+	if (!error)
+		fs_forget(fix.fs, attr.ino, 1);
+	return error;
+}
+
+static int op_getattr(struct place *place)
+{
+	struct fs_attr attr;
+
+	return fs_getattr(fix.fs, place->files[place->round % NAMES], &attr);
+}
+
+static int op_read(struct place *place)
+{
+	uint8_t buffer[BLOCK_BYTES];
+	size_t done;
+
+	return fs_read(fix.fs, place->file, place->round % FILE_BLOCKS * BLOCK_BYTES, buffer, BLOCK_BYTES, &done);
+}
+
+static int op_write(struct place *place)
+{
+	size_t done;
+
+	return fs_write(fix.fs, place->file, place->round % FILE_BLOCKS * BLOCK_BYTES, block, BLOCK_BYTES, &done);
+}
+
+static int op_create(struct place *place)
+{
+	struct fs_attr attr;
+	int error = fs_create(fix.fs, &who, place->dir, "new", S_IFREG | 0644, 0, &attr);
+
+	if (!error)
+		fs_forget(fix.fs, attr.ino, 1);
+	return error;
+}
+
+static int op_unlink(struct place *place)
+{
+	return fs_unlink(fix.fs, place->dir, "new");
+}
+
+static int op_rename(struct place *place)
+{
+	bool back = place->round % 2;
+
+	return fs_rename(fix.fs, &who, back ? place->other_dir : place->dir, "f0", back ? place->dir : place->other_dir, "f0", 0);
+}
+
+static int op_setattr(struct place *place)
+{
+	struct inode_record values = {.mode = 0600 + place->round % 2};
+	struct fs_attr attr;
+
+	return fs_setattr(fix.fs, place->files[1], FS_SET_MODE, &values, &attr);
+}
+
+static int op_append(struct place *place)
+{
+	size_t done;
+
+	return fs_append(fix.fs, place->file, block, 100, &done);
+}
+
+static const struct op {
+	const char *name;
+	int (*run)(struct place *place);
+	int (*undo)(struct place *place); /* so that the next round finds what this one did */
+} ops[] = {
+	{"lookup", op_lookup, NULL},	{"getattr", op_getattr, NULL}, {"read", op_read, NULL},	    {"write", op_write, NULL},
+	{"create", op_create, op_unlink}, {"rename", op_rename, NULL},	 {"setattr", op_setattr, NULL}, {"append", op_append, NULL},
+};
+#define OPS (sizeof(ops) / sizeof(ops[0]))
+
+static void place_fill(struct place *place, unsigned number)
+{
+	struct fs_attr attr;
+	char name[16];
+	size_t done;
+
+	snprintf(name, sizeof(name), "dir%u", number);
+	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, name, &place->dir), 0);
+	snprintf(name, sizeof(name), "other%u", number);
+	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, name, &place->other_dir), 0);
+	for (unsigned i = 0; i < NAMES; i++) {
+		name_of(name, i);
+		expect_equal(fsfix_mkfile(&fix, place->dir, name, &place->files[i]), 0);
+		expect_equal(fs_lookup(fix.fs, place->dir, name, &attr), 0); /* stays in memory */
+	}
+	expect_equal(fsfix_mkfile(&fix, place->dir, "data", &place->file), 0);
+	for (unsigned i = 0; i < FILE_BLOCKS; i++)
+		expect_equal(fs_write(fix.fs, place->file, i * BLOCK_BYTES, block, BLOCK_BYTES, &done), 0);
+	expect_equal(fs_lookup(fix.fs, place->dir, "data", &attr), 0);
+}
+
+static void setup(void)
+{
+	/* As on persistent memory: a plain file drains nothing. */
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	expect_equal(fsfix_create(&fix, FSFIX_USUAL_BYTES), 0);
+	fix.options.tools = true; /* no thread in the background: what is counted is the operation */
+	expect_equal(fsfix_mount(&fix), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		place_fill(&places[i], i);
+}
+
+static void teardown(void)
+{
+	expect_equal(fsfix_check(&fix), 0);
+	fsfix_destroy(&fix);
+}
+
+/* --- alone --- */
+
+static void run_rounds(const struct op *op, struct place *place, unsigned rounds)
+{
+	for (unsigned i = 0; i < rounds; i++) {
+		expect_equal(op->run(place), 0);
+		if (op->undo)
+			expect_equal(op->undo(place), 0);
+		place->round++;
+	}
+}
+
+START_TEST(in_steady_state_nothing_is_taken_from_the_heap)
+{
+	for (unsigned i = 0; i < OPS; i++) {
+		unsigned before;
+
+		run_rounds(&ops[i], &places[0], 600);
+		before = heap_takes;
+		run_rounds(&ops[i], &places[0], 400);
+		ck_assert_msg(heap_takes == before, "%s: %u allocations in 400 rounds", ops[i].name, heap_takes - before);
+	}
+}
+END_TEST
+
+/* Counted one by one: the average would hide the odd one that drains three times. Write-back comes once per many operations. */
+START_TEST(no_operation_drains_more_than_twice)
+{
+	struct media_counts before, after;
+	struct journal_counts written, now;
+
+	for (unsigned i = 0; i < OPS; i++)
+		for (unsigned round = 0; round < 50; round++) {
+			journal_counts(fix.fs->journal, &written);
+			media_counts(fs_media(fix.fs), &before);
+			expect_equal(ops[i].run(&places[0]), 0);
+			media_counts(fs_media(fix.fs), &after);
+			journal_counts(fix.fs->journal, &now);
+			if (now.checkpoints == written.checkpoints)
+				ck_assert_msg(after.drains - before.drains <= 2, "%s: %u drains", ops[i].name,
+					      (unsigned)(after.drains - before.drains));
+			if (ops[i].undo)
+				expect_equal(ops[i].undo(&places[0]), 0);
+			places[0].round++;
+		}
+}
+END_TEST
+
+START_TEST(lookup_getattr_read_and_write_in_place_log_nothing)
+{
+	struct journal_counts before, after;
+
+	journal_counts(fix.fs->journal, &before);
+	for (unsigned i = 0; i < 4; i++)
+		run_rounds(&ops[i], &places[0], 100);
+	journal_counts(fix.fs->journal, &after);
+	ck_assert_uint_eq(after.record_bytes, before.record_bytes);
+	ck_assert_uint_eq(after.transactions, before.transactions);
+}
+END_TEST
+
+/* --- two at once --- */
+
+#define CONTENTION_ROUNDS 40000u
+
+struct contender {
+	const struct op *op;
+	struct place *place;
+};
+
+static void *contend(void *arg)
+{
+	struct contender *contender = arg;
+
+	run_rounds(contender->op, contender->place, CONTENTION_ROUNDS);
+	return NULL;
+}
+
+static uint64_t contended_between(const struct lock_counts *before, const struct lock_counts *after)
+{
+	uint64_t sum = 0;
+
+	for (unsigned class = 0; class < LOCK_CLASSES; class++)
+		sum += after->contended[class] - before->contended[class];
+	return sum;
+}
+
+/* What does not change the trees: nobody waits for anybody. A thread that loses the CPU inside a lock makes the other wait, hence not 0. */
+START_TEST(operations_in_different_directories_do_not_wait_for_each_other)
+{
+	const struct op *op = &ops[_i];
+	struct lock_counts before, after;
+	struct contender contender[THREADS];
+	pthread_t thread[THREADS];
+
+	lock_counts(&before);
+	for (unsigned i = 0; i < THREADS; i++) {
+		contender[i] = (struct contender){op, &places[i]};
+		ck_assert_int_eq(pthread_create(&thread[i], NULL, contend, &contender[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	lock_counts(&after);
+	ck_assert_msg(contended_between(&before, &after) * 100 < THREADS * CONTENTION_ROUNDS, "%s: %llu waits in %u operations", op->name,
+		      (unsigned long long)contended_between(&before, &after), THREADS * CONTENTION_ROUNDS);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cost");
+	TCase *tests = tcase_create("cost");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_set_timeout(tests, 300);
+	tcase_add_test(tests, in_steady_state_nothing_is_taken_from_the_heap);
+	tcase_add_test(tests, no_operation_drains_more_than_twice);
+	tcase_add_test(tests, lookup_getattr_read_and_write_in_place_log_nothing);
+	tcase_add_loop_test(tests, operations_in_different_directories_do_not_wait_for_each_other, 0, 4);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
