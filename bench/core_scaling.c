@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 
 #include "bench/core.h"
-#include "bench/locks.h"
 #include "bench/measure.h"
 #include "fs/orphan.h"
 
@@ -110,7 +109,7 @@ static void *runner_main(void *arg)
 /* Calls per ns of all threads together; negative errno. *locks: contended per call. */
 static double run_segment(const struct core_options *options, unsigned threads, int (*run)(struct runner *, uint64_t), double *locks)
 {
-	struct locks before = locks_counted();
+	struct measure_locks before = measure_locks();
 	pthread_barrier_t start;
 	double rate = 0;
 	uint64_t count = 0;
@@ -131,7 +130,7 @@ static double run_segment(const struct core_options *options, unsigned threads, 
 		error = error ? error : runners[t].error;
 	}
 	pthread_barrier_destroy(&start);
-	*locks = (double)(locks_counted().contended - before.contended) / (double)(count ? count : 1);
+	*locks = (double)(measure_locks().contended - before.contended) / (double)(count ? count : 1);
 	return error ? error : rate;
 }
 

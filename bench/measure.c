@@ -6,8 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench/locks.h"
 #include "fs/inode.h"
+#include "util/lock.h"
 
 const char *const figure_names[FIGURES] = {"ns", "cpu_ns", "instructions", "drains", "stored_bytes", "journal_bytes", "locks", "contended"};
 
@@ -44,9 +44,22 @@ static double count_instructions(void)
 	return fd >= 0 && read(fd, &value, sizeof(value)) == sizeof(value) ? (double)value : -1;
 }
 
+struct measure_locks measure_locks(void)
+{
+	struct measure_locks sum = {0};
+	struct lock_counts counts;
+
+	lock_counts(&counts);
+	for (unsigned i = 0; i < LOCK_CLASSES; i++) {
+		sum.taken += counts.taken[i];
+		sum.contended += counts.contended[i];
+	}
+	return sum;
+}
+
 static void read_figures(struct fs *fs, double at[FIGURES])
 {
-	struct locks locks = locks_counted();
+	struct measure_locks locks = measure_locks();
 	struct journal_counts journal;
 	struct media_counts media;
 

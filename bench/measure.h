@@ -26,6 +26,10 @@ void measure_begin(struct measure *measure, struct fs *fs);
 /* The clock stops; what follows is only what the background still does. */
 void measure_stop(struct measure *measure);
 void measure_end(struct measure *measure, uint64_t ops, double figures[FIGURES]);
+struct measure_locks {
+	uint64_t taken, contended;
+};
+struct measure_locks measure_locks(void); /* of all threads and classes so far */
 double measure_now_ns(void);
 double measure_median(double *values, size_t count); /* sorts them */
 
