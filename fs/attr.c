@@ -146,7 +146,7 @@ static int kill_in_tx(struct inode *inode, bool kills_ids)
 	return error;
 }
 
-int inode_kill_privileges(struct inode *inode, bool kills_ids)
+int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed)
 {
 	bool has_capability;
 	struct fs_attr attr;
@@ -158,17 +158,21 @@ int inode_kill_privileges(struct inode *inode, bool kills_ids)
 		inode_attr(inode, &attr);
 		kills_ids = !S_ISDIR(attr.record.mode) && mode_has_ids(attr.record.mode);
 	}
-	return has_capability || kills_ids ? kill_in_tx(inode, kills_ids) : 0;
+	if (has_capability || kills_ids)
+		error = kill_in_tx(inode, kills_ids);
+	if (killed && kills_ids && !error)
+		*killed = true;
+	return error;
 }
 
-int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids)
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed)
 {
 	struct inode *inode;
 	int error = inode_get(fs, ino, &inode);
 
 	if (error)
 		return error;
-	error = inode_kill_privileges(inode, kills_ids);
+	error = inode_kill_privileges(inode, kills_ids, killed);
 	inode_put(inode);
 	return error;
 }
@@ -181,7 +185,7 @@ static int attr_apply(struct inode *inode, unsigned set, const struct inode_reco
 	if (set & FS_SET_SIZE)
 		rest &= ~(unsigned)FS_SET_KILL_SUIDGID; /* done before the content changes */
 	if (!error && (set & FS_SET_SIZE))
-		error = inode_kill_privileges(inode, set & FS_SET_KILL_SUIDGID);
+		error = inode_kill_privileges(inode, set & FS_SET_KILL_SUIDGID, NULL);
 	if (!error && (set & FS_SET_SIZE))
 		error = file_truncate(inode, values->size_bytes);
 	if (!error && rest)

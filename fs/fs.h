@@ -134,12 +134,13 @@ int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, 
 /* Write all of it, or an error and a prefix (*done). Partial overwrite of a bad block is -EIO; of whole blocks heals them. */
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done);
 /* The same as fs_write(), of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
-int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done);
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, bool *killed);
 /*
  * Before content changes: security.capability goes, and if `kills_ids` the setuid bit, and the setgid bit where the group may execute. fs_write_as() and the size
  * in fs_setattr() do that themselves. It is durable before any new content can be seen, so a crash never leaves new content with old privileges.
+ * *killed (may be NULL) is set when the mode has changed.
  */
-int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids);
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed);
 /* As fs_write at the end of file, atomically. */
 int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t *done);
 int fs_fsync(struct fs *fs, inum_t ino);

@@ -75,7 +75,7 @@ void inode_attr(struct inode *inode, struct fs_attr *out);
 /* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */
 int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
 /* fs_kill_privileges(): nothing is locked by the caller but perhaps the data. Nothing to do is the usual case, and cheap. */
-int inode_kill_privileges(struct inode *inode, bool kills_ids);
+int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed);
 void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
 int inode_flush_times(struct inode *inode);
 /*

@@ -277,10 +277,10 @@ static int write_check(struct fs *fs, uint64_t pos, size_t *size)
 
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done)
 {
-	return fs_write_as(fs, ino, false, pos, buffer, size, done);
+	return fs_write_as(fs, ino, false, pos, buffer, size, done, NULL);
 }
 
-int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done)
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, bool *killed)
 {
 	struct inode *inode;
 	size_t more = 0;
@@ -291,7 +291,7 @@ int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const v
 		error = file_get(fs, ino, &inode);
 	if (error)
 		return error;
-	error = inode_kill_privileges(inode, kills_ids);
+	error = inode_kill_privileges(inode, kills_ids, killed);
 	if (!error) {
 		lock_read(&inode->data_lock, LOCK_DATA);
 		error = file_write_in_place(inode, pos, buffer, size, done);

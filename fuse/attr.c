@@ -74,6 +74,15 @@ static unsigned set_of(int fuse_set)
 	return set;
 }
 
+/*
+ * With FUSE_CAP_HANDLE_KILLPRIV_V2 the kernel sends a SETATTR of nothing before a write of one who may not keep setuid bits, or where a capability is to go, and
+ * takes the mode from the answer; who wants what it does not say. Nobody else sends such.
+ */
+static unsigned set_of_nothing(fuse_req_t req)
+{
+	return fuse_req_ctx(req)->uid != 0 ? FS_SET_KILL_SUIDGID : 0;
+}
+
 void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, struct fuse_file_info *fi)
 {
 	uint64_t begin = front_begin();
@@ -87,7 +96,8 @@ void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, s
 		.ctime = {stat->st_ctim.tv_sec, (uint32_t)stat->st_ctim.tv_nsec},
 	};
 	struct fs_attr attr;
-	int error = fs_setattr(front_of(req)->fs, ino, set_of(set), &values, &attr);
+	unsigned wanted = set_of(set) ? set_of(set) : set_of_nothing(req);
+	int error = fs_setattr(front_of(req)->fs, ino, wanted, &values, &attr);
 
 	reply_attr(req, error, &attr);
 	counter_end(OP_SETATTR, begin);

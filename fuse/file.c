@@ -76,13 +76,17 @@ void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	uint64_t begin = front_begin();
 	struct inode_record empty = {.size_bytes = 0};
 	struct fs_attr attr;
-	unsigned set = FS_SET_SIZE | FS_SET_MTIME_NOW | (front_kills_ids(fi) ? FS_SET_KILL_SUIDGID : 0);
+	bool killed = false;
 	int error = 0;
 
 	if (front_of(req)->no_open)
 		error = -ENOSYS;
 	else if (fi->flags & O_TRUNC)
-		error = fs_setattr(front_of(req)->fs, ino, set, &empty, &attr);
+		error = fs_kill_privileges(front_of(req)->fs, ino, front_kills_ids(fi), &killed);
+	if (!error && (fi->flags & O_TRUNC))
+		error = fs_setattr(front_of(req)->fs, ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &empty, &attr);
+	if (killed)
+		session_forget_attr(front_of(req), ino);
 	if (error) {
 		fuse_reply_err(req, -error);
 	} else {
@@ -150,8 +154,11 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 {
 	uint64_t begin = front_begin();
 	size_t done = 0;
-	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(fi), (uint64_t)offset, data, size, &done);
+	bool killed = false;
+	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(fi), (uint64_t)offset, data, size, &done, &killed);
 
+	if (killed)
+		session_forget_attr(front_of(req), ino);
 	if (error && !done)
 		fuse_reply_err(req, -error);
 	else
@@ -176,12 +183,12 @@ void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
 }
 
 /*
- * The kernel does not say whether the caller may keep the bits of a file that it allocates in or copies to: root may, as far as we can tell. Without
- * FUSE_CAP_HANDLE_KILLPRIV_V2 it has cleared them already.
+ * The kernel does not say whether the caller may keep the bits of a file that it allocates in or copies to: root may, as far as we can tell. Mostly it has sent
+ * the SETATTR that clears them already.
  */
 static int kill_privileges(fuse_req_t req, fuse_ino_t ino)
 {
-	return fs_kill_privileges(front_of(req)->fs, ino, fuse_req_ctx(req)->uid != 0);
+	return fs_kill_privileges(front_of(req)->fs, ino, fuse_req_ctx(req)->uid != 0, NULL);
 }
 
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)

@@ -56,6 +56,9 @@ struct fs_who front_who(fuse_req_t req);
 /* Reply with an entry, giving the lookup reference back if the kernel did not get it. */
 void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr);
 
+/* The kernel learns, a moment later and not on this thread, that the attributes are others: where the answer cannot say so. fuse/session.c. */
+void session_forget_attr(struct front *front, inum_t ino);
+
 /* Handlers by file: names.c */
 void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);

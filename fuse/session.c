@@ -128,24 +128,74 @@ const char *session_transport(const struct front *front)
 	return front->uring ? "io_uring" : "dev_fuse";
 }
 
-void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length)
+/* May a notification be sent, from now until notification_end()? */
+static bool notification_begin(struct front *front)
 {
 	bool is_open;
-	int error;
 
 	pthread_mutex_lock(&front->lock);
 	is_open = front->is_notifying;
 	front->count_notifying += is_open;
 	pthread_mutex_unlock(&front->lock);
-	if (!is_open)
-		return;
-	error = fuse_lowlevel_notify_inval_inode(front->session, ino, (off_t)pos, (off_t)length);
-	if (error && error != -ENOENT)
-		log_debug("invalidating inode %llu: %s", (unsigned long long)ino, strerror(-error));
+	return is_open;
+}
+
+static void notification_end(struct front *front)
+{
 	pthread_mutex_lock(&front->lock);
 	if (--front->count_notifying == 0)
 		pthread_cond_broadcast(&front->idle);
 	pthread_mutex_unlock(&front->lock);
+}
+
+static void notification_send(struct front *front, inum_t ino, off_t pos, off_t length)
+{
+	int error = fuse_lowlevel_notify_inval_inode(front->session, ino, pos, length);
+
+	if (error && error != -ENOENT)
+		log_debug("invalidating inode %llu: %s", (unsigned long long)ino, strerror(-error));
+}
+
+void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length)
+{
+	if (!notification_begin(front))
+		return;
+	notification_send(front, ino, (off_t)pos, (off_t)length);
+	notification_end(front);
+}
+
+struct forgotten {
+	struct front *front;
+	inum_t ino;
+};
+
+static void *forget_attr(void *arg)
+{
+	struct forgotten *forgotten = arg;
+
+	notification_send(forgotten->front, forgotten->ino, -1, 0);
+	notification_end(forgotten->front);
+	free(forgotten);
+	return NULL;
+}
+
+/* Seldom enough for a thread of its own; where there is none to be had the kernel goes on with what it knows. */
+void session_forget_attr(struct front *front, inum_t ino)
+{
+	struct forgotten *forgotten = malloc(sizeof(*forgotten));
+	pthread_t thread;
+
+	if (!forgotten || !notification_begin(front)) {
+		free(forgotten);
+		return;
+	}
+	*forgotten = (struct forgotten){front, ino};
+	if (!pthread_create(&thread, NULL, forget_attr, forgotten)) {
+		pthread_detach(thread);
+		return;
+	}
+	notification_end(front);
+	free(forgotten);
 }
 
 /* The notify thread. */

@@ -353,7 +353,7 @@ static int do_on_fs(struct attempt *a)
 	case MODEL_REMOVEXATTR:
 		return do_xattr(a);
 	case MODEL_KILL:
-		return fs_kill_privileges(a->fs, t->ino, true);
+		return fs_kill_privileges(a->fs, t->ino, true, NULL);
 	case MODEL_LABEL:
 		return fs_set_label(a->fs, t->op->path, &ignored);
 	case MODEL_RESIZE:
