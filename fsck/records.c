@@ -31,6 +31,8 @@ static const struct {
 	[RECORD_ORPHAN] = {FSCK_FIXED, "orphans corrected"},
 	[RECORD_LOST_FOUND] = {FSCK_FIXED, "inodes put into /lost+found"},
 	[RECORD_XATTR] = {FSCK_FIXED, "records without an inode removed"},
+	[RECORD_ATTRIBUTE] = {FSCK_LOSS, "attributes lost"},
+	[RECORD_ACL] = {FSCK_FIXED, "ACLs corrected"},
 	[RECORD_TARGET_LOST] = {FSCK_LOSS, "targets of symlinks lost"},
 	[RECORD_LEDGER] = {FSCK_FIXED, "records of the ledger corrected"},
 	[RECORD_QUARANTINE] = {FSCK_FIXED, "quarantined ranges corrected"},
@@ -203,6 +205,8 @@ static int records_apply(struct records *records, struct plans *plans)
 		error = intents_settle(records);
 	if (!error)
 		error = counts_settle(records);
+	if (!error)
+		error = xattrs_settle(records);
 	if (!error)
 		error = space_settle_quarantine(records);
 	/* What has changed nothing cannot have freed anything. */

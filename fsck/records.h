@@ -16,7 +16,7 @@
 
 enum record_kind {
 	RECORD_MAP_RESTORED, RECORD_MAP_DROPPED, RECORD_OWNER, RECORD_FREE, RECORD_NAME_RESTORED, RECORD_NAME_DROPPED, RECORD_MARKER, RECORD_INODE_LOST,
-	RECORD_INODE_DROPPED, RECORD_INODE, RECORD_ORPHAN, RECORD_LOST_FOUND, RECORD_XATTR, RECORD_TARGET_LOST, RECORD_LEDGER, RECORD_QUARANTINE,
+	RECORD_INODE_DROPPED, RECORD_INODE, RECORD_ORPHAN, RECORD_LOST_FOUND, RECORD_XATTR, RECORD_ATTRIBUTE, RECORD_ACL, RECORD_TARGET_LOST, RECORD_LEDGER, RECORD_QUARANTINE,
 	RECORD_INTENT, RECORD_INTENT_LOST,
 	RECORD_KINDS
 };
@@ -199,16 +199,20 @@ int ledger_plan(struct records *records, struct ledger_plan *plan);
 int ledger_apply(struct records *records, const struct ledger_plan *plan);
 void ledger_plan_fini(struct ledger_plan *plan);
 
-/* --- inodes: records_inodes.c, records_counts.c, lost_found.c, records_intents.c ------------------------------------------------------ */
+/* --- inodes: records_inodes.c, records_xattrs.c, records_counts.c, lost_found.c, records_intents.c ------------------------------------------------------ */
 
 /* Every inode that something tells of exists, is what its names say, and has a name unless it is an orphan. */
 int inodes_settle(struct records *records, const struct name_plan *names);
+/* A symlink's target goes. */
+int purge_target(struct records *records, inum_t ino);
 /* Links, entries, sizes, blocks, flags, orphans, from what is there now. */
 int counts_settle(struct records *records);
 /* Every directory is below the root: lost_found.c. */
 int dirs_connect(struct records *records);
 /* Another name for it, in /lost+found, which is made if need be. */
 int lost_found_add(struct records *records, inum_t ino, const struct inode_record *record);
+/* Attributes are whole, of their inodes' type, and say what the modes say: records_xattrs.c. */
+int xattrs_settle(struct records *records);
 int intents_settle(struct records *records);
 bool records_has_intent(const struct records *records, inum_t ino);
 

@@ -124,20 +124,6 @@ static void count_dir(const struct facts *facts, struct inode_record *record)
 	record->count_blocks = 0;
 }
 
-static int drop_target(struct records *records, inum_t ino)
-{
-	struct btree_key key = {{ino, 0, 0}};
-	struct btree_record found;
-	int error;
-
-	while (!(error = records_lookup_ge(records, &records->fs->xattrs, &key, &found)) && found.key.word[0] == ino && !found.key.word[1]) {
-		error = records_remove(records, &records->fs->xattrs, &found.key);
-		if (error)
-			return error;
-	}
-	return error == -ENOENT ? 0 : error;
-}
-
 /* A target of which parts are missing leads nowhere; no symlink is without any, so it gets one that says so. */
 static int count_symlink(struct records *records, const struct facts *facts, struct inode_record *record)
 {
@@ -152,7 +138,7 @@ static int count_symlink(struct records *records, const struct facts *facts, str
 		return 0;
 	}
 	records_tell(records, RECORD_TARGET_LOST, "symlink %llu: its target is lost", (unsigned long long)facts->ino);
-	error = drop_target(records, facts->ino);
+	error = purge_target(records, facts->ino);
 	record->size_bytes = sizeof(target) - 1;
 	return error ? error : records_put(records, &records->fs->xattrs, &key, target, sizeof(target) - 1);
 }

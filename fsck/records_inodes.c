@@ -37,6 +37,20 @@ static int purge_tree(struct records *records, const struct btree *tree, inum_t 
 	return error == -ENOENT ? 0 : error;
 }
 
+int purge_target(struct records *records, inum_t ino)
+{
+	struct btree_key key = {{ino, 0, 0}};
+	struct btree_record found;
+	int error;
+
+	while (!(error = records_lookup_ge(records, &records->fs->xattrs, &key, &found)) && found.key.word[0] == ino && !found.key.word[1]) {
+		error = records_remove(records, &records->fs->xattrs, &found.key);
+		if (error)
+			return error;
+	}
+	return error == -ENOENT ? 0 : error;
+}
+
 static int purge_extents(struct records *records, inum_t ino)
 {
 	struct btree_key key = {{ino}};
@@ -135,7 +149,7 @@ static int purge_foreign(struct records *records, const struct facts *facts)
 		error = purge_entries(records, facts->ino);
 	if (!error && facts->target_parts && !S_ISLNK(mode)) {
 		records_tell(records, RECORD_XATTR, "inode %llu: is no symlink, its target is removed", (unsigned long long)facts->ino);
-		error = purge_tree(records, &records->fs->xattrs, facts->ino);
+		error = purge_target(records, facts->ino);
 	}
 	if (!error && facts->names > 1 && S_ISDIR(mode))
 		error = purge_names(records, facts->ino, facts);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "btree/path.h"
+#include "fs/acl.h"
 #include "fs/dir.h"
 #include "journal/chunk.h"
 #include "journal/root.h"
@@ -183,6 +184,40 @@ static void populate_data(void)
 					  2 * BLOCK_BYTES), 0);
 }
 
+static void set_attribute(inum_t ino, unsigned number, size_t size)
+{
+	static const struct fs_who root = {.uid = 0};
+	static uint8_t value[65536];
+	char name[40];
+
+	snprintf(name, sizeof(name), "user.attribute-%u", number);
+	memset(value, (int)(ino + number + random_below(&rng, 3)), size);
+	expect_equal(fs_setxattr(fs, &root, ino, name, value, size, 0), 0);
+}
+
+static void set_acl(inum_t ino, const char *name, uint16_t mask)
+{
+	static const struct fs_who root = {.uid = 0};
+	const struct acl acl = {
+		.count = 5,
+		.entries = {{ACL_TAG_USER_OBJ, 6, 0}, {ACL_TAG_USER, 7, 5}, {ACL_TAG_GROUP_OBJ, 7, 0}, {ACL_TAG_MASK, mask, 0}, {ACL_TAG_OTHER, 4, 0}},
+	};
+	uint8_t blob[ACL_BLOB_MAX];
+
+	expect_equal(fs_setxattr(fs, &root, ino, name, blob, format_acl_pack(blob, &acl), 0), 0);
+}
+
+static void populate_attributes(void)
+{
+	for (unsigned i = 0; i < 150; i++)
+		set_attribute(i % 4 ? any_file() : any_dir(), (unsigned)random_below(&rng, 3), random_below(&rng, i % 5 ? 200 : 4000));
+	set_attribute(files[1], 9, 60000);
+	for (unsigned i = 0; i < 20; i++) {
+		set_acl(any_file(), XATTR_NAME_ACCESS, (uint16_t)random_below(&rng, 8));
+		set_acl(any_dir(), XATTR_NAME_DEFAULT, 5);
+	}
+}
+
 /* Bad places in files, in free space, and one that only `damaged` tells of. */
 static void populate_ledger(void)
 {
@@ -233,6 +268,23 @@ static void view_file(struct view *view, const struct fs_attr *attr)
 			(unsigned long long)attr->record.count_blocks);
 }
 
+/* ACLs follow a mode that is made up. */
+static void view_attributes(struct view *view, inum_t ino)
+{
+	static const struct fs_who root = {.uid = 0};
+	static uint8_t value[65536];
+	static char names[65536];
+	size_t used, length;
+
+	expect_equal(fs_listxattr(fs, &root, ino, names, sizeof(names), &used), 0);
+	for (size_t at = 0; at < used; at += strlen(names + at) + 1) {
+		if (view->is_coarse && !strncmp(names + at, "system", 6))
+			continue;
+		expect_equal(fs_getxattr(fs, &root, ino, names + at, value, sizeof(value), &length), 0);
+		fprintf(view->out, " %s %zu %08x", names + at, length, crc32c(0, value, length));
+	}
+}
+
 static void view_dir(struct view *view, inum_t dir, const char *path);
 
 static void view_entry(struct view *view, inum_t dir, const char *path, const char *name)
@@ -255,6 +307,8 @@ static void view_entry(struct view *view, inum_t dir, const char *path, const ch
 		expect_equal(fs_readlink(fs, attr.ino, target, sizeof(target)), 0);
 		fprintf(view->out, " -> %zu %c", strlen(target), target[0]);
 	}
+	if (!view->hides_content)
+		view_attributes(view, attr.ino);
 	fprintf(view->out, "\n");
 	if (S_ISDIR(attr.record.mode))
 		view_dir(view, attr.ino, full);
@@ -359,6 +413,7 @@ static void setup(void)
 	count_dirs = count_files = 0;
 	populate_names();
 	populate_data();
+	populate_attributes();
 	populate_ledger();
 	expect_equal(check(), 0);
 	unmount();
@@ -1031,6 +1086,8 @@ static void live_on(unsigned turns)
 		struct names *names = calloc(1, sizeof(*names));
 		inum_t dir = any_dir();
 
+		set_attribute(any_file(), (unsigned)random_below(&rng, 3), random_below(&rng, 3000));
+		set_acl(any_file(), XATTR_NAME_ACCESS, (uint16_t)random_below(&rng, 8));
 		put(files[which], random_below(&rng, 20) * 2, 1 + random_below(&rng, 3 * BLOCK_BYTES));
 		fs_fallocate(fs, any_file(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, random_below(&rng, 20) * BLOCK_BYTES, 2 * BLOCK_BYTES);
 		snprintf(name, sizeof(name), "later-%u-%llu", i, (unsigned long long)random_below(&rng, 1000000));
@@ -1117,11 +1174,21 @@ START_TEST(inodes_of_an_older_state_end_consistent)
 }
 END_TEST
 
+/* Each is as it was once, or gone. */
+START_TEST(attributes_of_an_older_state_end_consistent)
+{
+	static const unsigned trees[] = {FORMAT_TREE_XATTRS};
+	const struct ageing ageing = {.trees = trees, .count_trees = ARRAY_SIZE(trees), .rounds = 12, .is_coarse = true};
+
+	age_and_repair(&ageing);
+}
+END_TEST
+
 /* Whatever is hit besides: the end is consistent. */
 START_TEST(older_and_lost_leaves_together_end_consistent)
 {
 	static const unsigned trees[] = {FORMAT_TREE_EXTENTS, FORMAT_TREE_RMAP, FORMAT_TREE_FREE, FORMAT_TREE_DIRENTS, FORMAT_TREE_PARENTS,
-					 FORMAT_TREE_INODES};
+					 FORMAT_TREE_INODES, FORMAT_TREE_XATTRS};
 	const struct ageing ageing = {.trees = trees, .count_trees = ARRAY_SIZE(trees), .rounds = 36, .is_coarse = true, .is_pair = true};
 
 	age_and_repair(&ageing);
@@ -1144,6 +1211,7 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, a_full_filesystem_can_be_repaired);
 	tcase_add_test(t, leaves_of_an_older_state_lose_nothing);
 	tcase_add_test(t, inodes_of_an_older_state_end_consistent);
+	tcase_add_test(t, attributes_of_an_older_state_end_consistent);
 	tcase_add_test(t, older_and_lost_leaves_together_end_consistent);
 	tcase_add_test(t, a_whole_filesystem_is_left_alone);
 	tcase_add_loop_test(t, a_tree_that_others_tell_of_loses_nothing, 0, (int)ARRAY_SIZE(derivable));
