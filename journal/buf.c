@@ -202,8 +202,15 @@ static struct cache_buf *cache_find_referenced(struct cache_shard *shard, maddr_
 struct cache_buf *cache_find(struct journal *journal, maddr_t address)
 {
 	struct cache_shard *shard = cache_shard_of(journal, address);
-	struct cache_buf *cb = journal_is_reading(journal) ? shard_find(shard, address) : cache_find_referenced(shard, address);
 	unsigned slot = slot_mine();
+	struct cache_buf *cb;
+
+	if (!journal_is_reading(journal) && !journal_is_locked(journal))
+		cb = cache_find_referenced(shard, address);
+	else
+		cb = shard_find(shard, address); /* nobody takes it out, or frees it */
+	if (cb && journal_is_locked(journal))
+		atomic_fetch_add_explicit(&cb->refs, 1, memory_order_relaxed);
 
 	slot_count(cb ? &journal->finds[slot].hits : &journal->finds[slot].misses, slot, 1);
 	if (cb && !atomic_load_explicit(&cb->used, memory_order_relaxed))
@@ -426,7 +433,7 @@ int buf_destroy(struct tx *tx, struct buf *buf)
 	return 0;
 }
 
-void buf_drop_clean(struct journal *journal)
+static void cache_drop_clean(struct journal *journal)
 {
 	struct cache_shard *shard;
 	struct cache_buf *cb, *next;
@@ -443,4 +450,16 @@ void buf_drop_clean(struct journal *journal)
 		}
 		pthread_mutex_unlock(&shard->mutex);
 	}
+}
+
+void buf_drop_clean(struct journal *journal)
+{
+	bool alone = !journal_is_reading(journal) && !journal_is_locked(journal);
+
+	/* Whoever has closed the gate relies on what it finds. */
+	if (alone)
+		journal_read_begin(journal);
+	cache_drop_clean(journal);
+	if (alone)
+		journal_read_end(journal);
 }

@@ -190,13 +190,25 @@ int tx_add_hook(struct tx *tx, tx_hook_fn *fn, void *arg)
 
 /* --- the record ---------------------------------------------------------------------------------------------------- */
 
+#define LINE_WORDS (LINE_BYTES / sizeof(uint64_t))
+
+static bool line_differs(const uint64_t *line, const uint64_t *base)
+{
+	uint64_t difference = 0;
+
+	for (unsigned i = 0; i < LINE_WORDS; i++)
+		difference |= line[i] ^ base[i];
+	return difference;
+}
+
+/* Both are aligned to a line. */
 static uint64_t block_diff_lines(const uint8_t *block, const uint8_t *base)
 {
-	static const uint8_t zeros[LINE_BYTES];
+	static const uint64_t zeros[LINE_WORDS];
 	uint64_t lines = 0;
 
 	for (unsigned i = 0; i < BLOCK_LINES; i++)
-		if (memcmp(block + i * LINE_BYTES, base ? base + i * LINE_BYTES : zeros, LINE_BYTES))
+		if (line_differs((const uint64_t *)block + i * LINE_WORDS, base ? (const uint64_t *)base + i * LINE_WORDS : zeros))
 			lines |= 1ull << i;
 	return lines;
 }
@@ -321,14 +333,26 @@ static int tx_log(struct tx *tx, bool *changed, uint64_t *sequence)
 {
 	struct tx_item items[TX_BLOCKS_MAX];
 	uint64_t lines[TX_BLOCKS_MAX];
-	unsigned count = 0;
+	unsigned index[TX_BLOCKS_MAX], count = 0;
+	int error;
 
 	for (unsigned i = 0; i < tx->count; i++) {
-		changed[i] = block_is_changed(&tx->blocks[i]);
-		if (changed[i])
-			items[count++] = (struct tx_item){ tx->blocks[i].cb, block_base(tx->journal, &tx->blocks[i]) };
+		const struct tx_block *block = &tx->blocks[i];
+		const uint8_t *base = block_base(tx->journal, block);
+
+		/* Against its old image, the search for lines that differ tells it too. */
+		changed[i] = base ? !block->destroyed : block_is_changed(block);
+		if (!changed[i])
+			continue;
+		index[count] = i;
+		items[count++] = (struct tx_item){ block->cb, base };
 	}
-	return tx_log_items(&tx->journal->log, items, count, lines, sequence);
+	*sequence = 0;
+	error = count ? tx_log_items(&tx->journal->log, items, count, lines, sequence) : 0;
+	for (unsigned k = 0; k < count; k++)
+		if (items[k].base)
+			changed[index[k]] = lines[k];
+	return error;
 }
 
 static int tx_commit_fails(struct tx *tx, int error)

@@ -99,7 +99,9 @@ void gate_leave(struct gate *gate)
 
 static bool gate_is_empty(const struct gate *gate)
 {
-	for (unsigned i = 0; i < SLOT_COUNT; i++)
+	unsigned end = atomic_load(&slot_end);
+
+	for (unsigned i = 0; i < end; i++)
 		if (atomic_load(&gate->places[i].inside))
 			return false;
 	return true;

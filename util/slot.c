@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 _Thread_local unsigned slot_of_thread;
+atomic_uint slot_end;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -18,12 +19,20 @@ static void slot_give(void *arg)
 	pthread_mutex_lock(&mutex);
 	is_taken[slot] = false;
 	pthread_mutex_unlock(&mutex);
-	slot_of_thread = SLOT_SHARED + 1; /* for destructors that run after this one */
+	slot_of_thread = 0; /* destructors that run after this one take another */
 }
 
 static void slot_make_key(void)
 {
 	key_is_made = !pthread_key_create(&key, slot_give);
+}
+
+static void slot_raise_end(unsigned slot)
+{
+	unsigned end = atomic_load(&slot_end);
+
+	while (end <= slot && !atomic_compare_exchange_weak(&slot_end, &end, slot + 1))
+		;
 }
 
 static unsigned slot_find(void)
@@ -49,6 +58,7 @@ unsigned slot_take(void)
 		slot_give((void *)(uintptr_t)(slot + 1)); /* it would never come back */
 		slot = SLOT_SHARED;
 	}
+	slot_raise_end(slot);
 	slot_of_thread = slot + 1;
 	return slot;
 }

@@ -14,6 +14,9 @@
 
 unsigned slot_take(void);
 
+/* No slot from here on was ever given out; what a thread counts in its slot comes after its slot counts here. */
+extern atomic_uint slot_end;
+
 extern _Thread_local unsigned slot_of_thread; /* number + 1; 0: not given out yet */
 
 static inline unsigned slot_mine(void)

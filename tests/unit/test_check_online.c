@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/data.h"
 #include "tests/support/expect.h"
@@ -195,6 +196,93 @@ START_TEST(a_filesystem_in_use_has_no_findings)
 }
 END_TEST
 
+/* --- and memory that fails meanwhile ------------------------------------------------------------------------------------------------ */
+
+#define READERS 2
+#define BAD_BYTES 512u
+
+static int take_name(void *arg, const char *name, inum_t ino, uint8_t type, uint64_t next_cookie, const struct fs_attr *attr)
+{
+	return 0;
+}
+
+/* Whatever is read is one of: good, gone meanwhile, or on bad memory. */
+static void *reader(void *arg)
+{
+	struct random random = {.state = (uintptr_t)arg};
+	uint8_t block[BLOCK_BYTES];
+	struct fs_attr attr;
+	char name[16];
+	size_t done;
+	int error;
+
+	while (!stop) {
+		error = fs_read(fix.fs, files[random_below(&random, FILES)], random_below(&random, FILE_BLOCKS) * BLOCK_BYTES, block, BLOCK_BYTES,
+				&done);
+		expect(error == 0 || error == -EIO);
+		snprintf(name, sizeof(name), "n%u", (unsigned)random_below(&random, NAMES));
+		error = fs_lookup(fix.fs, dirs[random_below(&random, DIRS)], name, &attr);
+		expect(error == 0 || error == -ENOENT);
+		if (!error)
+			fs_forget(fix.fs, attr.ino, 1);
+		expect_equal(fs_readdir(fix.fs, dirs[random_below(&random, DIRS)], 0, false, take_name, NULL), 0);
+		if (!random_below(&random, 20))
+			buf_drop_clean(fix.fs->journal); /* from under the others */
+	}
+	return NULL;
+}
+
+struct spot {
+	devoff_t offset;
+	bool found;
+};
+
+static int take_spot(void *arg, const struct fs_map_extent *extent)
+{
+	*(struct spot *)arg = (struct spot){extent->device_offset, true};
+	return 1;
+}
+
+/* Sectors of files go bad, told of or not, and are good again a little later, whoever has the blocks by then. */
+static void *spoiler(void *arg)
+{
+	struct random random = {.state = (uintptr_t)arg};
+	uint64_t removed;
+
+	while (!stop) {
+		struct spot spot = {0};
+
+		fs_map(fix.fs, files[random_below(&random, FILES)], random_below(&random, FILE_BLOCKS) * BLOCK_BYTES, 16 * BLOCK_BYTES, take_spot,
+		       &spot);
+		if (!spot.found)
+			continue;
+		expect_equal(fs_inject(fix.fs, spot.offset, BAD_BYTES, random_below(&random, 2)), 0);
+		usleep(1000);
+		expect_equal(fs_uninject(fix.fs, spot.offset, BAD_BYTES, &removed), 0);
+	}
+	return NULL;
+}
+
+START_TEST(a_filesystem_in_use_on_failing_memory_has_no_findings)
+{
+	struct random random = random_start("check_online");
+	pthread_t threads[MUTATORS], readers[READERS], spoils;
+
+	start(&random, threads);
+	for (unsigned i = 0; i < READERS; i++)
+		expect_equal(pthread_create(&readers[i], NULL, reader, (void *)(uintptr_t)random_next(&random)), 0);
+	expect_equal(pthread_create(&spoils, NULL, spoiler, (void *)(uintptr_t)random_next(&random)), 0);
+	for (unsigned i = 0; i < ROUNDS; i++)
+		expect_equal(check(20 + random_below(&random, 300), "on failing memory").findings, 0);
+	join(threads);
+	for (unsigned i = 0; i < READERS; i++)
+		pthread_join(readers[i], NULL);
+	pthread_join(spoils, NULL);
+	expect_equal(fs_notify_wait(fix.fs, 10000), 0);
+	expect_equal(check(0, "afterwards").findings, 0);
+}
+END_TEST
+
 struct broken {
 	inum_t ino;
 	unsigned found, other;
@@ -315,6 +403,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 300);
 	tcase_add_test(t, a_filesystem_in_use_has_no_findings);
+	tcase_add_test(t, a_filesystem_in_use_on_failing_memory_has_no_findings);
 	tcase_add_test(t, what_is_broken_is_found_in_use);
 	tcase_add_test(t, no_hold_is_longer_than_agreed);
 	tcase_add_test(t, it_ends_when_told_so);
