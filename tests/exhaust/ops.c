@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "format/acl_format.h"
 #include "fs/query.h"
 
 #define BIG_PIECES 330 /* every other block, so that it is that many extents: more than one transaction ends */
@@ -248,6 +249,86 @@ static int run_grow(struct fs *fs, const struct ops_tree *tree)
 	return set_size(fs, tree->file, 200000);
 }
 
+/* --- extended attributes ----------------------------------------------------------------------------------------------------------- */
+
+static const struct fs_who root = {.uid = 0};
+
+static int set_xattr(struct fs *fs, inum_t ino, const char *name, size_t size, uint8_t seed)
+{
+	fill(seed);
+	return fs_setxattr(fs, &root, ino, name, buffer, size, 0);
+}
+
+static int run_setxattr(struct fs *fs, const struct ops_tree *tree)
+{
+	return set_xattr(fs, tree->file, "user.new", 100, 1);
+}
+
+static int run_setxattr_longest(struct fs *fs, const struct ops_tree *tree)
+{
+	return set_xattr(fs, tree->file, "user.new", 65536, 2);
+}
+
+static int prepare_xattrs(struct fs *fs, const struct ops_tree *tree)
+{
+	int error = set_xattr(fs, tree->file, "user.long", 60000, 3);
+
+	if (!error)
+		error = set_xattr(fs, tree->file, "security.capability", 20, 4);
+	return error ? error : set_xattr(fs, tree->file, "user.short", 3000, 5);
+}
+
+static int run_replace_xattr(struct fs *fs, const struct ops_tree *tree)
+{
+	return set_xattr(fs, tree->file, "user.long", 65000, 6);
+}
+
+static int run_removexattr(struct fs *fs, const struct ops_tree *tree)
+{
+	return fs_removexattr(fs, &root, tree->file, "user.long");
+}
+
+static int run_read_xattrs(struct fs *fs, const struct ops_tree *tree)
+{
+	size_t length;
+	int error = fs_getxattr(fs, &root, tree->file, "user.long", buffer, BUFFER_BYTES, &length);
+
+	return error ? error : fs_listxattr(fs, &root, tree->file, (char *)buffer, BUFFER_BYTES, &length);
+}
+
+static int set_acl(struct fs *fs, inum_t ino, const char *name)
+{
+	static const struct acl acl = {
+		.count = 5,
+		.entries = {{ACL_TAG_USER_OBJ, 7, 0}, {ACL_TAG_USER, 7, 5}, {ACL_TAG_GROUP_OBJ, 7, 0}, {ACL_TAG_MASK, 5, 0}, {ACL_TAG_OTHER, 4, 0}},
+	};
+
+	return fs_setxattr(fs, &root, ino, name, buffer, format_acl_pack(buffer, &acl), 0);
+}
+
+static int run_setacl(struct fs *fs, const struct ops_tree *tree)
+{
+	return set_acl(fs, tree->file, "system.posix_acl_access");
+}
+
+static int prepare_default(struct fs *fs, const struct ops_tree *tree)
+{
+	return set_acl(fs, tree->dir, "system.posix_acl_default");
+}
+
+static int run_kill(struct fs *fs, const struct ops_tree *tree)
+{
+	return fs_kill_privileges(fs, tree->file, true, NULL);
+}
+
+static int run_write_as(struct fs *fs, const struct ops_tree *tree)
+{
+	size_t done = 0;
+
+	fill(9);
+	return fs_write_as(fs, tree->file, true, 10, buffer, 30000, &done, NULL);
+}
+
 /* --- data ------------------------------------------------------------------------------------------------------------------------- */
 
 static int run_write_new(struct fs *fs, const struct ops_tree *tree)
@@ -461,6 +542,15 @@ const struct op ops[] = {
 	{"write shared", "fs_write", NULL, run_write_shared, "/shared"},
 	{"write into holes", "fs_write", NULL, run_write_holes, "/big"},
 	{"append", "fs_append", NULL, run_append, "/file"},
+	{"set an attribute", "fs_setxattr", NULL, run_setxattr, NULL},
+	{"set the longest", "fs_setxattr", NULL, run_setxattr_longest, NULL},
+	{"replace an attribute", "fs_setxattr", prepare_xattrs, run_replace_xattr, NULL},
+	{"remove an attribute", "fs_removexattr", prepare_xattrs, run_removexattr, NULL},
+	{"read attributes", "fs_getxattr fs_listxattr", prepare_xattrs, run_read_xattrs, NULL},
+	{"set an ACL", "fs_setxattr", NULL, run_setacl, NULL},
+	{"inherit an ACL", "fs_create", prepare_default, run_mkdir, NULL},
+	{"kill privileges", "fs_kill_privileges", prepare_xattrs, run_kill, NULL},
+	{"write by another", "fs_write_as", prepare_xattrs, run_write_as, "/file"},
 	{"fsync", "fs_fsync", prepare_dirty, run_fsync, NULL},
 	{"syncfs", "fs_syncfs", prepare_dirty, run_syncfs, NULL},
 	{"copy", "fs_copy_range", NULL, run_copy, "/other"},

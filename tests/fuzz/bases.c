@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "format/acl_format.h"
 #include "fs/fs.h"
 #include "fs/query.h"
 #include "tests/support/fsfix.h"
@@ -54,6 +55,26 @@ static void add_data(struct fs *fs, inum_t ino, uint64_t pos, size_t length)
 	must(fs_write(fs, ino, pos, data, length, &done), "write");
 }
 
+/* Of one part, of many, and ACLs. */
+static void add_attributes(struct fs *fs, inum_t file, inum_t dir)
+{
+	static const struct fs_who root = {.uid = 0};
+	static const struct acl acl = {
+		.count = 5,
+		.entries = {{ACL_TAG_USER_OBJ, 6, 0}, {ACL_TAG_USER, 7, 5}, {ACL_TAG_GROUP_OBJ, 5, 0}, {ACL_TAG_MASK, 4, 0}, {ACL_TAG_OTHER, 4, 0}},
+	};
+	static char value[9000];
+	uint8_t blob[ACL_BLOB_MAX];
+	size_t length = format_acl_pack(blob, &acl);
+
+	must(fs_setxattr(fs, &root, file, "user.short", "value", 5, 0), "setxattr");
+	must(fs_setxattr(fs, &root, file, "user.long", value, sizeof(value), 0), "setxattr");
+	must(fs_setxattr(fs, &root, file, "security.capability", value, 20, 0), "setxattr");
+	must(fs_setxattr(fs, &root, dir, "trusted.t", value, 1500, 0), "setxattr");
+	must(fs_setxattr(fs, &root, file, "system.posix_acl_access", blob, length, 0), "ACL");
+	must(fs_setxattr(fs, &root, dir, "system.posix_acl_default", blob, length, 0), "ACL");
+}
+
 /* One of each kind of file, holes, unwritten and shared extents, long and many names. */
 static void populate(struct fs *fs)
 {
@@ -83,6 +104,7 @@ static void populate(struct fs *fs)
 	fs_forget(fs, attr.ino, 1);
 	add(fs, add(fs, dir, "deep", S_IFDIR | 0700), "er", S_IFIFO | 0600);
 	add(fs, dir, "device", S_IFCHR | 0600);
+	add_attributes(fs, clone, dir);
 }
 
 /* Inner nodes in each of the large trees. */

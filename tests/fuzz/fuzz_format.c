@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "btree/node.h"
+#include "format/acl_format.h"
 #include "format/chunk_format.h"
 #include "format/poison_format.h"
 #include "format/record_format.h"
@@ -323,13 +324,46 @@ static void try_intent(const struct value *value)
 	must_equal(&packed, value->bytes, sizeof(packed), "intent");
 }
 
+/* What is not an ACL is not written as one. */
+static void try_acl(const struct value *value)
+{
+	uint8_t packed[ACL_BLOB_MAX], again[ACL_BLOB_MAX];
+	struct acl acl;
+	size_t length;
+
+	if (format_acl_unpack(&acl, value->bytes, value->length))
+		return;
+	length = format_acl_pack(packed, &acl);
+	if (length != value->length || format_acl_unpack(&acl, packed, length))
+		target_fail("an ACL packs to something else", "");
+	format_acl_pack(again, &acl);
+	must_equal(again, packed, length, "ACL");
+}
+
+static void try_xattr(const struct value *value)
+{
+	uint8_t packed[XATTR_PART_BYTES];
+	struct xattr_record record;
+	const uint8_t *first;
+
+	try_acl(value);
+	if (format_xattr_unpack(&record, value->bytes, value->length))
+		return;
+	first = value->bytes + record.first_at;
+	if (record.count_parts != 1 || format_xattr_crc(&record, first) != record.crc)
+		return;
+	if (format_xattr_pack(packed, &record, first) != value->length)
+		target_fail("an attribute packs to another length", "");
+	must_equal(packed, value->bytes, value->length, "attribute");
+}
+
 static void try_value(unsigned kind, struct bytes *bytes)
 {
 	static void (*const tries[])(const struct value *value) = {
 		[FORMAT_TREE_INODES] = try_inode, [FORMAT_TREE_DIRENTS] = try_dirent,	  [FORMAT_TREE_PARENTS] = try_dirent,
 		[FORMAT_TREE_EXTENTS] = try_extent, [FORMAT_TREE_RMAP] = try_rmap,	  [FORMAT_TREE_FREE] = try_free,
 		[FORMAT_TREE_BADBLOCKS] = try_badblock, [FORMAT_TREE_LOST] = try_lost,	  [FORMAT_TREE_DAMAGED] = try_damaged,
-		[FORMAT_TREE_INTENTS] = try_intent,
+		[FORMAT_TREE_INTENTS] = try_intent,	  [FORMAT_TREE_XATTRS] = try_xattr,
 	};
 	unsigned tree = (kind - FORMAT_VALUE) % FORMAT_TREE_COUNT;
 	const struct btree_ops *ops = format_ops(tree);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,6 +26,13 @@ struct use {
 
 static char buffer[64 << 10];
 
+/* Owner, user 5, group, mask, others; and three entries only. */
+#define ACL_VALUE_BYTES 44
+static const char acl_values[2][ACL_VALUE_BYTES] = {
+	"\2\0\0\0\1\0\7\0\377\377\377\377\2\0\7\0\5\0\0\0\4\0\5\0\377\377\377\377\20\0\5\0\377\377\377\377\40\0\4\0\377\377\377",
+	"\2\0\0\0\1\0\6\0\377\377\377\377\2\0\4\0\7\0\0\0\4\0\4\0\377\377\377\377\20\0\6\0\377\377\377\377\40\0\0\0\377\377\377",
+};
+
 /* --- walking --- */
 
 static int walk_visit(void *arg, const char *name, inum_t ino, uint8_t type, uint64_t next_cookie, const struct fs_attr *attr)
@@ -44,6 +52,18 @@ static int walk_visit(void *arg, const char *name, inum_t ino, uint8_t type, uin
 	return 0;
 }
 
+static void look_at_attributes(struct use *use, inum_t ino)
+{
+	static const struct fs_who root = {.uid = 0};
+	static char names[4096];
+	size_t used, length;
+
+	if (fs_listxattr(use->fs, &root, ino, names, sizeof(names), &used))
+		return;
+	for (size_t at = 0; at < used; at += strlen(names + at) + 1)
+		fs_getxattr(use->fs, &root, ino, names + at, buffer, sizeof(buffer), &length);
+}
+
 static void look_at(struct use *use, inum_t ino)
 {
 	struct fs_attr attr;
@@ -57,6 +77,7 @@ static void look_at(struct use *use, inum_t ino)
 	if (attr.record.size_bytes > 4096)
 		fs_read(use->fs, ino, attr.record.size_bytes - 4096, buffer, 8192, &done);
 	fs_seek(use->fs, ino, 0, SEEK_HOLE, &pos);
+	look_at_attributes(use, ino);
 }
 
 static void walk(struct use *use)
@@ -219,6 +240,32 @@ static void order_attributes(struct use *use, const struct arguments *a)
 	fs_setattr(use->fs, a->ino, a->flags | (a->flags & 1 ? FS_SET_SIZE : 0), &values, &attr);
 }
 
+/* Names that may be there, and values of all lengths; ACLs that are none but for their first bytes. */
+static void order_xattrs(struct use *use, unsigned opcode, const struct arguments *a)
+{
+	static const char *const names[] = {"user.short", "user.long", "trusted.t", "security.capability", "system.posix_acl_access",
+					    "system.posix_acl_default", "user.new", "nobody.n"};
+	static const struct fs_who root = {.uid = 0};
+	const char *name = names[a->flags % ARRAY_SIZE(names)];
+	size_t length;
+
+	switch (opcode) {
+	case 23:
+		fs_setxattr(use->fs, &root, a->ino, name, buffer, a->length % sizeof(buffer), a->flags >> 6);
+		break;
+	case 24:
+		fs_removexattr(use->fs, &root, a->ino, name);
+		break;
+	case 25:
+		fs_setxattr(use->fs, &root, a->ino, name, acl_values[a->pos % 2], ACL_VALUE_BYTES, 0);
+		break;
+	default:
+		fs_kill_privileges(use->fs, a->ino, a->flags & 1, NULL);
+		fs_getxattr(use->fs, a->flags & 2 ? &who : &root, a->ino, name, buffer, a->length % sizeof(buffer), &length);
+		break;
+	}
+}
+
 static void order_data(struct use *use, unsigned opcode, const struct arguments *a)
 {
 	static const int modes[] = {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE};
@@ -286,15 +333,17 @@ static void order_rest(struct use *use, unsigned opcode, const struct arguments 
 static void obey(struct use *use, const struct order *order)
 {
 	struct bytes bytes = order_bytes(order);
-	unsigned opcode = bytes_u8(&bytes) % 23;
+	unsigned opcode = bytes_u8(&bytes) % 27;
 	struct arguments a = take_arguments(use, &bytes);
 
 	if (opcode < 8)
 		order_names(use, opcode, &a);
 	else if (opcode < 15)
 		order_data(use, opcode, &a);
-	else
+	else if (opcode < 23)
 		order_rest(use, opcode, &a);
+	else
+		order_xattrs(use, opcode, &a);
 }
 
 void image_use(struct fs *fs, const struct base *base, const struct program *program)
