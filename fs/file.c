@@ -221,7 +221,7 @@ int file_read_locked(struct inode *inode, uint64_t pos, void *buffer, size_t siz
 	return error;
 }
 
-int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done)
+static int file_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done, bool is_seen)
 {
 	struct inode *inode;
 	int error = file_get(fs, ino, &inode);
@@ -232,8 +232,20 @@ int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, 
 	lock_read(&inode->data_lock, LOCK_DATA);
 	error = file_read_locked(inode, pos, buffer, size, done);
 	pthread_rwlock_unlock(&inode->data_lock);
+	if (is_seen && !error)
+		inode_touch_access(inode);
 	inode_put(inode);
 	return error;
+}
+
+int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done)
+{
+	return file_read(fs, ino, pos, buffer, size, done, true);
+}
+
+int fs_read_unseen(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done)
+{
+	return file_read(fs, ino, pos, buffer, size, done, false);
 }
 
 int fs_fsync(struct fs *fs, inum_t ino)

@@ -25,8 +25,13 @@
 
 struct fs;
 
+/* What reading does to the access time: nothing; what relatime of mount(8) says; each read sets it. */
+enum fs_atime { FS_ATIME_NEVER, FS_ATIME_RELATIVE, FS_ATIME_ALWAYS };
+
 struct fs_options {
 	bool readonly;
+	enum fs_atime atime;
+	bool no_diratime; /* directories: never */
 	uint64_t cache_bytes;	  /* 0: default */
 	unsigned commit_seconds;  /* 0: 1 */
 	bool tools;		  /* opened by a tool on an unmounted image: no background thread, no claim socket greeting */
@@ -131,6 +136,8 @@ int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_di
  * all of them valid in buffer (the caller decides between short and EIO). Holes and unwritten blocks are zeros.
  */
 int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done);
+/* The same for O_NOATIME. */
+int fs_read_unseen(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done);
 /* Write all of it, or an error and a prefix (*done). Partial overwrite of a bad block is -EIO; of whole blocks heals them. */
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done);
 /* The same as fs_write(), of one who may not keep the file's setuid and setgid bits if `kills_ids`. */

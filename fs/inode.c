@@ -38,8 +38,11 @@ static void inode_undo(struct inode *inode)
 		inode->record.ctime = now.ctime;
 		inode->record.change = now.change;
 	}
+	if (inode->atime_dirty) /* read since */
+		inode->record.atime = now.atime;
 	inode->times_dirty |= inode->undo.times_dirty;
-	dirty = inode->times_dirty;
+	inode->atime_dirty |= inode->undo.atime_dirty;
+	dirty = inode->times_dirty || inode->atime_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (dirty)
 		inode_mark_dirty(inode);
@@ -68,6 +71,7 @@ static int inode_add_undo(struct inode *inode, struct tx *tx)
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode->undo.record = inode->record;
 	inode->undo.times_dirty = inode->times_dirty;
+	inode->undo.atime_dirty = inode->atime_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
 	inode_ref(inode);
 	inode->has_undo = true;
@@ -75,11 +79,13 @@ static int inode_add_undo(struct inode *inode, struct tx *tx)
 }
 
 /*
- * A pure overwrite that set its lazy times after this transaction began may not be in the caller's copy of the record: it happened
- * alongside, so its times win.
+ * A pure overwrite or a read that set its lazy times after this transaction began may not be in the caller's copy of the record: it
+ * happened alongside, so its times win.
  */
 static void inode_merge_lazy(struct inode *inode, struct inode_record *record)
 {
+	if (inode->atime_dirty && inode->access_ns >= inode->fs->table->tx_started_ns)
+		record->atime = inode->record.atime;
 	if (!inode->times_dirty || inode->lazy_ns < inode->fs->table->tx_started_ns)
 		return;
 	record->mtime = inode->record.mtime;
@@ -108,7 +114,8 @@ int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode_merge_lazy(inode, &merged);
 	inode->record = merged;
-	inode->times_dirty = false;
+	inode->times_dirty = inode->atime_dirty = false;
+	inode_access_expire(inode);
 	pthread_mutex_unlock(&inode->attr_lock);
 	return inode_store(inode->fs, tx, inode->ino, &merged, false);
 }
@@ -124,7 +131,8 @@ void inode_touch_lazily(struct inode *inode)
 	inode->record.ctime = inode->record.mtime;
 	inode->record.change++;
 	inode->lazy_ns = now;
-	was_dirty = inode->times_dirty;
+	inode_access_expire(inode);
+	was_dirty = inode->times_dirty || inode->atime_dirty;
 	inode->times_dirty = true;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (!was_dirty)
@@ -139,7 +147,7 @@ int inode_flush_times(struct inode *inode)
 	int error;
 
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	dirty = inode->times_dirty;
+	dirty = inode->times_dirty || inode->atime_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
 	if (!dirty)
 		return 0;
@@ -159,7 +167,7 @@ int inode_flush_times(struct inode *inode)
 static void inode_lose_times(struct inode *inode)
 {
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	inode->times_dirty = false;
+	inode->times_dirty = inode->atime_dirty = false;
 	pthread_mutex_unlock(&inode->attr_lock);
 	inode_unmark_dirty(inode);
 }

@@ -51,6 +51,9 @@ struct inode {
 	 */
 	struct inode_record record;
 	bool times_dirty; /* mtime/ctime/change in record are newer than in the tree */
+	bool atime_dirty; /* so is atime */
+	uint64_t access_ns; /* when atime was last set lazily; under attr_lock */
+	_Atomic uint64_t access_fresh_ns; /* until then no read need look at atime (fs/access.c); 0: not known. Set under attr_lock */
 	/* Private to table.c and inode.c, under the table's lock: */
 	uint64_t references, lookups;
 	uint64_t lazy_ns; /* when the lazy times were last set; under attr_lock */
@@ -63,7 +66,7 @@ struct inode {
 	bool has_undo;
 	struct {
 		struct inode_record record;
-		bool times_dirty;
+		bool times_dirty, atime_dirty;
 	} undo;
 };
 
@@ -78,6 +81,13 @@ int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *
 int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed);
 void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
 int inode_flush_times(struct inode *inode);
+/* It was read: atime = now in DRAM, where the mount's options and the age of the last one ask for it. */
+void inode_touch_access(struct inode *inode);
+/* Some time of it has changed. Under attr_lock. */
+static inline void inode_access_expire(struct inode *inode)
+{
+	atomic_store_explicit(&inode->access_fresh_ns, 0, memory_order_relaxed);
+}
 /*
  * Remove the record of an inode without names and its orphan record, lower the counters. The last link of orphan_reclaim(): its blocks and
  * xattrs are gone already. The caller's inode_put() afterwards queues nothing.

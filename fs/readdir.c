@@ -121,6 +121,8 @@ int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_di
 		error = readdir_dots(&attr, cookie, visit, arg);
 	if (!error && cookie < INT64_MAX)
 		error = readdir_entries(fs, dir, max_u64(cookie, DIR_COOKIE_DOTDOT), with_attr, visit, arg);
+	if (error >= 0)
+		inode_touch_access(inode);
 	inode_put(inode);
 	return error < 0 ? error : 0;
 }

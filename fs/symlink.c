@@ -92,6 +92,8 @@ int fs_readlink(struct fs *fs, inum_t ino, char *buffer, size_t size)
 		return error;
 	inode_attr(inode, &attr);
 	error = S_ISLNK(attr.record.mode) ? symlink_load(fs, &attr, buffer, size) : -EINVAL;
+	if (!error)
+		inode_touch_access(inode);
 	inode_put(inode);
 	return error;
 }

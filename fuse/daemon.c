@@ -10,7 +10,7 @@
 
 static int ready_fd = -1;
 
-static _Noreturn void wait_for_child(pid_t child, int fd)
+static _Noreturn void wait_for_child(pid_t child, int fd, void (*when_up)(void *arg), void *arg)
 {
 	char byte;
 	ssize_t n;
@@ -19,15 +19,17 @@ static _Noreturn void wait_for_child(pid_t child, int fd)
 	do
 		n = read(fd, &byte, 1);
 	while (n < 0 && errno == EINTR);
-	if (n == 1)
+	if (n == 1) {
+		when_up(arg);
 		_exit(0);
+	}
 	/* The child ended (or closed the pipe) without a word: its status is ours, its message is on our stderr already. */
 	if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status))
 		_exit(WEXITSTATUS(status));
 	_exit(1);
 }
 
-int daemon_begin(bool foreground)
+int daemon_begin(bool foreground, void (*when_up)(void *arg), void *arg)
 {
 	int fds[2];
 	pid_t child;
@@ -41,7 +43,7 @@ int daemon_begin(bool foreground)
 		return -errno;
 	if (child > 0) {
 		close(fds[1]);
-		wait_for_child(child, fds[0]);
+		wait_for_child(child, fds[0], when_up, arg);
 	}
 	close(fds[0]);
 	log_errors_to_syslog("mendfs");

@@ -6,9 +6,10 @@
 
 /*
  * Fork; the parent does not return: it waits for daemon_ready() or the child's end, passes the child's stderr on as it comes, and exits 0 or with the
- * child's status. The child goes on in a session of its own. 0 in the child (or in the foreground, where nothing happens), negative errno.
+ * child's status; when_up(arg) is called there before it exits 0. The child goes on in a session of its own. 0 in the child (or in the foreground,
+ * where nothing happens), negative errno.
  */
-int daemon_begin(bool foreground);
+int daemon_begin(bool foreground, void (*when_up)(void *arg), void *arg);
 /* The mount is up: let the parent exit 0, turn stdin, stdout, stderr into /dev/null and the log to syslog. Once; later calls do nothing. */
 void daemon_ready(void);
 

@@ -141,7 +141,12 @@ void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struc
 	uint64_t begin = front_begin();
 	void *buffer = reply_buffer(req, size);
 	size_t done = 0;
-	int error = buffer ? fs_read(front_of(req)->fs, ino, (uint64_t)offset, buffer, size, &done) : -ENOMEM;
+	int error = -ENOMEM;
+
+	if (buffer && fi && (fi->flags & O_NOATIME))
+		error = fs_read_unseen(front_of(req)->fs, ino, (uint64_t)offset, buffer, size, &done);
+	else if (buffer)
+		error = fs_read(front_of(req)->fs, ino, (uint64_t)offset, buffer, size, &done);
 
 	if (error && !(error == -EIO && done && read_may_be_short(fi)))
 		fuse_reply_err(req, -error);

@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #include "control/server.h"
 #include "fuse/daemon.h"
+#include "fuse/mountinfo.h"
 #include "fuse/session.h"
+#include "fuse/utab.h"
 #include "util/log.h"
 
 struct server {
@@ -50,11 +53,11 @@ static const struct control_hooks hooks = {.stats = stats, .changed = changed};
 static void mounted(void *arg)
 {
 	struct server *server = arg;
-	dev_t device;
-	int error = session_device(server->options.mountpoint, &device);
+	struct mountinfo mount;
+	int error = mountinfo_find(server->options.mountpoint, &mount);
 
 	if (!error)
-		error = control_mounted(server->control, device);
+		error = control_mounted(server->control, mount.device);
 	if (error)
 		log_warning("mendctl will not find %s by its mount point, only by %s: %s", server->options.mountpoint,
 			    server->options.source, strerror(-error));
@@ -97,8 +100,10 @@ static int serve(struct server *server, struct why *why)
 static int run(struct server *server, struct why *why)
 {
 	struct fs_options options = {
-		.readonly = server->options.readonly,
+		.readonly = server->options.vfs.flags & MS_RDONLY,
 		.cache_bytes = server->options.cache_bytes,
+		.atime = vfs_options_atime(&server->options.vfs),
+		.no_diratime = server->options.vfs.flags & MS_NODIRATIME,
 		.commit_seconds = server->options.commit_seconds,
 		.claim = true,
 	};
@@ -119,10 +124,21 @@ static int run(struct server *server, struct why *why)
 	return error;
 }
 
-static int serve_in_background(struct server *server, struct why *why)
+/* The process that mount(8) or the shell waits for. */
+static void in_parent(void *arg)
 {
-	int error = daemon_begin(server->options.foreground);
+	const struct server *server = arg;
 
+	utab_add(server->options.source, server->options.mountpoint);
+}
+
+static int serve_or_remount(struct server *server, struct why *why)
+{
+	int error;
+
+	if (server->options.vfs.remount)
+		return vfs_options_remount(&server->options.vfs, server->options.mountpoint, why);
+	error = daemon_begin(server->options.foreground || server->options.fake, in_parent, server);
 	if (error)
 		return why_set(why, error, "cannot go into the background: %s", strerror(-error));
 	return run(server, why);
@@ -140,7 +156,7 @@ int main(int argc, char **argv)
 	if (server.options.version)
 		printf("mendfs %s (libfuse %s)\n", MENDFS_VERSION, fuse_pkgversion());
 	if (usage == 0)
-		error = serve_in_background(&server, &why);
+		error = serve_or_remount(&server, &why);
 	options_free(&server.options);
 	if (error >= 0)
 		return 0;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,9 @@ void options_usage(const char *program)
 	       "       cache=BYTES[KMG]   limit of the metadata cache (default 1/64 of RAM)\n"
 	       "       [no]allow_other    let other users in (default for root)\n"
 	       "       [no]suid, [no]dev  honour setuid bits, device nodes (default for root: yes)\n"
+	       "       relatime, noatime, strictatime, nodiratime\n"
+	       "                          when reading a file sets its access time (default relatime)\n"
+	       "       remount            change ro, rw, [no]suid, [no]dev, [no]exec, [no]sync of a mount that is up\n"
 	       "       writeback          let the kernel gather writes (a crash of the daemon loses what it holds)\n"
 	       "       no_open            open and close files without asking the daemon (see mendfs(8) for what that costs)\n"
 	       "       no_io_uring        read and write /dev/fuse even where FUSE over io_uring is available\n"
@@ -57,35 +61,24 @@ static int parse_bytes(const char *text, uint64_t *out)
 	return 0;
 }
 
-enum { KEY_DROP, KEY_RO, KEY_RW, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING };
+enum { KEY_OTHER = FUSE_OPT_KEY_OPT, KEY_IO_URING, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING };
 
 static const struct fuse_opt option_keys[] = {
-	FUSE_OPT_KEY("ro", KEY_RO),
-	FUSE_OPT_KEY("rw", KEY_RW),
 	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
 	FUSE_OPT_KEY("noallow_other", KEY_NOALLOW_OTHER),
 	FUSE_OPT_KEY("commit=", KEY_COMMIT),
 	FUSE_OPT_KEY("cache=", KEY_CACHE),
 	FUSE_OPT_KEY("writeback", KEY_WRITEBACK),
 	FUSE_OPT_KEY("no_open", KEY_NO_OPEN),
+	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
 	FUSE_OPT_KEY("no_io_uring", KEY_NO_URING),
-	/* On by default, and what mount(8) and fstab say to it, not to us. */
-	FUSE_OPT_KEY("io_uring", KEY_DROP),
-	FUSE_OPT_KEY("default_permissions", KEY_DROP),
-	FUSE_OPT_KEY("defaults", KEY_DROP),
-	FUSE_OPT_KEY("auto", KEY_DROP),
-	FUSE_OPT_KEY("noauto", KEY_DROP),
-	FUSE_OPT_KEY("user", KEY_DROP),
-	FUSE_OPT_KEY("users", KEY_DROP),
-	FUSE_OPT_KEY("nouser", KEY_DROP),
-	FUSE_OPT_KEY("nofail", KEY_DROP),
-	FUSE_OPT_KEY("_netdev", KEY_DROP),
-	FUSE_OPT_KEY("relatime", KEY_DROP),
-	FUSE_OPT_KEY("norelatime", KEY_DROP),
-	FUSE_OPT_KEY("lazytime", KEY_DROP),
-	FUSE_OPT_KEY("comment=", KEY_DROP),
-	FUSE_OPT_KEY("x-", KEY_DROP),
 	FUSE_OPT_END,
+};
+
+/* What libfuse knows and an administrator may want; everything else is refused, by name. */
+static const char *const libfuse_names[] = {"debug", "allow_root", "auto_unmount"};
+static const char *const libfuse_prefixes[] = {
+	"fsname=", "subtype=", "max_read=", "context=", "fscontext=", "defcontext=", "rootcontext=", "io_uring_q_depth=",
 };
 
 struct parse {
@@ -103,6 +96,20 @@ static int set_number(struct parse *parse, const char *arg, uint64_t max, uint64
 	return -1;
 }
 
+static int take_other(struct parse *parse, const char *arg)
+{
+	if (vfs_option_take(&parse->options->vfs, arg))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(libfuse_names); i++)
+		if (!strcmp(arg, libfuse_names[i]))
+			return 1;
+	for (size_t i = 0; i < ARRAY_SIZE(libfuse_prefixes); i++)
+		if (!strncmp(arg, libfuse_prefixes[i], strlen(libfuse_prefixes[i])))
+			return 1;
+	why_set(parse->why, -EINVAL, "-o %s is no option of a mendfs mount; see mendfs(8) or mendfs --help", arg);
+	return -1;
+}
+
 /* libfuse's convention: 0 takes the option away, 1 leaves it to libfuse, -1 is an error. */
 static int take_option(void *data, const char *arg, int key, struct fuse_args *outargs)
 {
@@ -111,12 +118,6 @@ static int take_option(void *data, const char *arg, int key, struct fuse_args *o
 	uint64_t number;
 
 	switch (key) {
-	case KEY_RO:
-		options->readonly = true;
-		return 1;
-	case KEY_RW:
-		options->readonly = false;
-		return 1;
 	case KEY_ALLOW_OTHER:
 	case KEY_NOALLOW_OTHER:
 		options->allow_other = key == KEY_ALLOW_OTHER;
@@ -137,10 +138,11 @@ static int take_option(void *data, const char *arg, int key, struct fuse_args *o
 		return 0;
 	case KEY_CACHE:
 		return set_number(parse, arg, 1ull << 50, &options->cache_bytes);
-	case KEY_DROP:
+	case KEY_IO_URING:
+		options->no_uring = false;
 		return 0;
 	default:
-		return strncmp(arg, "x-", 2) ? 1 : 0;
+		return take_other(parse, arg);
 	}
 }
 
@@ -164,16 +166,10 @@ static int add_source(struct options *options)
 	return rc;
 }
 
-/* What a kernel filesystem mounted by root does by itself; what the user says comes later on the line and wins. */
-static int add_defaults(struct options *options)
-{
-	if (geteuid() == 0 && (fuse_opt_insert_arg(&options->args, 1, "-o") || fuse_opt_insert_arg(&options->args, 2, "suid,dev")))
-		return -ENOMEM;
-	return add_source(options);
-}
-
 static int add_finals(struct options *options)
 {
+	if (add_source(options) || vfs_options_emit(&options->vfs, &options->args))
+		return -ENOMEM;
 	if (options->allow_other && fuse_opt_add_arg(&options->args, "-oallow_other"))
 		return -ENOMEM;
 	if (options->debug && fuse_opt_add_arg(&options->args, "-d"))
@@ -192,8 +188,9 @@ static int take_flag(struct options *options, bool from_mount, int flag)
 		options->debug = options->foreground = true;
 		return 0;
 	case 'r':
-		options->readonly = true;
 		return fuse_opt_add_arg(&options->args, "-oro") ? -ENOMEM : 0;
+	case 'w':
+		return fuse_opt_add_arg(&options->args, "-orw") ? -ENOMEM : 0;
 	case 'o':
 		return fuse_opt_add_arg(&options->args, "-o") || fuse_opt_add_arg(&options->args, optarg) ? -ENOMEM : 0;
 	case 'h':
@@ -202,7 +199,7 @@ static int take_flag(struct options *options, bool from_mount, int flag)
 	case 'V':
 		options->version = true;
 		return 0;
-	case 's': case 'n': case 'v': case 'w': case 't': case 'N':
+	case 's': case 'n': case 'v': case 't': case 'N':
 		return from_mount ? 0 : -EINVAL;
 	default:
 		return -EINVAL;
@@ -220,7 +217,7 @@ static int take_arguments(struct options *options, int argc, char **argv, struct
 	int flag, error;
 
 	opterr = 0;
-	while ((flag = getopt_long(argc, argv, from_mount ? "fdro:hVsnvwt:N:" : "fdro:hV", longs, NULL)) != -1) {
+	while ((flag = getopt_long(argc, argv, from_mount ? "fdrwo:hVsnvt:N:" : "fdrwo:hV", longs, NULL)) != -1) {
 		error = take_flag(options, from_mount, flag);
 		if (error)
 			return why_set(why, error, "unknown option %s; see %s --help", argv[optind - 1], base);
@@ -253,7 +250,8 @@ int options_parse(int argc, char **argv, struct options *options, struct why *wh
 	struct parse parse = {options, why};
 	int error;
 
-	*options = (struct options){.allow_other = geteuid() == 0};
+	/* What a kernel filesystem mounted by root does by itself, an ordinary user's may not. */
+	*options = (struct options){.allow_other = geteuid() == 0, .vfs.flags = geteuid() == 0 ? 0 : MS_NOSUID | MS_NODEV};
 	why->text[0] = '\0';
 	if (fuse_opt_add_arg(&options->args, "mendfs"))
 		return -ENOMEM;
@@ -262,9 +260,7 @@ int options_parse(int argc, char **argv, struct options *options, struct why *wh
 		return error;
 	if (fuse_opt_parse(&options->args, &parse, option_keys, take_option))
 		return why->text[0] ? -EINVAL : why_set(why, -EINVAL, "options are wrong; see mendfs --help");
-	error = add_defaults(options);
-	if (!error)
-		error = add_finals(options);
+	error = add_finals(options);
 	if (error)
 		return why_set(why, error, "out of memory");
 	return check_mountpoint(options, argv[optind + 1], why);

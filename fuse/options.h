@@ -2,7 +2,7 @@
 #ifndef FUSE_OPTIONS_H
 #define FUSE_OPTIONS_H
 
-#include "fuse/fuse_api.h"
+#include "fuse/vfs_options.h"
 #include "util/why.h"
 
 struct options {
@@ -13,7 +13,7 @@ struct options {
 	bool help;
 	bool version;
 	bool fake; /* mount -f: check, mount nothing */
-	bool readonly;
+	struct vfs_options vfs;
 	bool writeback;
 	bool no_open;
 	bool allow_other;

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "fuse/terminate.h"
@@ -230,9 +229,35 @@ static bool notifying_end(struct front *front, unsigned seconds)
 	return is_idle;
 }
 
+static int session_mount(struct front *front, const struct options *options, struct why *why)
+{
+	int error;
+
+	if (fuse_set_signal_handlers(front->session))
+		return why_set(why, -errno, "cannot set signal handlers");
+	error = -EPERM;
+	if (fuse_session_mount(front->session, options->mountpoint)) {
+		why_set(why, error, "cannot mount on %s (see the line above)", options->mountpoint);
+		goto err_handlers;
+	}
+	error = vfs_options_finish(&options->vfs, options->mountpoint);
+	if (error) {
+		why_set(why, error, "%s: the option nosymfollow cannot be had: %s", options->mountpoint, strerror(-error));
+		goto err_unmount;
+	}
+	return 0;
+
+err_unmount:
+	fuse_session_unmount(front->session);
+err_handlers:
+	fuse_remove_signal_handlers(front->session);
+	return error;
+}
+
 int session_open(struct front *front, struct options *options, struct why *why)
 {
 	const char *hint = NULL;
+	int error;
 
 	front->writeback = options->writeback;
 	front->no_open = options->no_open;
@@ -244,14 +269,10 @@ int session_open(struct front *front, struct options *options, struct why *why)
 	front->session = fuse_session_new(&options->args, &front_ops, sizeof(front_ops), front);
 	if (!front->session)
 		return why_set(why, -EINVAL, "a mount option is wrong (see the line above); mendfs --help lists them");
-	if (fuse_set_signal_handlers(front->session)) {
+	error = session_mount(front, options, why);
+	if (error) {
 		fuse_session_destroy(front->session);
-		return why_set(why, -errno, "cannot set signal handlers");
-	}
-	if (fuse_session_mount(front->session, options->mountpoint)) {
-		fuse_remove_signal_handlers(front->session);
-		fuse_session_destroy(front->session);
-		return why_set(why, -EPERM, "cannot mount on %s (see the line above)", options->mountpoint);
+		return error;
 	}
 	front->mountpoint = options->mountpoint;
 	notifying_begin(front);
@@ -306,47 +327,4 @@ void session_close(struct front *front)
 	}
 	fuse_session_destroy(front->session);
 	front->session = NULL;
-}
-
-/* mountinfo writes blanks and backslashes of paths as \ooo. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (const char *from = text; *from; to++) {
-		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
-			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	*to = '\0';
-}
-
-int session_device(const char *mountpoint, dev_t *out)
-{
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL;
-	size_t size = 0;
-	int error = -ENOENT;
-
-	if (!file)
-		return -errno;
-	while (getline(&line, &size, file) > 0) {
-		unsigned high, low;
-		char *path = NULL;
-
-		if (sscanf(line, "%*d %*d %u:%u %*s %ms", &high, &low, &path) == 3) {
-			unescape(path);
-			if (!strcmp(path, mountpoint)) {
-				*out = makedev(high, low);
-				error = 0;
-			}
-		}
-		free(path);
-	}
-	free(line);
-	fclose(file);
-	return error;
 }

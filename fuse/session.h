@@ -20,7 +20,5 @@ void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t 
 const char *session_transport(const struct front *front);
 /* Whether io_uring can be used; with a one-line hint when not, or NULL. */
 bool session_uring_available(const char **hint);
-/* st_dev of the filesystem mounted last at this absolute path, read from mountinfo (never by asking the filesystem itself). */
-int session_device(const char *mountpoint, dev_t *out);
 
 #endif

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The daemon as a mount: going into the background, the claim, dead mounts, read-only, signals, mount(8), ordinary users."""
+"""The daemon as a mount: going into the background, the claim, dead mounts, read-only, signals, ordinary users."""
 import hashlib
 import mmap
 import os
@@ -202,37 +202,6 @@ class Background(harness.Case):
 
     def test_harmless_options_of_fstab_are_accepted(self):
         run(program("mendfs"), self.image, self.directory, "-o", "rw,suid,dev,exec,relatime,nofail,_netdev,x-systemd.automount,defaults")
-
-
-class MountCommand(harness.Case):
-    """mount -t fuse.mendfs: mount(8) drops PATH, so this needs an installation; it goes into /usr/local and is removed again."""
-
-    HELPER = "/sbin/mount.fuse.mendfs"
-    BUILD = os.path.dirname(harness.BIN)
-
-    def remove(self):
-        with open(os.path.join(self.BUILD, "install_manifest.txt")) as file:
-            for path in file.read().split("\n"):
-                if path and os.path.lexists(path):
-                    os.unlink(path)
-        if os.path.lexists(self.HELPER):
-            os.unlink(self.HELPER)
-
-    def test_mount_minus_t_works_when_installed(self):
-        for path in (self.HELPER, "/usr/local/sbin/mendfs"):
-            if os.path.lexists(path):
-                self.skipTest(f"{path} is there already and is not ours to replace")
-        self.addCleanup(self.remove)
-        run("cmake", "--install", self.BUILD, "--prefix", "/usr/local")
-        image = self.make_image()
-        directory = os.path.join(self.folder, "mnt")
-        os.mkdir(directory)
-        self.addCleanup(run, "umount", directory, check=False)
-        run("mount", "-t", "fuse.mendfs", image, directory, "-o", "noatime", env={"LC_ALL": "C"})
-        self.assertIn("fuse.mendfs", mount_line(directory))
-        with open(os.path.join(directory, "file"), "w") as file:
-            file.write("x")
-        run("umount", directory)
 
 
 class OrdinaryUser(harness.Case):

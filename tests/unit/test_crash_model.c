@@ -49,6 +49,7 @@ static const struct function functions[] = {
 	{"fs_mount", LIFE, 0},
 	{"fs_mount_media", LIFE, 0},
 	{"fs_read", READS, 0},
+	{"fs_read_unseen", READS, 0},
 	{"fs_read_super", READS, 0},
 	{"fs_readdir", READS, 0},
 	{"fs_readlink", READS, 0},
