@@ -127,6 +127,41 @@ static int judge_maps(const struct judgement *j, const struct oracle_inode *of, 
 	return 0;
 }
 
+/* --- attributes ---------------------------------------------------------------------------------------------------------------- */
+
+static bool attribute_may_go(const struct judgement *j, inum_t ino, uint64_t slot)
+{
+	for (size_t i = 0; i < j->loss->count_attributes; i++)
+		if (j->loss->attributes[i].ino == ino && j->loss->attributes[i].slot == slot)
+			return true;
+	return false;
+}
+
+static bool has_attribute(const struct oracle_inode *inode, const struct oracle_attribute *attribute)
+{
+	for (size_t i = 0; i < inode->count_attributes; i++) {
+		const struct oracle_attribute *other = &inode->attributes[i];
+
+		if (!strcmp(other->name, attribute->name) && other->length == attribute->length && other->crc == attribute->crc)
+			return true;
+	}
+	return false;
+}
+
+/* Each of `of` is in `in` with the same value. ACLs follow a mode that is made up. */
+static int judge_attributes(const struct judgement *j, const struct oracle_inode *of, const struct oracle_inode *in, bool with_acls, const char *what)
+{
+	for (size_t i = 0; i < of->count_attributes; i++) {
+		const struct oracle_attribute *attribute = &of->attributes[i];
+
+		if (has_attribute(in, attribute) || attribute_may_go(j, of->ino, attribute->slot) ||
+		    (!with_acls && !strncmp(attribute->name, "system.", 7)))
+			continue;
+		return why_set(j->why, -EUCLEAN, "inode %llu: %s attribute %s", LLU(of->ino), what, attribute->name);
+	}
+	return 0;
+}
+
 /* --- inodes -------------------------------------------------------------------------------------------------------------------- */
 
 static bool has_lost_map(const struct judgement *j, inum_t ino)
@@ -197,7 +232,11 @@ static int judge_kept(const struct judgement *j, const struct oracle_inode *old,
 		return why_set(j->why, -EUCLEAN, "inode %llu: other %s", LLU(old->ino), differs);
 	if (old->target && (!now->target || strcmp(old->target, now->target)))
 		return why_set(j->why, -EUCLEAN, "symlink %llu: another target", LLU(old->ino));
-	error = judge_maps(j, old, now, "lost");
+	error = judge_attributes(j, old, now, true, "lost");
+	if (!error)
+		error = judge_attributes(j, now, old, true, "gained");
+	if (!error)
+		error = judge_maps(j, old, now, "lost");
 	if (!error)
 		error = judge_maps(j, now, old, "gained");
 	/* What is not known to be lost any more is read as it lies there. */
@@ -231,6 +270,8 @@ static int judge_lost(const struct judgement *j, const struct oracle_inode *old,
 	/* An older size within the last block is as good as any: nothing else knows it. */
 	if (!S_ISREG(now->record.mode) || round_up_u64(now->record.size_bytes, BLOCK_BYTES) < min_u64(old->record.size_bytes, end))
 		return why_set(j->why, -EUCLEAN, "lost+found/%s is shorter than the file was", number);
+	if (judge_attributes(j, old, now, false, "lost"))
+		return -EUCLEAN;
 	return judge_maps(j, old, now, "lost+found has not");
 }
 

@@ -13,6 +13,10 @@ struct loss_name {
 	inum_t ino, dir;
 	uint64_t cookie;
 };
+struct loss_attribute {
+	inum_t ino;
+	uint64_t slot;
+};
 struct loss {
 	struct iset inodes;  /* records that were in a leaf of inodes */
 	struct iset stale;   /* those of them that are there as they once were */
@@ -23,6 +27,8 @@ struct loss {
 	struct iset revived;
 	bool names_are_doubtful; /* a stale leaf of dirents and a lost one of parents, or the other way round: older names may stay beside the present ones */
 	struct iset targets; /* symlinks with a part in a leaf of xattrs */
+	struct loss_attribute *attributes; /* with a part in such a leaf, or in an older version of it: gone, or as they once were */
+	size_t count_attributes, capacity_attributes;
 	struct loss_name *names; /* that were in a leaf of dirents and in one of parents */
 	size_t count_names, capacity_names;
 	struct loss_map *maps; /* that were in a leaf of extents and in one of rmap */

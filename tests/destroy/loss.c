@@ -65,6 +65,18 @@ static void lose_pair(struct loss *loss, const struct target *a, const struct ta
 		loss->ledger = true;
 }
 
+static void lose_attribute(struct loss *loss, const struct btree_key *key)
+{
+	struct loss_attribute *to;
+
+	if (!key->word[1]) {
+		set_add(&loss->targets, key->word[0], key->word[0] + 1);
+		return;
+	}
+	to = grow((void **)&loss->attributes, &loss->count_attributes, &loss->capacity_attributes, sizeof(*to));
+	*to = (struct loss_attribute){key->word[0], key->word[1]};
+}
+
 void loss_compute(const struct targets *targets, const size_t *gone, const bool *is_stale, size_t count_gone, struct loss *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -84,7 +96,7 @@ void loss_compute(const struct targets *targets, const size_t *gone, const bool 
 			if (target->tree == FORMAT_TREE_INODES && is_stale[i])
 				set_add(&out->stale, ino, ino + 1);
 			if (target->tree == FORMAT_TREE_XATTRS)
-				set_add(&out->targets, ino, ino + 1);
+				lose_attribute(out, &target->keys[j]);
 		}
 		for (size_t j = 0; j < count_gone; j++) {
 			const struct target *other = &targets->list[gone[j]];
@@ -111,7 +123,8 @@ void loss_add_stale(struct loss *loss, const struct target *target, const void *
 	const struct btree_ops ops = {.tree = target->tree, .key_words = node->key_words};
 	const char *field;
 
-	if (target->tree != FORMAT_TREE_INODES && target->tree != FORMAT_TREE_DIRENTS && target->tree != FORMAT_TREE_PARENTS)
+	if (target->tree != FORMAT_TREE_INODES && target->tree != FORMAT_TREE_DIRENTS && target->tree != FORMAT_TREE_PARENTS &&
+	    target->tree != FORMAT_TREE_XATTRS)
 		return;
 	if (node->header.role != FORMAT_ROLE_NODE || node->header.tree != target->tree || node->level || node_verify(node, &ops, &field))
 		return;
@@ -122,6 +135,10 @@ void loss_add_stale(struct loss *loss, const struct target *target, const void *
 		inum_t ino;
 
 		node_key(node, i, &key);
+		if (target->tree == FORMAT_TREE_XATTRS) {
+			lose_attribute(loss, &key);
+			continue;
+		}
 		ino = record_ino(target->tree, &key, value, length);
 		if (ino)
 			set_add(&loss->revived, ino, ino + 1);
@@ -137,4 +154,5 @@ void loss_fini(struct loss *loss)
 	iset_fini(&loss->bad);
 	free(loss->names);
 	free(loss->maps);
+	free(loss->attributes);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/xattr.h"
 #include "util/crc.h"
 
 static void *grow(void **list, size_t *count, size_t *capacity, size_t size)
@@ -53,6 +54,31 @@ static void take_content(struct fs *fs, struct oracle_inode *inode)
 		}
 }
 
+static const struct fs_who root = {.uid = 0};
+
+static int take_attribute(struct fs *fs, struct oracle_inode *inode, const char *name)
+{
+	static uint8_t value[XATTR_VALUE_MAX];
+	struct oracle_attribute *to = grow((void **)&inode->attributes, &inode->count_attributes, &inode->capacity_attributes, sizeof(*to));
+	int error = fs_getxattr(fs, &root, inode->ino, name, value, sizeof(value), &to->length);
+
+	snprintf(to->name, sizeof(to->name), "%s", name);
+	to->slot = xattr_hash(fs, name, strlen(name));
+	to->crc = error ? 0 : crc32c(0, value, to->length);
+	return error;
+}
+
+static int take_attributes(struct fs *fs, struct oracle_inode *inode)
+{
+	char names[4096];
+	size_t used = 0;
+	int error = fs_listxattr(fs, &root, inode->ino, names, sizeof(names), &used);
+
+	for (size_t at = 0; at < used && !error; at += strlen(names + at) + 1)
+		error = take_attribute(fs, inode, names + at);
+	return error;
+}
+
 static int take_inode(struct fs *fs, struct oracle *oracle, inum_t ino)
 {
 	struct oracle_inode *inode = grow((void **)&oracle->inodes, &oracle->count_inodes, &oracle->capacity_inodes, sizeof(*inode));
@@ -68,6 +94,8 @@ static int take_inode(struct fs *fs, struct oracle *oracle, inum_t ino)
 		error = fs_readlink(fs, ino, target, sizeof(target));
 		inode->target = strdup(error ? "" : target);
 	}
+	if (!error)
+		error = take_attributes(fs, inode);
 	if (!error && S_ISREG(attr.record.mode))
 		error = fs_map(fs, ino, 0, INT64_MAX, take_map, inode);
 	if (!error)
@@ -229,6 +257,7 @@ void oracle_fini(struct oracle *oracle)
 	for (size_t i = 0; i < oracle->count_inodes; i++) {
 		free(oracle->inodes[i].maps);
 		free(oracle->inodes[i].target);
+		free(oracle->inodes[i].attributes);
 	}
 	free(oracle->names);
 	free(oracle->inodes);

@@ -15,12 +15,20 @@ struct oracle_map {
 	devoff_t device_offset;
 	bool shared, written;
 };
+struct oracle_attribute {
+	uint64_t slot; /* second key word, of a name that shares its hash with none */
+	char name[64];
+	size_t length;
+	uint32_t crc;
+};
 struct oracle_inode { /* ordered by number; those that a name leads to */
 	inum_t ino;
 	struct inode_record record;
 	struct oracle_map *maps;
 	size_t count_maps;
 	char *target; /* of a symlink */
+	struct oracle_attribute *attributes;
+	size_t count_attributes, capacity_attributes;
 	uint32_t crc; /* of its mapped, written blocks and of which of them cannot be read */
 };
 struct oracle_damage {

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/acl.h"
 #include "fs/dir.h"
 #include "fs/inode.h"
 #include "fs/query.h"
@@ -130,6 +131,50 @@ static void make_links(struct population *p, unsigned round)
 		if (!p->error)
 			fs_forget(p->fs, attr.ino, 1);
 	}
+}
+
+static void set_attribute(struct population *p, inum_t ino, const char *name, size_t size, unsigned salt)
+{
+	static const struct fs_who root = {.uid = 0};
+	static uint8_t value[16 << 10];
+
+	memset(value, (int)(ino + salt), size);
+	expect_done(p, fs_setxattr(p->fs, &root, ino, name, value, size, 0), name);
+}
+
+static void set_acl(struct population *p, inum_t ino, const char *name, unsigned salt)
+{
+	static const struct fs_who root = {.uid = 0};
+	const struct acl acl = {
+		.count = 5,
+		.entries = {{ACL_TAG_USER_OBJ, 6, 0}, {ACL_TAG_USER, 7, salt}, {ACL_TAG_GROUP_OBJ, 7, 0}, {ACL_TAG_MASK, salt % 8, 0}, {ACL_TAG_OTHER, 4, 0}},
+	};
+	uint8_t blob[ACL_BLOB_MAX];
+
+	expect_done(p, fs_setxattr(p->fs, &root, ino, name, blob, format_acl_pack(blob, &acl), 0), name);
+}
+
+/* Small ones by the dozen in a leaf, and some over many leaves. */
+static void make_attributes(struct population *p, unsigned round)
+{
+	for (unsigned i = round; i < FILES && !p->error; i += 3 * ROUNDS) {
+		set_attribute(p, p->files[i], "user.short", i % 90, round);
+		if (i % 4 == 0)
+			set_attribute(p, p->files[i], "security.longer", 900 + i * 11 % 5000, round);
+		if (i % 7 == 0)
+			set_acl(p, p->files[i], XATTR_NAME_ACCESS, i);
+	}
+	set_attribute(p, p->files[round], "trusted.longest", 16000, round);
+	set_acl(p, p->dirs[round], XATTR_NAME_DEFAULT, round);
+}
+
+static void change_attributes(struct population *p, unsigned round)
+{
+	static const struct fs_who root = {.uid = 0};
+
+	for (unsigned i = round - 1; i < FILES && !p->error; i += 6 * ROUNDS)
+		set_attribute(p, p->files[i], i % 2 ? "user.short" : "user.other", i % 300, round);
+	expect_done(p, fs_removexattr(p->fs, &root, p->files[round - 1 + 3 * ROUNDS], "user.short"), "removexattr");
 }
 
 static void make_special(struct population *p)
@@ -339,6 +384,9 @@ static void run_round(struct population *p, unsigned round)
 	make_sparse(p, round);
 	make_links(p, round);
 	make_sharers(p, round);
+	make_attributes(p, round);
+	if (round)
+		change_attributes(p, round);
 	if (round)
 		change(p, round);
 	expect_done(p, fs_unmount(p->fs), "unmount");
