@@ -6,13 +6,13 @@
 #include "util/iset.h"
 
 struct image_options {
-	/* File names and symlink targets become meaningless ones of the same length; what held the old ones is zeroed, the journal is emptied. */
+	/* File names, symlink targets and attributes become meaningless ones of the same length; what held the old ones is zeroed, the journal is emptied. */
 	bool scramble_names;
 	bool replace; /* a file that is there */
 };
 struct image_report {
 	uint64_t size_bytes, copied_bytes;
-	uint64_t names, targets; /* scrambled */
+	uint64_t names, targets, attributes; /* scrambled */
 	struct iset skipped;	 /* device bytes of metadata that could not be read: zeros in the image */
 };
 

@@ -89,7 +89,16 @@ static int add_extent(struct json_object *element, const struct btree_key *key, 
 
 static int add_xattr(struct json_object *element, const struct btree_key *key, const void *value, size_t length)
 {
-	element_bytes(element, key->word[1] ? "value" : "target", value, length);
+	const char *what = key->word[1] ? "value" : "target";
+	struct xattr_record record = {.first_at = 0};
+
+	if (key->word[1] && !key->word[2]) {
+		if (format_xattr_unpack(&record, value, length))
+			return -EUCLEAN;
+		element_bytes(element, "name", record.name, record.name_length);
+		json_add_u64(element, "value_length", record.value_length);
+	}
+	element_bytes(element, what, (const char *)value + record.first_at, length - record.first_at);
 	return 0;
 }
 

@@ -257,6 +257,8 @@ int scramble_names(const char *path, struct image_report *report, struct why *wh
 		error = scramble_dirs(fs, report);
 	if (!error)
 		error = scramble_targets(fs, report);
+	if (!error)
+		error = scramble_attributes(fs, report);
 	end = fs_unmount(fs);
 	error = error ? error : end;
 	return error ? why_set(why, error, "names cannot be scrambled: %s; try again after fsck.mendfs on a copy, or without --scramble-names",

@@ -31,6 +31,7 @@ static struct json_object *describe(const char *file, const struct image_options
 	if (wanted->scramble_names) {
 		json_add_u64(image, "names", report->names);
 		json_add_u64(image, "targets", report->targets);
+		json_add_u64(image, "attributes", report->attributes);
 	}
 	json_add(extra, "image", image);
 	return extra;

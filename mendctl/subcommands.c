@@ -338,7 +338,7 @@ const struct subcommand subcommands[] = {
 		.summary = "copy the metadata alone to a sparse file, for a bug report",
 		.details =
 			"SRC is a device or image that is not mounted. File data are zeros in FILE.\n"
-			"      --scramble-names       names and symlink targets lose their meaning\n"
+			"      --scramble-names       names, symlink targets and attributes lose their meaning\n"
 			"  -f, --force                replace FILE if it exists\n",
 		.options = OPTION_SCRAMBLE_NAMES | OPTION_FORCE,
 		.words_min = 2,

@@ -38,6 +38,7 @@ class Dump(harness.Case):
                 file.write(bytes([i + 1]) * 5000)
         os.link(self.mount.path("dir", "file0"), self.mount.path("second name"))
         os.symlink("where/it/points", self.mount.path("link"))
+        os.setxattr(self.mount.path("second name"), "user.colour", b"blue")
         self.inode = os.stat(self.mount.path("second name")).st_ino
 
     def digest(self):
@@ -69,8 +70,9 @@ class Dump(harness.Case):
         self.assertEqual(sorted(item["name"] for item in found if item["type"] == "parent"), ["file0", "second name"])
         self.assertEqual([item["blocks"] for item in found if item["type"] == "extent"], [2])
         self.assertEqual([item["size_bytes"] for item in found if item["type"] == "inode"], [5000])
-        link = [item for item in dump(self.image, "tree", "xattrs")]
-        self.assertEqual([item["target"] for item in link], ["where/it/points"])
+        found = dump(self.image, "tree", "xattrs")
+        self.assertEqual([item["target"] for item in found if "target" in item], ["where/it/points"])
+        self.assertEqual([(item["name"], item["value_length"], item["value"]) for item in found if "name" in item], [("user.colour", 4, "blue")])
 
     def blocks(self, tree):
         found = [block for chunk in dump(self.image, "chunks") for block in dump(self.image, "chunk", str(chunk["chunk"]))]

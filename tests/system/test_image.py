@@ -69,6 +69,9 @@ class Image(harness.Case):
         os.symlink(b"/".join([TARGET] * 250), root + b"/longest")
         os.link(root + b"/" + SECRET + b"-folder/" + SECRET + b"1", root + b"/" + SECRET + b"-link")
         os.mkfifo(root + b"/pipe")
+        os.setxattr(root + b"/" + SECRET + b"-link", b"user." + SECRET, TARGET * 3000)
+        os.setxattr(root + b"/" + SECRET + b"-folder", b"user." + SECRET + b"2", TARGET)
+        os.setxattr(root + b"/pipe", b"security.kept", TARGET)
 
     def content(self, path):
         with open(path, "rb") as file:
@@ -103,7 +106,7 @@ class Image(harness.Case):
 
     def scrambled(self):
         answer = image(self.image, self.copy, "--scramble-names")
-        self.assertEqual((answer["image"]["names"], answer["image"]["targets"]), (len(self.before), 3))
+        self.assertEqual([answer["image"][what] for what in ("names", "targets", "attributes")], [len(self.before), 3, 3])
         bytes_left = self.content(self.copy)
         for word in (SECRET, TARGET, DATA):
             self.assertNotIn(word, bytes_left)
