@@ -62,6 +62,7 @@ class File:
     def __init__(self, key, data=b""):
         self.key = key
         self.data = bytearray(data)
+        self.attributes = {}
         self.unsure = set()  # blocks where a write failed: old or new bytes
 
 
@@ -277,6 +278,20 @@ class Worker(threading.Thread):
         finally:
             os.close(fd)
 
+    def step_attribute(self):
+        path = self.pick()
+        self.busy = [path]
+        attributes, name = self.files[path].attributes, f"user.{self.random.randrange(5)}"
+        if name in attributes and self.random.random() < 0.3:
+            os.removexattr(path, name)
+            del attributes[name]
+        else:
+            self.version += 1
+            value = content(self.files[path].key, self.version, 0, self.random.randrange(self.random.choice((100, 4000, 40000))))
+            os.setxattr(path, name, value)
+            attributes[name] = value
+        self.verify_attributes(path)
+
     def step_folder(self):
         if len(self.folders) < 6:
             path = os.path.join(self.random.choice(self.folders), f"d{self.version}-{self.steps}")
@@ -314,6 +329,14 @@ class Worker(threading.Thread):
             found = os.listdir(folder)
             if sorted(found) != sorted(expected):
                 raise AssertionError(f"{folder}: missing {expected - set(found)}, too many {set(found) - expected}, {len(found)} listed")
+
+    def verify_attributes(self, path):
+        expected = self.files[path].attributes
+        if sorted(os.listxattr(path)) != sorted(expected):
+            raise AssertionError(f"{path}: attributes {os.listxattr(path)} instead of {list(expected)}")
+        for name, value in expected.items():
+            if os.getxattr(path, name) != value:
+                raise AssertionError(f"{path}: attribute {name} has another value")
 
     def verify(self, path, direct, may_fail=True):
         fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if direct else 0))
@@ -396,13 +419,14 @@ class Worker(threading.Thread):
     def verify_all(self, may_fail=False):
         self.verify_names()
         for path in sorted(self.files):
+            self.verify_attributes(path)
             self.verify(path, False, may_fail)
             self.verify(path, True, may_fail)
 
     # --- running
 
     STEPS = ("create", "create", "write", "write", "write", "append", "clone", "clone", "cp_command", "truncate", "punch", "rename", "unlink",
-             "folder", "list", "verify", "verify")
+             "folder", "list", "attribute", "attribute", "verify", "verify")
 
     def one(self):
         self.doing = self.random.choice(self.STEPS) if self.files else "create"
