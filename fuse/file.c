@@ -62,13 +62,17 @@ void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 	}
 }
 
-bool front_kills_ids(const struct fuse_file_info *fi)
+/*
+ * Without FUSE_CAP_HANDLE_KILLPRIV_V2 the kernel has mostly cleared them by a SETATTR before; not where it does not go through the page cache, so there it is
+ * root that may keep them. What the page cache writes back is nobody's.
+ */
+bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi)
 {
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-	return fi && fi->kill_suidgid;
-#else
-	return false;
+	if (front_of(req)->killpriv)
+		return fi->kill_suidgid;
 #endif
+	return fuse_req_ctx(req)->uid != 0 && !fi->writepage;
 }
 
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -82,7 +86,7 @@ void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (front_of(req)->no_open)
 		error = -ENOSYS;
 	else if (fi->flags & O_TRUNC)
-		error = fs_kill_privileges(front_of(req)->fs, ino, front_kills_ids(fi), &killed);
+		error = fs_kill_privileges(front_of(req)->fs, ino, front_kills_ids(req, fi), &killed);
 	if (!error && (fi->flags & O_TRUNC))
 		error = fs_setattr(front_of(req)->fs, ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &empty, &attr);
 	if (killed)
@@ -160,7 +164,7 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 	uint64_t begin = front_begin();
 	size_t done = 0;
 	bool killed = false;
-	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(fi), (uint64_t)offset, data, size, &done, &killed);
+	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(req, fi), (uint64_t)offset, data, size, &done, &killed);
 
 	if (killed)
 		session_forget_attr(front_of(req), ino);

@@ -27,6 +27,7 @@ struct front {
 	bool writeback;
 	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
 	bool no_open;	 /* ENOSYS to OPEN: the kernel opens and closes without asking, for good */
+	bool killpriv;	 /* requests say whether setuid bits must go */
 	bool uring;	 /* the kernel took FUSE over io_uring */
 	void (*on_init)(void *arg);
 	void *on_init_arg;
@@ -93,7 +94,7 @@ void front_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 /* file.c */
 /* Did the kernel say that the setuid and setgid bits must go? */
-bool front_kills_ids(const struct fuse_file_info *fi);
+bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi);
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_open_flags(const struct front *front, struct fuse_file_info *fi);
 /* Nothing is kept per open file: these are counted, and no more. */

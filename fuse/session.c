@@ -37,7 +37,7 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	/* Requests that change content say whether setuid bits must go; a libfuse that does not pass that on leaves it to the kernel's SETATTR. */
 	fuse_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-	fuse_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+	front->killpriv = fuse_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 #endif
 #ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
 	fuse_want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
