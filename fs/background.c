@@ -11,6 +11,8 @@
 #include "fs/table.h"
 #include "util/log.h"
 
+#define LINGER_NS 5000000
+
 struct background {
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -83,18 +85,33 @@ static void deadline_after(struct timespec *deadline, unsigned seconds)
 	deadline->tv_sec += seconds;
 }
 
-/* Waits for a kick or the deadline. Answers true when the deadline has passed. */
-static bool background_wait(struct background *background, const struct timespec *deadline, bool *stop)
+/* Waits for a kick or the deadline. A kick stays set until background_linger(). */
+static void background_wait(struct background *background, const struct timespec *deadline, bool *stop)
 {
 	int error = 0;
 
 	pthread_mutex_lock(&background->lock);
 	while (!background->kicked && !background->stopping && error != ETIMEDOUT)
 		error = pthread_cond_timedwait(&background->wake, &background->lock, deadline);
-	background->kicked = false;
 	*stop = background->stopping;
 	pthread_mutex_unlock(&background->lock);
-	return error == ETIMEDOUT;
+}
+
+/* What comes up within a few milliseconds is done together: fewer transactions, and nobody is kept waiting for it. */
+static void background_linger(struct background *background)
+{
+	struct timespec deadline;
+	int error = 0;
+
+	deadline_after(&deadline, 0);
+	deadline.tv_nsec += LINGER_NS;
+	deadline.tv_sec += deadline.tv_nsec / 1000000000;
+	deadline.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&background->lock);
+	while (background->kicked && !background->stopping && error != ETIMEDOUT)
+		error = pthread_cond_timedwait(&background->wake, &background->lock, &deadline);
+	background->kicked = false;
+	pthread_mutex_unlock(&background->lock);
 }
 
 static bool deadline_passed(const struct timespec *deadline)
@@ -119,6 +136,7 @@ static void *background_main(void *arg)
 		background_wait(background, &deadline, &stop);
 		if (stop)
 			break;
+		background_linger(background);
 		background_work(fs);
 		if (deadline_passed(&deadline)) {
 			background_tick(fs, background);
@@ -191,8 +209,9 @@ void background_kick(struct fs *fs)
 	if (!background)
 		return;
 	pthread_mutex_lock(&background->lock);
+	if (!background->kicked)
+		pthread_cond_signal(&background->wake);
 	background->kicked = true;
-	pthread_cond_signal(&background->wake);
 	pthread_mutex_unlock(&background->lock);
 }
 

@@ -7,6 +7,8 @@
 #include "fs/xattr.h"
 #include "journal/root.h"
 
+#define FLUSH_TOGETHER 32u /* inodes whose times go into one transaction */
+
 uint64_t time_now_ns(void)
 {
 	struct timespec now;
@@ -139,28 +141,38 @@ void inode_touch_lazily(struct inode *inode)
 		inode_mark_dirty(inode);
 }
 
-int inode_flush_times(struct inode *inode)
+static bool inode_has_lazy_times(struct inode *inode)
 {
-	struct fs_attr attr;
-	struct tx *tx;
 	bool dirty;
-	int error;
 
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	dirty = inode->times_dirty || inode->atime_dirty;
 	pthread_mutex_unlock(&inode->attr_lock);
-	if (!dirty)
-		return 0;
-	error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+	return dirty;
+}
+
+/* All of them or none. */
+static int flush_together(struct inode **inodes, unsigned count)
+{
+	struct fs_attr attr;
+	struct tx *tx;
+	int error = fs_tx_begin(inodes[0]->fs, TX_RESERVE, &tx);
+
 	if (error)
 		return error;
-	inode_attr(inode, &attr);
-	error = inode_update(inode, tx, &attr.record);
-	if (error) {
-		tx_abort(tx);
-		return error;
+	for (unsigned i = 0; i < count && !error; i++) {
+		inode_attr(inodes[i], &attr);
+		error = inode_update(inodes[i], tx, &attr.record);
 	}
-	return tx_commit(tx, NULL);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int inode_flush_times(struct inode *inode)
+{
+	return inode_has_lazy_times(inode) ? flush_together(&inode, 1) : 0;
 }
 
 /* Without this the undo hook would bring it back for ever. */
@@ -172,18 +184,43 @@ static void inode_lose_times(struct inode *inode)
 	inode_unmark_dirty(inode);
 }
 
+static unsigned flush_take(struct fs *fs, struct inode **inodes)
+{
+	unsigned count = 0;
+
+	while (count < FLUSH_TOGETHER && (inodes[count] = inode_take_dirty(fs))) {
+		if (inode_has_lazy_times(inodes[count]))
+			count++;
+		else
+			inode_put(inodes[count]);
+	}
+	return count;
+}
+
+static int flush_alone(struct inode *inode)
+{
+	int error = inode_flush_times(inode);
+
+	if (error)
+		inode_lose_times(inode);
+	return error;
+}
+
 int inode_flush_all(struct fs *fs)
 {
-	struct inode *inode;
+	struct inode *inodes[FLUSH_TOGETHER];
+	unsigned count;
 	int first = 0;
 
-	while ((inode = inode_take_dirty(fs))) {
-		int error = inode_flush_times(inode);
+	while ((count = flush_take(fs, inodes))) {
+		bool together = !flush_together(inodes, count);
 
-		if (error)
-			inode_lose_times(inode);
-		first = first ? first : error;
-		inode_put(inode);
+		for (unsigned i = 0; i < count; i++) {
+			int error = together ? 0 : flush_alone(inodes[i]);
+
+			first = first ? first : error;
+			inode_put(inodes[i]);
+		}
 	}
 	return first;
 }

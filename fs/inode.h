@@ -146,8 +146,12 @@ int extent_unmap(struct fs *fs, struct tx *tx, struct inode *inode, uint64_t fil
 
 /* Truncate for setattr, both ways. Takes the data lock exclusively itself. Chains under an intent where needed. */
 int file_truncate(struct inode *inode, uint64_t size);
-/* Free all blocks, xattrs, inode record and orphan record of an inode without names; chained, restartable. No locks held by the caller. */
-int orphan_reclaim(struct fs *fs, inum_t ino);
+/*
+ * Free all blocks, xattrs, inode record and orphan record of inodes without names, in ascending order; chained, restartable, small ones several
+ * in one transaction. An error leaves some of them: try each alone. No locks held by the caller.
+ */
+#define RECLAIM_TOGETHER 16
+int orphan_reclaim(struct fs *fs, const inum_t *inos, unsigned count);
 /* Finish one intent found at mount: `id`, op and args as stored. Idempotent. */
 int intent_finish(struct fs *fs, uint64_t id, const struct intent_record *intent);
 /* Chain support: insert, replace, remove an intents record inside the transaction. */

@@ -25,37 +25,64 @@ int orphan_remove(struct fs *fs, struct tx *tx, inum_t ino)
 	return error ? error : root_add(tx, ROOT_ORPHANS, -1);
 }
 
-/* One that cannot be reclaimed (its map is lost) stays recorded for fsck and the next mount; it is not tried again by this one. */
+struct orphan_batch {
+	inum_t inos[ORPHANS_PER_BATCH];
+	unsigned count;
+};
+
+/* What cannot be reclaimed (its map is lost) stays recorded for fsck and the next mount; it is not tried again by this one. */
 static void orphan_reclaim_one(struct fs *fs, inum_t ino)
 {
-	struct inode_table *table = fs->table;
-	int error;
+	int error = orphan_reclaim(fs, &ino, 1);
 
-	pthread_mutex_lock(&table->reclaim_lock);
-	inode_set_reclaimed(fs, ino, true);
-	error = orphan_reclaim(fs, ino);
-	inode_set_reclaimed(fs, ino, false);
-	pthread_mutex_unlock(&table->reclaim_lock);
 	if (error && error != -ENOENT && error != -EROFS)
-		log_error("inode %llu has no names but cannot be freed: %s", (unsigned long long)ino,
-			  strerror(-error));
+		log_error("inode %llu has no names but cannot be freed: %s", (unsigned long long)ino, strerror(-error));
+}
+
+/* Under the reclaim lock. */
+static void orphan_reclaim_batch(struct fs *fs, const struct orphan_batch *batch)
+{
+	for (unsigned i = 0; i < batch->count; i++)
+		inode_set_reclaimed(fs, batch->inos[i], true);
+	if (batch->count == 1 || orphan_reclaim(fs, batch->inos, batch->count))
+		for (unsigned i = 0; i < batch->count; i++)
+			orphan_reclaim_one(fs, batch->inos[i]);
+	for (unsigned i = 0; i < batch->count; i++)
+		inode_set_reclaimed(fs, batch->inos[i], false);
+}
+
+/* Kept in ascending order: that is the order of their locks. */
+static void batch_add(struct orphan_batch *batch, inum_t ino)
+{
+	unsigned at = batch->count++;
+
+	for (; at && batch->inos[at - 1] > ino; at--)
+		batch->inos[at] = batch->inos[at - 1];
+	batch->inos[at] = ino;
+}
+
+/* One of each shard at most: a shard knows of one that is being reclaimed. */
+static void orphan_take_batch(struct fs *fs, struct orphan_batch *batch)
+{
+	unsigned shard = 0;
+	inum_t ino;
+
+	batch->count = 0;
+	while (batch->count < RECLAIM_TOGETHER && (ino = inode_take_reclaim(fs, &shard)))
+		batch_add(batch, ino);
 }
 
 void orphan_reclaim_queued(struct fs *fs)
 {
-	inum_t ino;
+	struct orphan_batch batch;
 
-	while ((ino = inode_take_reclaim(fs)))
-		orphan_reclaim_one(fs, ino);
-	/* The one that another thread is at is done then too: whoever is short of space counts on it. */
-	pthread_mutex_lock(&fs->table->reclaim_lock);
-	pthread_mutex_unlock(&fs->table->reclaim_lock);
+	do {
+		pthread_mutex_lock(&fs->table->reclaim_lock);
+		orphan_take_batch(fs, &batch);
+		orphan_reclaim_batch(fs, &batch);
+		pthread_mutex_unlock(&fs->table->reclaim_lock);
+	} while (batch.count);
 }
-
-struct orphan_batch {
-	inum_t inos[ORPHANS_PER_BATCH];
-	size_t count;
-};
 
 static int orphan_collect(void *arg, const struct btree_key *key, const void *value, size_t length)
 {
@@ -77,6 +104,15 @@ static int orphan_next_batch(struct fs *fs, inum_t from, struct orphan_batch *ba
 	return error < 0 ? error : 0;
 }
 
+static void orphan_reclaim_left_one(struct fs *fs, inum_t ino)
+{
+	struct orphan_batch batch = {.inos = {ino}, .count = 1};
+
+	pthread_mutex_lock(&fs->table->reclaim_lock);
+	orphan_reclaim_batch(fs, &batch);
+	pthread_mutex_unlock(&fs->table->reclaim_lock);
+}
+
 void orphan_reclaim_left(struct fs *fs, const bool *stop)
 {
 	struct orphan_batch batch;
@@ -85,11 +121,11 @@ void orphan_reclaim_left(struct fs *fs, const bool *stop)
 
 	do {
 		error = orphan_next_batch(fs, from, &batch);
-		for (size_t i = 0; i < batch.count; i++) {
+		for (unsigned i = 0; i < batch.count; i++) {
 			if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))
 				return;
 			if (!inode_is_cached(fs, batch.inos[i]))
-				orphan_reclaim_one(fs, batch.inos[i]);
+				orphan_reclaim_left_one(fs, batch.inos[i]);
 		}
 		if (batch.count)
 			from = batch.inos[batch.count - 1] + 1;

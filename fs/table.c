@@ -113,11 +113,14 @@ static void shards_set(struct inode_table *table, _Atomic uint64_t *mask, const 
 		atomic_fetch_and(&mask[index / 64], ~bit);
 }
 
-static struct inode_shard *shards_find(struct inode_table *table, _Atomic uint64_t *mask)
+/* The first from index `from` on; NULL: none. */
+static struct inode_shard *shards_find(struct inode_table *table, _Atomic uint64_t *mask, unsigned from)
 {
-	for (unsigned i = 0; i < INODE_SHARDS / 64; i++) {
+	for (unsigned i = from / 64; i < INODE_SHARDS / 64; i++) {
 		uint64_t bits = atomic_load(&mask[i]);
 
+		if (i == from / 64)
+			bits &= ~0ull << from % 64;
 		if (bits)
 			return &table->shards[i * 64 + (unsigned)__builtin_ctzll(bits)];
 	}
@@ -506,19 +509,21 @@ static inum_t shard_take_reclaim(struct inode_shard *shard)
 	return ino;
 }
 
-inum_t inode_take_reclaim(struct fs *fs)
+inum_t inode_take_reclaim(struct fs *fs, unsigned *index)
 {
 	struct inode_shard *shard;
 	inum_t ino = 0;
 
-	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards)))
+	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards, *index))) {
 		ino = shard_take_reclaim(shard);
+		*index = (unsigned)(shard - fs->table->shards) + 1;
+	}
 	return ino;
 }
 
 bool inode_has_reclaim(struct fs *fs)
 {
-	return shards_find(fs->table, fs->table->reclaim_shards) != NULL;
+	return shards_find(fs->table, fs->table->reclaim_shards, 0) != NULL;
 }
 
 static void shard_forget_all(struct inode_shard *shard)
@@ -566,7 +571,7 @@ struct inode *inode_take_dirty(struct fs *fs)
 	struct inode_shard *shard;
 	struct inode *inode = NULL;
 
-	while (!inode && (shard = shards_find(fs->table, fs->table->dirty_shards))) {
+	while (!inode && (shard = shards_find(fs->table, fs->table->dirty_shards, 0))) {
 		lock_mutex(&shard->lock, LOCK_TABLE);
 		inode = shard->dirty;
 		if (inode) {

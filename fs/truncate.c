@@ -195,17 +195,27 @@ static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
 	return error ? error : inode_update(inode, tx, &record);
 }
 
-static int reclaim_link(struct inode *inode, bool *finished)
+/* One transaction: as many of them as it takes, from *done on, or a part of one. */
+static int reclaim_link(struct inode **inodes, unsigned count, unsigned *done)
 {
+	unsigned now = *done;
+	bool finished = false;
 	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+	int error = fs_tx_begin(inodes[0]->fs, TX_RESERVE, &tx);
 
 	if (error)
 		return error;
-	error = inode->record.nlink ? -EUCLEAN : reclaim_apply(inode, tx, finished);
+	do {
+		error = inodes[now]->record.nlink ? -EUCLEAN : reclaim_apply(inodes[now], tx, &finished);
+		now += !error && finished;
+	} while (!error && finished && now < count && tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
+	if (error) {
+		tx_abort(tx);
+		return error;
+	}
+	error = tx_commit(tx, NULL);
 	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
+		*done = now;
 	return error;
 }
 
@@ -227,21 +237,34 @@ static int reclaim_record_alone(struct fs *fs, inum_t ino)
 	return error;
 }
 
-int orphan_reclaim(struct fs *fs, inum_t ino)
+static int reclaim_all(struct inode **inodes, unsigned count)
 {
-	struct inode *inode;
-	bool finished = false;
-	int error = inode_get(fs, ino, &inode);
+	unsigned done = 0;
+	int error = 0;
 
-	if (error == -ENOENT)
-		return reclaim_record_alone(fs, ino);
-	if (error)
-		return error;
-	lock_write(&inode->data_lock, LOCK_DATA);
-	while (!error && !finished)
-		error = reclaim_link(inode, &finished);
-	pthread_rwlock_unlock(&inode->data_lock);
-	inode_put(inode);
+	for (unsigned i = 0; i < count; i++)
+		lock_write(&inodes[i]->data_lock, LOCK_DATA);
+	while (!error && done < count)
+		error = reclaim_link(inodes, count, &done);
+	for (unsigned i = 0; i < count; i++)
+		pthread_rwlock_unlock(&inodes[i]->data_lock);
+	return error;
+}
+
+int orphan_reclaim(struct fs *fs, const inum_t *inos, unsigned count)
+{
+	struct inode *inodes[RECLAIM_TOGETHER];
+	unsigned got = 0;
+	int error = 0;
+
+	while (got < count && !(error = inode_get(fs, inos[got], &inodes[got])))
+		got++;
+	if (!error)
+		error = reclaim_all(inodes, count);
+	else if (error == -ENOENT && count == 1)
+		error = reclaim_record_alone(fs, inos[0]);
+	while (got)
+		inode_put(inodes[--got]);
 	return error;
 }
 
