@@ -38,6 +38,10 @@ class Results:
         ratios = [a / b for a, b in pairs if a is not None and b]
         return (statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
+    def greatest(self, job, name):
+        """The round that was disturbed least: neighbours only ever slow down."""
+        return max(self.values(job, name), default=None)
+
     def best_peer(self, job):
         peers = [(self.median(job, fs.name), fs.name) for fs in self.filesystems if fs.role == "peer" and self.median(job, fs.name) is not None]
         return max(peers)[1] if peers else None
@@ -69,6 +73,15 @@ def medians_table(results):
     return "\n".join(lines)
 
 
+def greatest_table(results):
+    names = [fs.name for fs in results.filesystems]
+    lines = head(["job"] + names)
+    for job in results.samples:
+        unit = " (MiB/s)" if results.units[job] == "MiB/s" else ""
+        lines.append(row([job + unit] + [number(results.greatest(job, name)) for name in names]))
+    return "\n".join(lines)
+
+
 def ratio_cell(ratio):
     return f"{ratio[0]:.2f} [{ratio[1]:.2f}-{ratio[2]:.2f}]" if ratio else "-"
 
@@ -93,12 +106,13 @@ def cpu_table(results):
 
 
 def text(results):
-    parts = ["Medians over the rounds, ± half of the range:", medians_table(results)]
+    parts = ["Medians over the rounds, ± half of the range:", medians_table(results),
+             "The best round of each, which neighbours disturbed least:", greatest_table(results)]
     for ours in results.names("ours"):
         if results.names("peer", "other"):
             parts += [f"{ours} as a ratio to each, round by round; to the best FUSE peer with [least-greatest]:", ratio_table(results, ours)]
     if results.cpu:
-        parts += ["CPU time of the server per request, in microseconds (ticks of 10 ms: rough):", cpu_table(results)]
+        parts += ["CPU time of the server per request, in microseconds:", cpu_table(results)]
     return "\n\n".join(parts)
 
 
