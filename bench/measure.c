@@ -24,6 +24,11 @@ double measure_now_ns(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+double measure_cpu_ns(void)
+{
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 /* Opened once and kept; -1 where the kernel or the machine refuses. */
 static int instructions_fd(void)
 {

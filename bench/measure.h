@@ -31,6 +31,7 @@ struct measure_locks {
 };
 struct measure_locks measure_locks(void); /* of all threads and classes so far */
 double measure_now_ns(void);
+double measure_cpu_ns(void); /* that this process has used: what others take of the CPU does not count */
 double measure_median(double *values, size_t count); /* sorts them */
 
 #endif
