@@ -151,6 +151,35 @@ static int do_chmod(unsigned i)
 	return fs_setattr(fix.fs, inos[i], FS_SET_MODE, &values, &attr);
 }
 
+/* A small one: each leaf that a long value takes anew is a buffer. */
+static int do_setxattr(unsigned i)
+{
+	struct fs_who who = {0};
+
+	return fs_setxattr(fix.fs, &who, inos[i], "user.a", block, 64, 0);
+}
+
+static int do_getxattr(unsigned i)
+{
+	struct fs_who who = {0};
+	uint8_t value[sizeof(block)];
+	size_t length;
+
+	return fs_getxattr(fix.fs, &who, inos[i], "user.a", value, sizeof(value), &length);
+}
+
+static int do_removexattr(unsigned i)
+{
+	struct fs_who who = {0};
+
+	return fs_removexattr(fix.fs, &who, inos[i], "user.a");
+}
+
+static int do_kill(unsigned i)
+{
+	return fs_kill_privileges(fix.fs, inos[i], true, NULL);
+}
+
 static int do_fsync(unsigned i)
 {
 	return fs_fsync(fix.fs, inos[i]);
@@ -224,7 +253,8 @@ static const struct operation {
     {"create", do_create},     {"lookup", do_lookup},     {"getattr", do_getattr},
     {"first write", do_write}, {"write", do_write},       {"append", do_append},
     {"read", do_read},         {"chmod", do_chmod},       {"fsync", do_fsync},
-    {"truncate", do_truncate}, {"link", do_link},         {"unlink of one of two", do_unlink_link},
+    {"setxattr", do_setxattr}, {"getxattr", do_getxattr}, {"removexattr", do_removexattr},
+    {"kill privileges", do_kill}, {"truncate", do_truncate}, {"link", do_link},         {"unlink of one of two", do_unlink_link},
     {"rename", do_rename},     {"unlink", do_unlink},     {"reclaim", do_reclaim},
     {"mkdir", do_mkdir},       {"rmdir", do_rmdir},       {"reclaim of a directory", do_reclaim},
 };

@@ -1,6 +1,7 @@
 #include "fs/xattr.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -450,6 +451,77 @@ START_TEST(a_setgid_bit_goes_with_an_acl_from_outside_the_group)
 }
 END_TEST
 
+/* --- by many at once ------------------------------------------------------------------------------------------------------------------- */
+
+#define THREADS 4
+#define TURNS 300
+
+static void thread_set(struct random *random, uint8_t *value)
+{
+	size_t size = random_below(random, 3000);
+
+	memset(value, (int)random_below(random, 256), size);
+	expect_equal(fs_setxattr(fix.fs, &root, file, random_below(random, 2) ? "user.a" : XATTR_NAME_CAPABILITY, value, size, 0), 0);
+}
+
+/* Whatever is there is of one set: all bytes alike. */
+static void thread_get(uint8_t *value)
+{
+	size_t length = 0;
+	int error = fs_getxattr(fix.fs, &root, file, "user.a", value, 4096, &length);
+
+	expect(error == 0 || error == -ENODATA);
+	for (size_t i = 1; i < length && !error; i++)
+		expect(value[i] == value[0]);
+}
+
+static void *thread_run(void *arg)
+{
+	struct random random = {.state = (uintptr_t)arg};
+	struct inode_record values = {.mode = 0640};
+	uint8_t value[4096];
+	struct fs_attr attr;
+	size_t done;
+
+	for (unsigned i = 0; i < TURNS; i++) {
+		switch (random_below(&random, 6)) {
+		case 0:
+		case 1:
+			thread_set(&random, value);
+			break;
+		case 2:
+			expect_equal(fs_write_as(fix.fs, file, true, 0, value, 100, &done, NULL), 0);
+			break;
+		case 3:
+			fs_removexattr(fix.fs, &root, file, "user.a");
+			break;
+		case 4:
+			expect_equal(fs_setattr(fix.fs, file, FS_SET_MODE, &values, &attr), 0);
+			break;
+		default:
+			thread_get(value);
+		}
+	}
+	return NULL;
+}
+
+START_TEST(threads_see_whole_values_only)
+{
+	struct random random = random_start("xattr_threads");
+	pthread_t threads[THREADS];
+	size_t length, done;
+
+	for (unsigned i = 0; i < THREADS; i++)
+		expect_equal(pthread_create(&threads[i], NULL, thread_run, (void *)(uintptr_t)random_below(&random, 1u << 30)), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	/* What is known to be absent is so, and what is there is known. */
+	expect_equal(fs_setxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, "cap", 3, 0), 0);
+	expect_equal(fs_write(fix.fs, file, 0, "x", 1, &done), 0);
+	expect_equal(fs_getxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, NULL, 0, &length), -ENODATA);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("xattr");
@@ -476,11 +548,13 @@ int main(void)
 	tcase_add_test(damage, a_value_of_old_and_new_parts_is_never_read);
 	suite_add_tcase(suite, damage);
 	tcase_add_checked_fixture(rights, setup, teardown_checked);
+	tcase_set_timeout(rights, 120);
 	tcase_add_test(rights, an_access_acl_and_the_mode_say_the_same);
 	tcase_add_test(rights, what_is_no_acl_is_refused);
 	tcase_add_test(rights, a_default_acl_is_inherited_and_stands_for_the_umask);
 	tcase_add_test(rights, privileges_go_when_content_changes);
 	tcase_add_test(rights, a_setgid_bit_goes_with_an_acl_from_outside_the_group);
+	tcase_add_test(rights, threads_see_whole_values_only);
 	suite_add_tcase(suite, rights);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
