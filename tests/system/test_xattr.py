@@ -22,9 +22,11 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 class Base(UserMixin, harness.Case):
+    options = ()
+
     def setUp(self):
         super().setUp()
-        self.mount = self.mounted("allow_other", size="128M")
+        self.mount = self.mounted("allow_other", *self.options, size="128M")
         os.chmod(self.folder, 0o755)
 
     def tearDown(self):
@@ -221,6 +223,14 @@ class Privileges(Base):
             as_user(USER, USER, way, path)
             # The kernel learns of it a moment later where the request that did it cannot say so.
             harness.wait_for(lambda: as_user(USER, USER, run_it) == str(USER), what=f"the end of setuid after {name}")
+
+
+class PrivilegesWriteback(Privileges):
+    options = ("writeback",)
+
+
+class PrivilegesNoOpen(Privileges):
+    options = ("no_open",)
 
 
 def append_nothing_of_worth(path):
