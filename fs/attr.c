@@ -95,7 +95,7 @@ static int attr_store(struct inode *inode, unsigned set, const struct inode_reco
 
 	if (error)
 		return error;
-	record = inode->record;
+	inode_copy_record(inode, &record);
 	attr_set(&record, set, values);
 	if (set & FS_SET_MODE)
 		error = acl_follow_mode(inode, tx, record.mode);
@@ -133,7 +133,7 @@ static int kill_in_tx(struct inode *inode, bool kills_ids)
 
 	if (error)
 		return error;
-	record = inode->record;
+	inode_copy_record(inode, &record);
 	if (kills_ids)
 		kill_ids(&record);
 	record_stamp_change(&record);

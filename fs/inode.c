@@ -19,6 +19,14 @@ uint64_t time_now_ns(void)
 
 /* --- attributes ----------------------------------------------------------------------------------------------------------- */
 
+void inode_copy_record(struct inode *inode, struct inode_record *out)
+{
+	struct fs_attr attr;
+
+	inode_attr(inode, &attr);
+	*out = attr.record;
+}
+
 void inode_attr(struct inode *inode, struct fs_attr *out)
 {
 	out->ino = inode->ino;

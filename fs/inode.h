@@ -75,6 +75,8 @@ int inode_get(struct fs *fs, inum_t ino, struct inode **out);
 int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out);
 void inode_put(struct inode *inode); /* the last one of an orphan without lookups queues its reclaim */
 void inode_attr(struct inode *inode, struct fs_attr *out);
+/* The same, of the record alone: also within a transaction, since an overwrite in place may touch the times all the while. */
+void inode_copy_record(struct inode *inode, struct inode_record *out);
 /* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */
 int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
 /* fs_kill_privileges(): nothing is locked by the caller but perhaps the data. Nothing to do is the usual case, and cheap. */

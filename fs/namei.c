@@ -82,9 +82,10 @@ int names_update_dir(struct names_op *op, struct inode *dir, int entries, int su
 
 int names_change_links(struct names_op *op, struct inode *inode, int delta)
 {
-	struct inode_record record = inode->record;
+	struct inode_record record;
 	int error = 0;
 
+	inode_copy_record(inode, &record);
 	if (delta > 0 && record.nlink == FS_LINK_MAX)
 		return -EMLINK;
 	if (delta < 0 && record.nlink < (uint32_t)-delta)

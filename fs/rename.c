@@ -93,8 +93,9 @@ static int rename_verify(struct names_op *op, const struct rename_side *from, co
 /* The moved inode: ctime, and the parent of a directory. */
 static int rename_stamp(struct names_op *op, struct inode *inode, const struct inode *dir)
 {
-	struct inode_record record = inode->record;
+	struct inode_record record;
 
+	inode_copy_record(inode, &record);
 	if (S_ISDIR(record.mode))
 		record.parent = dir->ino;
 	names_stamp(op, &record, false);

@@ -339,7 +339,7 @@ static int change_tx(struct inode *inode, const struct xattr_change *change)
 
 	if (error)
 		return error;
-	record = inode->record;
+	inode_copy_record(inode, &record);
 	error = change_tree(inode, tx, change, &record);
 	if (!error) {
 		record_stamp_change(&record);
