@@ -268,7 +268,8 @@ static void apply_new(struct model_state *state, const struct model_target *t, i
 		inode->record.gid = dir->record.gid;
 		inode->record.mode |= S_ISDIR(mode) ? S_ISGID : 0;
 	}
-	inode_inherit(inode, dir);
+	if (t->op->kind != MODEL_RENAME) /* a whiteout is no file of anybody's */
+		inode_inherit(inode, dir);
 }
 
 static void apply_create(struct model_state *state, const struct model_target *t, inum_t ino)
