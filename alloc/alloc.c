@@ -19,13 +19,15 @@ int alloc_create(struct journal *journal, struct alloc **out)
 	pthread_mutex_init(&alloc->mutex, NULL);
 	busy_init(&alloc->busy);
 	iset_init(&alloc->reserved);
+	iset_init(&alloc->taking);
 	*out = alloc;
 	return 0;
 }
 
 void alloc_grow(struct alloc *alloc, uint64_t total_blocks)
 {
-	alloc->total_blocks = max_u64(alloc->total_blocks, total_blocks);
+	if (total_blocks > alloc->total_blocks)
+		alloc->total_blocks = total_blocks;
 }
 
 uint64_t alloc_total_blocks(const struct alloc *alloc)
@@ -39,6 +41,7 @@ void alloc_destroy(struct alloc *alloc)
 		return;
 	busy_fini(&alloc->busy);
 	iset_fini(&alloc->reserved);
+	iset_fini(&alloc->taking);
 	free(alloc->taken);
 	pthread_mutex_destroy(&alloc->mutex);
 	free(alloc);
@@ -49,6 +52,7 @@ void alloc_destroy(struct alloc *alloc)
 static void taken_forget(struct alloc *alloc)
 {
 	alloc->taken_count = 0;
+	alloc->taking.count = 0; /* keeps the memory, which is needed again at once */
 	alloc->taken_reserved_blocks = 0;
 	alloc->hooked = false;
 }
@@ -139,12 +143,13 @@ static int taken_add(struct alloc *alloc, struct tx *tx, const struct run *run)
 /* --- take --- */
 
 /* Choose, with what is no longer busy counted in; the mutex is held. */
-static int alloc_pick(struct alloc *alloc, const struct alloc_request *request, struct run *out)
+static int alloc_pick(struct alloc *alloc, const struct alloc_request *request, bool in_tx,
+		      struct run *out)
 {
 	int error;
 
 	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	error = pick_run(alloc, request, out);
+	error = pick_run(alloc, request, in_tx, out);
 	if (error == 0 && request->goal == 0 && request->not_before == 0)
 		alloc->cursor = run_end(out);
 	return error;
@@ -165,7 +170,11 @@ int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *r
 	int error;
 
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_pick(alloc, request, &run);
+	error = alloc_hook(alloc, tx);
+	if (error == 0)
+		error = alloc_pick(alloc, request, true, &run);
+	if (error == 0)
+		error = iset_add(&alloc->taking, run.start, run_end(&run), 0);
 	pthread_mutex_unlock(&alloc->mutex);
 	if (error == 0)
 		error = free_find(alloc, run.start, &whole);
@@ -186,7 +195,7 @@ int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkn
 
 	journal_read_begin(alloc->journal);
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_pick(alloc, request, &run);
+	error = alloc_pick(alloc, request, false, &run);
 	if (error == 0)
 		error = iset_add(&alloc->reserved, run.start, run_end(&run), 0);
 	pthread_mutex_unlock(&alloc->mutex);
@@ -218,6 +227,14 @@ int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t
 
 	if (!range_is_sane(alloc, start, count))
 		return -EUCLEAN;
+	/* Readers see it free until the commit: none may reserve it from now on. */
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
+	error = alloc_hook(alloc, tx);
+	if (error == 0)
+		error = iset_add(&alloc->taking, start, run_end(&run), 0);
+	pthread_mutex_unlock(&alloc->mutex);
+	if (error < 0)
+		return error;
 	error = free_find(alloc, start, &whole);
 	if (error == -ENOENT || (error == 0 && run_end(&whole) < run_end(&run)))
 		return -EEXIST;

@@ -21,12 +21,13 @@ static inline blkno_t run_end(const struct run *run)
 struct alloc {
 	struct journal *journal;
 	struct btree tree;
-	uint64_t total_blocks;
+	_Atomic uint64_t total_blocks;
 
 	pthread_mutex_t mutex; /* the rest; taken inside the metadata lock */
 	blkno_t cursor;
 	struct busy busy;
 	struct iset reserved;
+	struct iset taking; /* by the open transaction: still free for whoever sees what was committed */
 	/* Of the open transaction: */
 	bool hooked;
 	struct run *taken; /* by alloc_take_exact(): reservations of it end at commit */
@@ -46,8 +47,9 @@ int free_carve(const struct alloc *alloc, struct tx *tx, const struct run *whole
 /* Put a run in. -EUCLEAN when some of it is there. */
 int free_merge(const struct alloc *alloc, struct tx *tx, const struct run *run);
 
-/* Choose a run for this request. The mutex and the metadata lock are held. 0, -ENOSPC, -EIO,
- * -EUCLEAN. */
-int pick_run(const struct alloc *alloc, const struct alloc_request *request, struct run *out);
+/* Choose a run for this request, within a transaction or as a reader. The mutex and the metadata
+ * lock are held. 0, -ENOSPC, -EIO, -EUCLEAN. */
+int pick_run(const struct alloc *alloc, const struct alloc_request *request, bool in_tx,
+	     struct run *out);
 
 #endif

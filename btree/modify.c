@@ -237,13 +237,14 @@ static int path_update(struct tx *tx, struct btree_path *path, const struct btre
 		       const void *value, size_t length)
 {
 	struct btree_step *step = path_last(path);
-	struct format_node *node = step_node(step);
-	uint64_t before = node_record_aggregate(node, path->tree->ops, step->index);
+	uint64_t before = node_record_aggregate(step_node(step), path->tree->ops, step->index);
+	struct format_node *node;
 	size_t old_length;
 	int error = tx_join(tx, step->buf);
 
 	if (error < 0)
 		return error;
+	node = step_node(step);
 	(void)node_value(node, step->index, &old_length);
 	if (old_length == length) {
 		node_set_value(node, step->index, value, length);
@@ -302,7 +303,7 @@ static int siblings_merge(struct tx *tx, struct btree_path *path, unsigned left_
 			  struct buf *left, struct buf *right)
 {
 	struct btree_step *parent = path_last(path) - 1;
-	struct format_node *node = (struct format_node *)left->data;
+	struct format_node *node;
 	int error = tx_join(tx, left);
 
 	if (error == 0)
@@ -311,6 +312,7 @@ static int siblings_merge(struct tx *tx, struct btree_path *path, unsigned left_
 		error = tx_join(tx, parent->buf);
 	if (error < 0)
 		return error;
+	node = (struct format_node *)left->data;
 	node_move_tail((struct format_node *)right->data, 0, node);
 	node_set_aggregate(step_node(parent), left_index, node_aggregate(node, path->tree->ops));
 	parent->index = left_index + 1;
@@ -385,11 +387,12 @@ static int path_remove(struct tx *tx, struct btree_path *path)
 {
 	for (;;) {
 		struct btree_step *step = path_last(path);
-		struct format_node *node = step_node(step);
+		struct format_node *node;
 		int error = tx_join(tx, step->buf);
 
 		if (error < 0)
 			return error;
+		node = step_node(step);
 		node_remove(node, step->index);
 		if (node_count(node) == 0 && path->depth == 1) {
 			error = root_tree_set(tx, path->tree->ops->tree, 0, 0);

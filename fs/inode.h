@@ -45,6 +45,7 @@ struct inode {
 	pthread_mutex_t attr_lock;
 	inum_t ino;
 	struct fs *fs;
+	uint32_t type; /* S_IFMT of its mode, which never changes */
 	/*
 	 * Under attr_lock. record: changed inside a transaction only (inode_update), except for the lazy times of a pure overwrite. Read it through
 	 * inode_attr() or inside a transaction.

@@ -240,14 +240,16 @@ int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t m
 static int lookup_dots(struct fs *fs, inum_t ino, const char *name, inum_t *out)
 {
 	struct inode *inode;
+	struct fs_attr attr;
 	int error = inode_get_locked(fs, ino, &inode);
 
 	if (error)
 		return error;
+	inode_attr(inode, &attr);
 	if (name[1] == '\0')
 		*out = ino;
-	else if (S_ISDIR(inode->record.mode))
-		*out = inode->record.parent ? inode->record.parent : FS_ROOT_INO;
+	else if (S_ISDIR(inode->type))
+		*out = attr.record.parent ? attr.record.parent : FS_ROOT_INO;
 	else
 		error = -ENOTDIR;
 	inode_put(inode);
@@ -262,7 +264,7 @@ static int lookup_name(struct fs *fs, inum_t dir_ino, const char *name, inum_t *
 
 	if (error)
 		return error;
-	error = S_ISDIR(dir->record.mode) ? dir_lookup_entry(fs, dir_ino, name, &entry) : -ENOTDIR;
+	error = S_ISDIR(dir->type) ? dir_lookup_entry(fs, dir_ino, name, &entry) : -ENOTDIR;
 	if (!error)
 		*out = entry.record.ino;
 	inode_put(dir);

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fs/background.h"
 
@@ -307,6 +308,7 @@ struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *
 	memset(&inode->ino, 0, sizeof(*inode) - offsetof(struct inode, ino));
 	inode->ino = ino;
 	inode->fs = fs;
+	inode->type = record->mode & S_IFMT;
 	inode->record = *record;
 	inode->references = 1;
 	return inode;

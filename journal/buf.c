@@ -77,19 +77,6 @@ void cache_fini(struct journal *journal)
 
 /* --- limbo --------------------------------------------------------------------------------------------------------- */
 
-void cache_empty_limbo(struct journal *journal)
-{
-	struct cache_buf *cb;
-
-	pthread_mutex_lock(&journal->limbo_mutex);
-	while ((cb = TAILQ_FIRST(&journal->limbo))) {
-		TAILQ_REMOVE(&journal->limbo, cb, clock_link);
-		free(cb);
-	}
-	journal->limbo_count = 0;
-	pthread_mutex_unlock(&journal->limbo_mutex);
-}
-
 static void spare_put(struct cache_buf *cb)
 {
 	struct journal *journal = cb->journal;
@@ -104,13 +91,26 @@ static void spare_put(struct cache_buf *cb)
 
 static struct cache_buf *spare_take(struct journal *journal)
 {
-	struct cache_buf *cb = journal_is_locked(journal) ? TAILQ_FIRST(&journal->spare) : NULL;
+	struct cache_buf *cb = journal_is_writing(journal) ? TAILQ_FIRST(&journal->spare) : NULL;
 
 	if (cb) {
 		TAILQ_REMOVE(&journal->spare, cb, clock_link);
 		journal->spare_count--;
 	}
 	return cb;
+}
+
+void cache_empty_limbo(struct journal *journal)
+{
+	struct cache_buf *cb;
+
+	pthread_mutex_lock(&journal->limbo_mutex);
+	while ((cb = TAILQ_FIRST(&journal->limbo))) {
+		TAILQ_REMOVE(&journal->limbo, cb, clock_link);
+		spare_put(cb);
+	}
+	journal->limbo_count = 0;
+	pthread_mutex_unlock(&journal->limbo_mutex);
 }
 
 /* No longer in the cache, and nobody has a reference. */
@@ -227,8 +227,8 @@ struct cache_buf *cache_alloc(struct journal *journal, maddr_t address)
 	if (!cb)
 		return NULL;
 	memset(cb, 0, sizeof(*cb));
-	cb->buf.address = address;
-	cb->buf.data = cb->block;
+	cb->buf = (struct buf){ .address = address, .cache = cb, .data = cb->block };
+	cb->mine = cb->buf;
 	cb->journal = journal;
 	cb->refs = 1;
 	cb->used = true;
@@ -325,6 +325,16 @@ static bool cache_buf_is_gone(struct cache_buf *cb)
 	return block && block->destroyed;
 }
 
+/* What either has verified of bytes that are the same, the other need not. */
+struct buf *cache_view(struct cache_buf *cb)
+{
+	if (!journal_is_writing(cb->journal))
+		return &cb->buf;
+	if (cb->slot < 0)
+		cb->mine.verified |= __atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED);
+	return &cb->mine;
+}
+
 int buf_get_any(struct journal *journal, maddr_t address, struct buf **out)
 {
 	struct cache_buf *cb = cache_find(journal, address);
@@ -334,12 +344,12 @@ int buf_get_any(struct journal *journal, maddr_t address, struct buf **out)
 		error = buf_load(journal, address, &cb);
 	if (error)
 		return error;
-	if (cb->error || cache_buf_is_gone(cb)) {
+	if (cb->error || (journal_is_writing(journal) && cache_buf_is_gone(cb))) {
 		error = cb->error ? cb->error : -EUCLEAN;
 		cache_put(cb);
 		return error;
 	}
-	*out = &cb->buf;
+	*out = cache_view(cb);
 	return 0;
 }
 
@@ -365,7 +375,11 @@ int buf_get(struct journal *journal, maddr_t address, enum format_block_role rol
 
 void buf_put(struct buf *buf)
 {
-	cache_put(cache_of(buf));
+	struct cache_buf *cb = cache_of(buf);
+
+	if (buf == &cb->mine && cb->slot < 0 && cb->mine.verified & ~__atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED))
+		__atomic_fetch_or(&cb->buf.verified, cb->mine.verified, __ATOMIC_RELAXED);
+	cache_put(cb);
 }
 
 uint64_t buf_sequence(const struct buf *buf)
@@ -379,8 +393,8 @@ static int buf_new(struct journal *journal, maddr_t address, struct cache_buf **
 	struct cache_buf *cb = cache_find(journal, address);
 
 	if (cb && tx_block_of(cb)) { /* destroyed by this very transaction */
-		memset(cb->block, 0, BLOCK_BYTES);
-		cb->buf.verified = 0;
+		memset(cb->mine.data, 0, BLOCK_BYTES);
+		cb->mine.verified = 0;
 		*out = cb;
 		return 0;
 	}
@@ -408,8 +422,8 @@ int buf_create(struct tx *tx, enum format_block_role role, unsigned tree, struct
 	error = tx_join_fresh(tx, cb);
 	if (error)
 		goto err_discard;
-	format_block_header_init((struct format_block_header *)cb->block, journal->super.meta_uuid, address, role, tree);
-	*out = &cb->buf;
+	format_block_header_init((struct format_block_header *)cb->mine.data, journal->super.meta_uuid, address, role, tree);
+	*out = &cb->mine;
 	return 0;
 
 err_discard:
@@ -454,7 +468,7 @@ static void cache_drop_clean(struct journal *journal)
 
 void buf_drop_clean(struct journal *journal)
 {
-	bool alone = !journal_is_reading(journal) && !journal_is_locked(journal);
+	bool alone = !journal_is_reading(journal) && !journal_is_writing(journal);
 
 	/* Whoever has closed the gate relies on what it finds. */
 	if (alone)

@@ -5,8 +5,11 @@
 #include "format/chunk_format.h"
 #include "journal/journal.h"
 
+struct cache_buf;
+
 struct buf {
 	maddr_t address;
+	struct cache_buf *cache; /* private to journal/ */
 	uint8_t *data; /* BLOCK_BYTES, aligned to 64; change only after tx_join() */
 	/* Owned by the layer above (what it has verified of the content); zero whenever the block was loaded or created. */
 	uint32_t verified;

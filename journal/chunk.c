@@ -319,7 +319,7 @@ static int table_grow(struct tx *tx, uint64_t chunk)
 		cache_discard(cb);
 		return error;
 	}
-	format_block_header_init((struct format_block_header *)cb->block, journal->super.meta_uuid, address,
+	format_block_header_init((struct format_block_header *)cb->mine.data, journal->super.meta_uuid, address,
 				 FORMAT_ROLE_CHUNK_TABLE, FORMAT_TREE_NONE);
 	cache_put(cb);
 	return 0;

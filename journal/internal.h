@@ -19,7 +19,8 @@
 
 /* A buffer in the cache. Fields without a word on locking change under the exclusive metadata lock only. */
 struct cache_buf {
-	struct buf buf;
+	struct buf buf;	 /* what everybody sees: as of the last commit */
+	struct buf mine; /* what the open transaction sees: the same bytes until it joins the block, then its own copy of them */
 	struct journal *journal;
 	struct cache_buf *_Atomic hash_next; /* changed under the shard's mutex, read by anybody inside the gate */
 	TAILQ_ENTRY(cache_buf) clock_link;   /* the shard's mutex; in limbo: limbo_mutex */
@@ -32,7 +33,7 @@ struct cache_buf {
 	uint8_t written;       /* copies that the running checkpoint has stored */
 	uint8_t cleared;       /* copies whose poison a write-back cleared; for journal_repair() */
 	int error;	       /* lost in recovery: what buf_get() answers */
-	int slot;	       /* in the open transaction, or -1 */
+	int slot;	       /* in the open transaction, or -1; the writer's */
 	uint64_t sequence;     /* of the last record it contains */
 	uint8_t block[BLOCK_BYTES] __attribute__((aligned(64)));
 };
@@ -53,8 +54,8 @@ struct cache_finds {
 
 struct tx_block {
 	struct cache_buf *cb;
-	uint8_t *saved; /* the image at tx_join() */
-	bool fresh;	/* came into the cache by this transaction: an abort drops it */
+	uint8_t *image; /* the copy that is changed */
+	bool fresh;	/* came into the cache by this transaction: nobody else sees it, it is changed in place, an abort drops it */
 	bool init;	/* logged as a difference from zeros */
 	bool destroyed;
 };
@@ -80,7 +81,7 @@ struct journal {
 	struct media *media;
 	struct super super;
 	struct journal_recovery recovery;
-	struct gate gate; /* the metadata lock: readers are inside, a transaction has closed it */
+	struct gate gate; /* the metadata lock: readers are inside, a transaction has reserved it and closes it to show what it has done */
 	struct log_ring log;
 	struct cache_shard shards[CACHE_SHARDS];
 	struct cache_finds finds[SLOT_COUNT];
@@ -88,13 +89,13 @@ struct journal {
 	struct cache_list limbo;
 	pthread_mutex_t limbo_mutex;
 	_Atomic size_t limbo_count;
-	/* To be used again: trees that come and go with one record take nothing from the heap. The gate is closed by whoever looks. */
+	/* To be used again: trees that come and go with one record take nothing from the heap. The writer's. */
 	struct cache_list spare;
 	unsigned spare_count;
 	struct cache_list dirty;
 	_Atomic uint64_t dirty_blocks;
 	uint64_t dirty_limit, cache_blocks;
-	struct buf *root; /* held for life */
+	struct cache_buf *root; /* held for life */
 	struct tx tx;
 	uint64_t tx_bytes; /* of the longest record that fits now */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
@@ -119,11 +120,17 @@ struct journal {
 };
 
 /* --- journal.c --- */
-/* Take the metadata lock exclusively; never by a thread that reads. */
+/* Keep other writers away, while readers go on seeing what was committed; never by a thread that reads. */
+void journal_reserve(struct journal *journal);
+/* Keep everybody away; by the one who has reserved it. Idempotent. */
+void journal_exclude(struct journal *journal);
+/* Both. */
 void journal_lock(struct journal *journal);
 void journal_unlock(struct journal *journal);
 /* Is this thread inside the gate: what it finds in the cache stays until it leaves, without a reference? */
 bool journal_is_reading(const struct journal *journal);
+/* Has this thread reserved it: does it see what the open transaction has changed? */
+bool journal_is_writing(const struct journal *journal);
 /* Has this thread closed it: nobody else looks at anything? */
 bool journal_is_locked(const struct journal *journal);
 
@@ -140,12 +147,14 @@ struct cache_buf *cache_insert(struct cache_buf *cb);
 /* Out of the cache, whatever it held; drops the caller's reference. */
 void cache_discard(struct cache_buf *cb);
 void cache_put(struct cache_buf *cb);
+/* As this thread sees it: with what its transaction has changed, or as of the last commit. */
+struct buf *cache_view(struct cache_buf *cb);
 void cache_set_dirty(struct cache_buf *cb);
 void cache_set_clean(struct cache_buf *cb);
 
 static inline struct cache_buf *cache_of(struct buf *buf)
 {
-	return container_of(buf, struct cache_buf, buf);
+	return buf->cache;
 }
 
 /* --- load.c: reading both copies --- */

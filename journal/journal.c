@@ -106,7 +106,7 @@ static int journal_init_locks(struct journal *journal)
 static void journal_free(struct journal *journal)
 {
 	if (journal->root)
-		buf_put(journal->root);
+		cache_put(journal->root);
 	cache_fini(journal);
 	tx_fini(journal);
 	log_fini(&journal->log);
@@ -257,31 +257,47 @@ void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *
 }
 
 /* A second hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
-static _Thread_local const struct journal *thread_reads, *thread_locks;
+static _Thread_local const struct journal *thread_reads, *thread_writes;
+static _Thread_local bool thread_excludes; /* readers too */
 
 #define LIMBO_MAX_BLOCKS 256u
 
 void journal_read_begin(struct journal *journal)
 {
 	assert(!thread_reads);
-	assert(thread_locks != journal);
+	assert(thread_writes != journal);
 	gate_enter(&journal->gate);
 	thread_reads = journal;
 }
 
-void journal_lock(struct journal *journal)
+void journal_reserve(struct journal *journal)
 {
 	assert(!thread_reads);
-	assert(thread_locks != journal);
+	assert(!thread_writes);
+	gate_reserve(&journal->gate);
+	thread_writes = journal;
+}
+
+void journal_exclude(struct journal *journal)
+{
+	if (thread_excludes)
+		return;
 	gate_close(&journal->gate);
-	thread_locks = journal;
+	thread_excludes = true;
 	if (journal->limbo_count)
 		cache_empty_limbo(journal);
 }
 
+void journal_lock(struct journal *journal)
+{
+	journal_reserve(journal);
+	journal_exclude(journal);
+}
+
 void journal_unlock(struct journal *journal)
 {
-	thread_locks = NULL;
+	thread_writes = NULL;
+	thread_excludes = false;
 	gate_open(&journal->gate);
 }
 
@@ -300,9 +316,14 @@ bool journal_is_reading(const struct journal *journal)
 	return thread_reads == journal;
 }
 
+bool journal_is_writing(const struct journal *journal)
+{
+	return thread_writes == journal;
+}
+
 bool journal_is_locked(const struct journal *journal)
 {
-	return thread_locks == journal;
+	return thread_writes == journal && thread_excludes;
 }
 
 void journal_shutdown(struct journal *journal)

@@ -9,9 +9,11 @@
  *   recover the log into DRAM
  *   root    tree roots and counters
  *
- * Locking: one writer at a time (tx_begin .. tx_commit/abort holds the metadata lock, a gate, exclusively); readers hold it shared
- * between journal_read_begin/end. A thread that holds it shared must not call tx_begin, nor take it shared again (a waiting writer goes first).
- * Buffers' data may be read under either.
+ * Locking: one writer at a time (tx_begin .. tx_commit/abort reserves the metadata lock, a gate); readers hold it shared between
+ * journal_read_begin/end. A transaction changes copies of its own: its thread sees them, readers see what was committed, all of it as of one
+ * moment, until the commit keeps them out for the moment in which the copies take the place of the old bytes, after they are durable. What
+ * fs/ has in DRAM may be ahead of what readers see in the trees. A thread that holds the lock shared must not call tx_begin, nor take it shared again
+ * (a waiting writer goes first).
  * Order: inode locks -> the metadata lock -> everything in here -> media. The caller never waits for a request of the kernel
  * while it holds it.
  */

@@ -173,7 +173,7 @@ static int hold_root(struct journal *journal, struct why *why)
 			       error == -EIO ? "poisoned" : "damaged");
 	if (((struct format_block_header *)cb->block)->role != FORMAT_ROLE_ROOT)
 		return why_set(why, -EUCLEAN, "the root block is another kind of block");
-	journal->root = &cb->buf;
+	journal->root = cb;
 	return 0;
 }
 

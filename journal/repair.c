@@ -109,7 +109,7 @@ static int repair_rebuild_header(struct journal *journal, maddr_t address, struc
 		return -ENOMEM;
 	chunk_fill_header(cb->block, &journal->super, maddr_chunk(address), &entry);
 	cb->sequence = journal->log.next_sequence - 1;
-	*out = &cache_insert(cb)->buf;
+	*out = cache_view(cache_insert(cb));
 	return 0;
 }
 

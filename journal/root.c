@@ -6,7 +6,9 @@
 
 static struct format_root *root_of(struct journal *journal)
 {
-	return (struct format_root *)journal->root->data;
+	const struct buf *root = journal_is_writing(journal) ? &journal->root->mine : &journal->root->buf;
+
+	return (struct format_root *)root->data;
 }
 
 /* Whoever goes through the chunks relies on their number: it is believed as far as the table can hold it. */
@@ -25,7 +27,7 @@ uint64_t root_get(struct journal *journal, enum root_counter counter)
 int root_set(struct tx *tx, enum root_counter counter, uint64_t value)
 {
 	struct journal *journal = tx_journal(tx);
-	int error = tx_join(tx, journal->root);
+	int error = tx_join(tx, &journal->root->mine);
 
 	if (error)
 		return error;
@@ -55,11 +57,12 @@ void root_tree_get(struct journal *journal, unsigned tree, maddr_t *address, uns
 int root_tree_set(struct tx *tx, unsigned tree, maddr_t address, unsigned level)
 {
 	struct journal *journal = tx_journal(tx);
-	struct format_tree_root *root = &root_of(journal)->trees[tree];
-	int error = tx_join(tx, journal->root);
+	struct format_tree_root *root;
+	int error = tx_join(tx, &journal->root->mine);
 
 	if (error)
 		return error;
+	root = &root_of(journal)->trees[tree];
 	root->address = le64_make(address);
 	root->level = (uint8_t)level;
 	return 0;

@@ -21,7 +21,7 @@ int salvage_get(struct journal *journal, maddr_t address, struct buf **out)
 		if (error)
 			cache_put(cb);
 		else
-			*out = &cb->buf;
+			*out = cache_view(cb);
 		return error;
 	}
 	error = chunk_locate(journal, address, offset);
@@ -35,7 +35,7 @@ int salvage_get(struct journal *journal, maddr_t address, struct buf **out)
 		free(cb);
 		return error;
 	}
-	*out = &cache_insert(cb)->buf;
+	*out = cache_view(cache_insert(cb));
 	return 0;
 }
 
@@ -97,8 +97,12 @@ int salvage_put_entry(struct tx *tx, uint64_t chunk, struct chunk_entry *entry)
 		used += (unsigned)__builtin_popcountll(entry->map[i]);
 	entry->free_blocks = entry->state == FORMAT_CHUNK_FREE ? 0 : chunk_blocks(entry->shift) - used;
 	error = tx_join(tx, table);
+	buf_put(table);
 	if (!error)
-		format_chunk_entry_pack(to, entry);
+		error = entry_get(journal, chunk, &table, &to);
+	if (error)
+		return error;
+	format_chunk_entry_pack(to, entry); /* in the transaction's copy */
 	buf_put(table);
 	journal->free_hint = journal->entry_hint = 0;
 	return error;
@@ -120,7 +124,7 @@ static int header_get(struct journal *journal, uint64_t chunk, const struct chun
 	if (!cb)
 		return -ENOMEM;
 	cb->sequence = journal->log.next_sequence - 1;
-	*out = &cache_insert(cb)->buf;
+	*out = cache_view(cache_insert(cb));
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 #include "journal/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,7 @@ static int tx_make_space(struct journal *journal)
 
 	if (tx_has_room(journal) && journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit)
 		return 0;
+	journal_exclude(journal); /* for all of this transaction */
 	error = checkpoint_run(journal, journal->log.epoch);
 	if (journal->sync_error)
 		return -EIO;
@@ -102,7 +104,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 
 	if (error)
 		return error;
-	journal_lock(journal);
+	journal_reserve(journal);
 	error = tx_may_begin(journal);
 	if (!error)
 		error = tx_make_space(journal);
@@ -134,7 +136,7 @@ static int tx_add_block(struct tx *tx, struct cache_buf *cb, struct tx_block **o
 	if (tx->count == tx->limit)
 		return -EFBIG;
 	block = &tx->blocks[tx->count];
-	*block = (struct tx_block){ .cb = cb, .saved = tx->images + (size_t)tx->count * BLOCK_BYTES };
+	*block = (struct tx_block){ .cb = cb, .image = tx->images + (size_t)tx->count * BLOCK_BYTES };
 	cb->slot = (int)tx->count++;
 	cb->refs++;
 	*out = block;
@@ -147,12 +149,14 @@ int tx_join(struct tx *tx, struct buf *buf)
 	struct tx_block *block;
 	int error;
 
+	assert(buf == &cb->mine);
 	if (cb->slot >= 0)
 		return 0;
 	error = tx_add_block(tx, cb, &block);
 	if (error)
 		return error;
-	memcpy(block->saved, cb->block, BLOCK_BYTES);
+	memcpy(block->image, cb->block, BLOCK_BYTES);
+	buf->data = block->image;
 	return 0;
 }
 
@@ -227,7 +231,7 @@ int tx_log_items(struct log_ring *ring, const struct tx_item *items, unsigned co
 	unsigned used = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		lines[i] = block_diff_lines(items[i].cb->block, items[i].base);
+		lines[i] = block_diff_lines(items[i].cb->mine.data, items[i].base);
 		if (!lines[i])
 			continue;
 		used++;
@@ -242,7 +246,7 @@ int tx_log_items(struct log_ring *ring, const struct tx_item *items, unsigned co
 	to = ring->record + record_lines_offset(used);
 	memset(end, 0, (size_t)(to - end));
 	for (unsigned i = 0; i < count; i++)
-		to = record_add_lines(to, items[i].cb->block, lines[i]);
+		to = record_add_lines(to, items[i].cb->mine.data, lines[i]);
 	return log_append(ring, FORMAT_RECORD_TX, (size_t)(to - ring->record), used, sequence);
 }
 
@@ -269,7 +273,7 @@ static const uint8_t *block_base(struct journal *journal, const struct tx_block 
 {
 	if (block->init || (!block->cb->dirty && block_has_one_copy(journal, block->cb)))
 		return NULL;
-	return block->saved;
+	return block->cb->block;
 }
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */
@@ -290,9 +294,8 @@ static void tx_restore_block(struct tx_block *block)
 		cache_discard(cb);
 		return;
 	}
-	if (block->init)
-		cb->buf.verified = 0;
-	memcpy(cb->block, block->saved, BLOCK_BYTES);
+	cb->mine.data = cb->block;
+	cb->mine.verified = 0; /* buf_get() takes over what is known of the old bytes */
 	cache_put(cb);
 }
 
@@ -307,7 +310,22 @@ void tx_abort(struct tx *tx)
 	tx_finish(tx, false, 0);
 }
 
-static void tx_settle_block(struct tx_block *block, bool changed, uint64_t sequence)
+/* What a block has become: which lines differ from what everybody sees. */
+struct tx_change {
+	bool changed;
+	uint64_t lines;
+};
+
+static void block_show(struct cache_buf *cb, const uint8_t *image, uint64_t lines)
+{
+	for (; lines; lines &= lines - 1) {
+		size_t at = (size_t)__builtin_ctzll(lines) * LINE_BYTES;
+
+		memcpy(cb->block + at, image + at, LINE_BYTES);
+	}
+}
+
+static void tx_settle_block(struct tx_block *block, const struct tx_change *change, uint64_t sequence)
 {
 	struct cache_buf *cb = block->cb;
 
@@ -316,20 +334,24 @@ static void tx_settle_block(struct tx_block *block, bool changed, uint64_t seque
 		cache_discard(cb); /* what was dirty in it must not reach home any more */
 		return;
 	}
-	if (changed) {
+	if (change->changed) {
+		if (!block->fresh)
+			block_show(cb, block->image, change->lines);
+		cb->buf.verified = cb->mine.verified;
 		cb->sequence = sequence;
 		cache_set_dirty(cb);
 	}
+	cb->mine.data = cb->block;
 	cache_put(cb);
 }
 
 /* An unchanged block needs no record, a full image does though; only what differs from before decides. */
 static bool block_is_changed(const struct tx_block *block)
 {
-	return !block->destroyed && (block->init || memcmp(block->cb->block, block->saved, BLOCK_BYTES));
+	return !block->destroyed && (block->init || memcmp(block->cb->mine.data, block->cb->block, BLOCK_BYTES));
 }
 
-static int tx_log(struct tx *tx, bool *changed, uint64_t *sequence)
+static int tx_log(struct tx *tx, struct tx_change *changes, uint64_t *sequence)
 {
 	struct tx_item items[TX_BLOCKS_MAX];
 	uint64_t lines[TX_BLOCKS_MAX];
@@ -340,9 +362,9 @@ static int tx_log(struct tx *tx, bool *changed, uint64_t *sequence)
 		const struct tx_block *block = &tx->blocks[i];
 		const uint8_t *base = block_base(tx->journal, block);
 
-		/* Against its old image, the search for lines that differ tells it too. */
-		changed[i] = base ? !block->destroyed : block_is_changed(block);
-		if (!changed[i])
+		/* Against its old bytes, the search for lines that differ tells it too. */
+		changes[i] = (struct tx_change){ .changed = base ? !block->destroyed : block_is_changed(block), .lines = UINT64_MAX };
+		if (!changes[i].changed)
 			continue;
 		index[count] = i;
 		items[count++] = (struct tx_item){ block->cb, base };
@@ -351,7 +373,7 @@ static int tx_log(struct tx *tx, bool *changed, uint64_t *sequence)
 	error = count ? tx_log_items(&tx->journal->log, items, count, lines, sequence) : 0;
 	for (unsigned k = 0; k < count; k++)
 		if (items[k].base)
-			changed[index[k]] = lines[k];
+			changes[index[k]] = (struct tx_change){ .changed = lines[k], .lines = lines[k] };
 	return error;
 }
 
@@ -371,18 +393,20 @@ static int tx_commit_fails(struct tx *tx, int error)
 int tx_commit(struct tx *tx, uint64_t *sequence)
 {
 	struct journal *journal = tx->journal;
-	bool changed[TX_BLOCKS_MAX];
+	struct tx_change changes[TX_BLOCKS_MAX];
 	uint64_t number = 0;
 	int error = journal->is_shut_down ? -EROFS : 0;
 
 	if (!error)
-		error = tx_log(tx, changed, &number);
+		error = tx_log(tx, changes, &number);
 	if (error)
 		return tx_commit_fails(tx, error);
+	if (number)
+		journal_exclude(journal); /* until all of it is shown */
 	if (number && tx->retires)
 		journal->retire_sequence = number;
 	for (unsigned i = 0; i < tx->count; i++)
-		tx_settle_block(&tx->blocks[i], changed[i], number);
+		tx_settle_block(&tx->blocks[i], &changes[i], number);
 	if (number)
 		journal->transactions++;
 	else

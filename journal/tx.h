@@ -1,6 +1,6 @@
 /*
- * Transactions. A transaction saves the old image of each block it joins; commit logs the 64-byte lines that differ, abort
- * puts the old image back, so every error in the middle is a clean error.
+ * Transactions. A transaction works on a copy of each block it joins; commit logs the 64-byte lines that differ and then shows them to
+ * everybody, abort forgets the copies, so every error in the middle is a clean error.
  */
 #ifndef JOURNAL_TX_H
 #define JOURNAL_TX_H
@@ -14,13 +14,16 @@ enum tx_kind {
 };
 
 /*
- * Waits for journal space (the only place that does) and takes the metadata lock. 0; -EROFS (read-only or shut down); -EIO (sticky
+ * Waits for journal space (the only place that does) and for other writers. 0; -EROFS (read-only or shut down); -EIO (sticky
  * log error). Call it with no buffer held and not under journal_read_begin().
  */
 int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out);
 struct journal *tx_journal(struct tx *tx);
 enum tx_kind tx_kind(const struct tx *tx);
-/* Before the first change of a block within this transaction. Idempotent. 0, -ENOMEM, -EFBIG: more blocks than one record holds (abort and use a chain). */
+/*
+ * Before the first change of a block within this transaction, which has got it by itself (buf_get() after tx_begin()). buf->data may be another
+ * place afterwards. Idempotent. 0, -ENOMEM, -EFBIG: more blocks than one record holds (abort and use a chain).
+ */
 int tx_join(struct tx *tx, struct buf *buf);
 /* Room left, in blocks that may still be joined; chains of an intent stop when it gets low. */
 unsigned tx_room(const struct tx *tx);

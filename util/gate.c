@@ -14,9 +14,11 @@ int gate_init(struct gate *gate)
 	pthread_cond_init(&gate->opened, NULL);
 	pthread_cond_init(&gate->emptied, NULL);
 	pthread_cond_init(&gate->vacated, NULL);
+	pthread_cond_init(&gate->passed, NULL);
 	for (unsigned i = 0; i < SLOT_COUNT; i++)
 		atomic_init(&gate->places[i].inside, 0);
 	atomic_init(&gate->closed, false);
+	atomic_init(&gate->reserved, false);
 	gate->phase = 0;
 	gate->waiting = gate->turn = 0;
 	return 0;
@@ -24,6 +26,7 @@ int gate_init(struct gate *gate)
 
 void gate_fini(struct gate *gate)
 {
+	pthread_cond_destroy(&gate->passed);
 	pthread_cond_destroy(&gate->vacated);
 	pthread_cond_destroy(&gate->emptied);
 	pthread_cond_destroy(&gate->opened);
@@ -37,9 +40,9 @@ static inline void cpu_pause(void)
 #endif
 }
 
-static void spin_until_open(struct gate *gate)
+static void spin_while(const atomic_bool *flag)
 {
-	for (unsigned i = 0; i < SPINS && atomic_load_explicit(&gate->closed, memory_order_relaxed); i++)
+	for (unsigned i = 0; i < SPINS && atomic_load_explicit(flag, memory_order_relaxed); i++)
 		cpu_pause();
 }
 
@@ -65,7 +68,7 @@ static void gate_wait_turn(struct gate *gate, atomic_uint *inside)
 			pthread_cond_wait(&gate->opened, &gate->mutex);
 		gate->waiting--;
 		if (--gate->turn == 0)
-			pthread_cond_broadcast(&gate->vacated);
+			pthread_cond_signal(&gate->passed);
 	}
 	atomic_fetch_add(inside, 1);
 	pthread_mutex_unlock(&gate->mutex);
@@ -82,7 +85,7 @@ void gate_enter(struct gate *gate)
 	if (contended) {
 		atomic_fetch_sub(inside, 1);
 		gate_tell_writer(gate);
-		spin_until_open(gate);
+		spin_while(&gate->closed);
 		gate_wait_turn(gate, inside);
 	}
 	lock_count_taken(LOCK_GATE_SHARED, contended);
@@ -123,31 +126,46 @@ static bool gate_wait_empty(struct gate *gate)
 	return true;
 }
 
-void gate_close(struct gate *gate)
+void gate_reserve(struct gate *gate)
 {
-	bool contended = atomic_load_explicit(&gate->closed, memory_order_relaxed);
+	bool contended = atomic_load_explicit(&gate->reserved, memory_order_relaxed);
 
 	if (contended)
-		spin_until_open(gate);
+		spin_while(&gate->reserved);
 	pthread_mutex_lock(&gate->mutex);
-	while (atomic_load(&gate->closed) || gate->turn) {
+	while (atomic_load_explicit(&gate->reserved, memory_order_relaxed)) {
 		contended = true;
 		pthread_cond_wait(&gate->vacated, &gate->mutex);
 	}
+	atomic_store_explicit(&gate->reserved, true, memory_order_relaxed);
+	pthread_mutex_unlock(&gate->mutex);
+	lock_count_taken(LOCK_GATE_WRITE, contended);
+}
+
+void gate_close(struct gate *gate)
+{
+	bool contended;
+
+	pthread_mutex_lock(&gate->mutex);
+	while (gate->turn)
+		pthread_cond_wait(&gate->passed, &gate->mutex);
 	atomic_store(&gate->closed, true);
 	pthread_mutex_unlock(&gate->mutex);
-	contended |= gate_wait_empty(gate);
+	contended = gate_wait_empty(gate);
 	lock_count_taken(LOCK_GATE_EXCLUSIVE, contended);
 }
 
 void gate_open(struct gate *gate)
 {
 	pthread_mutex_lock(&gate->mutex);
-	atomic_store(&gate->closed, false);
-	gate->phase++;
-	gate->turn = gate->waiting;
-	if (gate->waiting)
-		pthread_cond_broadcast(&gate->opened);
+	if (atomic_load_explicit(&gate->closed, memory_order_relaxed)) {
+		atomic_store(&gate->closed, false);
+		gate->phase++;
+		gate->turn = gate->waiting;
+		if (gate->waiting)
+			pthread_cond_broadcast(&gate->opened);
+	}
+	atomic_store_explicit(&gate->reserved, false, memory_order_relaxed);
 	pthread_cond_signal(&gate->vacated);
 	pthread_mutex_unlock(&gate->mutex);
 }

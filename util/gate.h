@@ -1,7 +1,8 @@
 /*
  * A reader/writer lock whose readers share no cache line: each counts itself in at its own thread's place, a writer closes the gate and waits
- * until all of them are out. For many short readers and few writers. Neither side starves: a writer that wants in stops new readers, and those
- * that have waited for one writer go before the next. Not recursive.
+ * until all of them are out. A writer may first reserve the gate, which keeps other writers away only, and close it for the moment in which what it has
+ * prepared is shown. Neither side starves: a writer that closes it stops new readers, and those who have waited once go in before it is closed again.
+ * Not recursive.
  */
 #ifndef UTIL_GATE_H
 #define UTIL_GATE_H
@@ -17,19 +18,21 @@ struct gate_place {
 
 struct gate {
 	struct gate_place places[SLOT_COUNT];
-	_Alignas(64) atomic_bool closed; /* a writer is inside, or waits for the last readers to leave */
-	pthread_mutex_t mutex;		 /* the rest */
-	pthread_cond_t opened, emptied, vacated;
+	_Alignas(64) atomic_bool closed;   /* no reader may be inside, or the writer waits for the last ones to leave */
+	_Alignas(64) atomic_bool reserved; /* there is a writer */
+	pthread_mutex_t mutex;		   /* the rest */
+	pthread_cond_t opened, emptied, vacated, passed;
 	uint64_t phase;	  /* how often it was opened */
 	unsigned waiting; /* readers before the closed gate */
-	unsigned turn;	  /* of these, who must go in before the next writer */
+	unsigned turn;	  /* of these, who must go in before it is closed again */
 };
 
 int gate_init(struct gate *gate); /* 0, -ENOMEM, -EAGAIN */
 void gate_fini(struct gate *gate);
 void gate_enter(struct gate *gate);
 void gate_leave(struct gate *gate); /* by the thread that entered */
-void gate_close(struct gate *gate);
-void gate_open(struct gate *gate);
+void gate_reserve(struct gate *gate);
+void gate_close(struct gate *gate); /* by the one who has reserved it */
+void gate_open(struct gate *gate);  /* the reservation ends too, whether or not it was closed */
 
 #endif

@@ -9,9 +9,13 @@ struct lock_cells {
 static struct lock_cells cells[SLOT_COUNT];
 
 static const char *const names[LOCK_CLASSES] = {
-	[LOCK_GATE_SHARED] = "gate_shared", [LOCK_GATE_EXCLUSIVE] = "gate_exclusive",
-	[LOCK_CACHE] = "cache",		    [LOCK_TABLE] = "table",
-	[LOCK_OBJECT] = "object",	    [LOCK_DATA] = "data",
+	[LOCK_GATE_SHARED] = "gate_shared",
+	[LOCK_GATE_WRITE] = "gate_write",
+	[LOCK_GATE_EXCLUSIVE] = "gate_exclusive",
+	[LOCK_CACHE] = "cache",
+	[LOCK_TABLE] = "table",
+	[LOCK_OBJECT] = "object",
+	[LOCK_DATA] = "data",
 	[LOCK_SPACE] = "space",
 };
 

@@ -11,7 +11,8 @@
 
 enum lock_class {
 	LOCK_GATE_SHARED,
-	LOCK_GATE_EXCLUSIVE,
+	LOCK_GATE_WRITE,     /* kept from other writers */
+	LOCK_GATE_EXCLUSIVE, /* kept from everybody */
 	LOCK_CACHE,
 	LOCK_TABLE,
 	LOCK_OBJECT, /* of one object's fields */

@@ -28,6 +28,7 @@ static void teardown(void)
 static void *write_rounds(void *arg)
 {
 	for (unsigned i = 0; i < ROUNDS; i++) {
+		gate_reserve(&gate);
 		gate_close(&gate);
 		pair.left++;
 		pair.right++;
@@ -91,6 +92,7 @@ static atomic_bool inside;
 
 static void *close_once(void *arg)
 {
+	gate_reserve(&gate);
 	gate_close(&gate);
 	inside = true;
 	gate_open(&gate);
@@ -114,6 +116,36 @@ START_TEST(a_writer_waits_for_the_reader_that_is_inside)
 	ck_assert(inside);
 	lock_counts(&after);
 	ck_assert_uint_eq(after.contended[LOCK_GATE_EXCLUSIVE] - before.contended[LOCK_GATE_EXCLUSIVE], 1);
+}
+END_TEST
+
+static void *reserve_once(void *arg)
+{
+	gate_reserve(&gate);
+	inside = true;
+	gate_open(&gate);
+	return NULL;
+}
+
+START_TEST(a_reserved_gate_lets_readers_in_and_keeps_writers_out)
+{
+	struct lock_counts before, after;
+	pthread_t reader, writer;
+	void *wrong;
+
+	lock_counts(&before);
+	inside = false;
+	gate_reserve(&gate);
+	ck_assert_int_eq(pthread_create(&writer, NULL, reserve_once, NULL), 0);
+	ck_assert_int_eq(pthread_create(&reader, NULL, read_rounds, NULL), 0);
+	pthread_join(reader, &wrong);
+	ck_assert_ptr_null(wrong);
+	ck_assert(!inside);
+	gate_open(&gate);
+	pthread_join(writer, NULL);
+	ck_assert(inside);
+	lock_counts(&after);
+	ck_assert_uint_eq(after.contended[LOCK_GATE_SHARED] - before.contended[LOCK_GATE_SHARED], 0);
 }
 END_TEST
 
@@ -169,6 +201,7 @@ START_TEST(more_threads_than_slots_share_the_last_one)
 		taken[(uintptr_t)result] = true;
 	}
 	pthread_barrier_destroy(&all_started);
+	gate_reserve(&gate);
 	gate_close(&gate);
 	gate_open(&gate);
 	lock_counts(&after);
@@ -206,6 +239,7 @@ int main(void)
 	tcase_add_test(tcase, readers_see_all_of_a_change_or_none_and_all_of_them_finish);
 	tcase_add_test(tcase, readers_alone_never_wait_for_each_other);
 	tcase_add_test(tcase, a_writer_waits_for_the_reader_that_is_inside);
+	tcase_add_test(tcase, a_reserved_gate_lets_readers_in_and_keeps_writers_out);
 	tcase_add_test(tcase, slots_of_threads_that_have_ended_are_given_out_again);
 	tcase_add_test(tcase, more_threads_than_slots_share_the_last_one);
 	tcase_add_test(tcase, each_class_of_locks_has_a_name_and_counts_for_itself);

@@ -1,6 +1,7 @@
 #include "tests/support/journalfix.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
 
@@ -54,6 +55,54 @@ START_TEST(abort_puts_every_block_back)
 	journal_read_begin(fix.journal);
 	ck_assert_int_eq(buf_get_any(fix.journal, fresh, &buf), -EUCLEAN);
 	journal_read_end(fix.journal);
+}
+END_TEST
+
+struct seen {
+	maddr_t address;
+	uint64_t word, inodes;
+};
+
+static void *look(void *arg)
+{
+	struct seen *seen = arg;
+
+	seen->word = fix_word(&fix, seen->address, 5);
+	journal_read_begin(fix.journal);
+	seen->inodes = root_get(fix.journal, ROOT_INODES);
+	journal_read_end(fix.journal);
+	return NULL;
+}
+
+static void expect_seen(maddr_t address, uint64_t word, uint64_t inodes)
+{
+	struct seen seen = { .address = address };
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, look, &seen), 0);
+	pthread_join(thread, NULL);
+	ck_assert_uint_eq(seen.word, word);
+	ck_assert_uint_eq(seen.inodes, inodes);
+}
+
+START_TEST(readers_do_not_wait_for_a_transaction_and_see_what_was_committed)
+{
+	maddr_t address = fix_new_block(&fix, 1);
+	struct tx *tx = fix_begin(&fix);
+
+	fix_set_word(tx, address, 5, 99);
+	ck_assert_int_eq(root_add(tx, ROOT_INODES, 3), 0);
+	expect_seen(address, 1, 0);
+	fix_destroy_block(tx, address);
+	expect_seen(address, 1, 0);
+	tx_abort(tx);
+	expect_seen(address, 1, 0);
+	tx = fix_begin(&fix);
+	fix_set_word(tx, address, 5, 99);
+	ck_assert_int_eq(root_add(tx, ROOT_INODES, 3), 0);
+	expect_seen(address, 1, 0);
+	ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	expect_seen(address, 99, 3);
 }
 END_TEST
 
@@ -440,6 +489,7 @@ END_TEST
 static void add_tests(TCase *tests)
 {
 	tcase_add_test(tests, abort_puts_every_block_back);
+	tcase_add_test(tests, readers_do_not_wait_for_a_transaction_and_see_what_was_committed);
 	tcase_add_test(tests, a_transaction_that_changes_nothing_makes_no_record);
 	tcase_add_test(tests, only_lines_that_differ_are_logged);
 	tcase_add_test(tests, with_one_copy_the_first_change_after_a_write_back_logs_all_of_the_block);
