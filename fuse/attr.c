@@ -1,5 +1,5 @@
 /* Requests on attributes. */
-#include "fuse/front.h"
+#include "fuse/job.h"
 
 #include <errno.h>
 #include <string.h>
@@ -83,10 +83,24 @@ static unsigned set_of_nothing(fuse_req_t req)
 	return fuse_req_ctx(req)->uid != 0 ? FS_SET_KILL_SUIDGID : 0;
 }
 
+static void setattr_work(struct job *job)
+{
+	job->error = fs_setattr(front_of(job->req)->fs, job->ino, job->set, &job->values, &job->attr);
+}
+
+static void setattr_answer(struct job *job)
+{
+	reply_attr(job->req, job->error, &job->attr);
+}
+
 void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, struct fuse_file_info *fi)
 {
-	uint64_t begin = front_begin();
-	struct inode_record values = {
+	struct job job = {
+		.work = setattr_work, .answer = setattr_answer, .req = req, .op = OP_SETATTR, .begin_ns = front_begin(),
+		.ino = ino, .set = set_of(set) ? set_of(set) : set_of_nothing(req),
+	};
+
+	job.values = (struct inode_record){
 		.mode = stat->st_mode,
 		.uid = stat->st_uid,
 		.gid = stat->st_gid,
@@ -95,12 +109,7 @@ void front_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *stat, int set, s
 		.mtime = {stat->st_mtim.tv_sec, (uint32_t)stat->st_mtim.tv_nsec},
 		.ctime = {stat->st_ctim.tv_sec, (uint32_t)stat->st_ctim.tv_nsec},
 	};
-	struct fs_attr attr;
-	unsigned wanted = set_of(set) ? set_of(set) : set_of_nothing(req);
-	int error = fs_setattr(front_of(req)->fs, ino, wanted, &values, &attr);
-
-	reply_attr(req, error, &attr);
-	counter_end(OP_SETATTR, begin);
+	job_run(&job, (job.set & FS_SET_SIZE) && front_is_long_truncate(req, ino, job.values.size_bytes));
 }
 
 void front_statfs(fuse_req_t req, fuse_ino_t ino)

@@ -1,5 +1,5 @@
 /* Requests on the content of files. */
-#include "fuse/front.h"
+#include "fuse/job.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,29 +75,41 @@ bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi)
 	return fuse_req_ctx(req)->uid != 0 && !fi->writepage;
 }
 
+static void open_work(struct job *job)
+{
+	if (front_of(job->req)->no_open)
+		job->error = -ENOSYS;
+	else if (job->fi.flags & O_TRUNC)
+		job->error = fs_kill_privileges(front_of(job->req)->fs, job->ino, front_kills_ids(job->req, &job->fi), &job->killed);
+	if (!job->error && (job->fi.flags & O_TRUNC))
+		job->error = fs_setattr(front_of(job->req)->fs, job->ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &job->values, &job->attr);
+	if (job->killed)
+		session_forget_attr(front_of(job->req), job->ino);
+}
+
+static void open_answer(struct job *job)
+{
+	if (job->error) {
+		fuse_reply_err(job->req, -job->error);
+		return;
+	}
+	front_open_flags(front_of(job->req), &job->fi);
+	fuse_reply_open(job->req, &job->fi);
+}
+
+bool front_is_long_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size)
+{
+	struct fs_attr attr;
+
+	return !fs_getattr(front_of(req)->fs, ino, &attr) && attr.record.size_bytes > size &&
+	       attr.record.size_bytes - size >= JOB_LONG_BYTES;
+}
+
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	uint64_t begin = front_begin();
-	struct inode_record empty = {.size_bytes = 0};
-	struct fs_attr attr;
-	bool killed = false;
-	int error = 0;
+	struct job job = {.work = open_work, .answer = open_answer, .req = req, .op = OP_OPEN, .begin_ns = front_begin(), .ino = ino, .fi = *fi};
 
-	if (front_of(req)->no_open)
-		error = -ENOSYS;
-	else if (fi->flags & O_TRUNC)
-		error = fs_kill_privileges(front_of(req)->fs, ino, front_kills_ids(req, fi), &killed);
-	if (!error && (fi->flags & O_TRUNC))
-		error = fs_setattr(front_of(req)->fs, ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &empty, &attr);
-	if (killed)
-		session_forget_attr(front_of(req), ino);
-	if (error) {
-		fuse_reply_err(req, -error);
-	} else {
-		front_open_flags(front_of(req), fi);
-		fuse_reply_open(req, fi);
-	}
-	counter_end(OP_OPEN, begin);
+	job_run(&job, (fi->flags & O_TRUNC) && front_is_long_truncate(req, ino, 0));
 }
 
 void front_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -175,20 +187,32 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 	counter_end(OP_WRITE, begin);
 }
 
+static void reply_error(struct job *job)
+{
+	fuse_reply_err(job->req, -job->error);
+}
+
+static void fsync_work(struct job *job)
+{
+	job->error = fs_fsync(front_of(job->req)->fs, job->ino);
+}
+
+/* Where durable means msync, it takes as long as the disk below needs. */
+static void fsync_run(fuse_req_t req, fuse_ino_t ino, enum counter_op op)
+{
+	struct job job = {.work = fsync_work, .answer = reply_error, .req = req, .op = op, .begin_ns = front_begin(), .ino = ino};
+
+	job_run(&job, media_granularity(fs_media(front_of(req)->fs)) == MEDIA_PAGE);
+}
+
 void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	uint64_t begin = front_begin();
-
-	fuse_reply_err(req, -fs_fsync(front_of(req)->fs, ino));
-	counter_end(OP_FSYNC, begin);
+	fsync_run(req, ino, OP_FSYNC);
 }
 
 void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	uint64_t begin = front_begin();
-
-	fuse_reply_err(req, -fs_fsync(front_of(req)->fs, ino));
-	counter_end(OP_FSYNCDIR, begin);
+	fsync_run(req, ino, OP_FSYNCDIR);
 }
 
 /*
@@ -200,32 +224,56 @@ static int kill_privileges(fuse_req_t req, fuse_ino_t ino)
 	return fs_kill_privileges(front_of(req)->fs, ino, fuse_req_ctx(req)->uid != 0, NULL);
 }
 
+static void fallocate_work(struct job *job)
+{
+	job->error = kill_privileges(job->req, job->ino);
+	if (!job->error)
+		job->error = fs_fallocate(front_of(job->req)->fs, job->ino, job->mode, job->pos, job->length);
+}
+
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
-	uint64_t begin = front_begin();
+	struct job job = {
+		.work = fallocate_work, .answer = reply_error, .req = req, .op = OP_FALLOCATE, .begin_ns = front_begin(),
+		.ino = ino, .mode = mode, .pos = (uint64_t)offset, .length = (uint64_t)length,
+	};
 
-	int error = kill_privileges(req, ino);
+	job_run(&job, job.length >= JOB_LONG_BYTES);
+}
 
-	if (!error)
-		error = fs_fallocate(front_of(req)->fs, ino, mode, (uint64_t)offset, (uint64_t)length);
-	fuse_reply_err(req, -error);
-	counter_end(OP_FALLOCATE, begin);
+static void copy_work(struct job *job)
+{
+	job->error = job->mode ? -EINVAL : kill_privileges(job->req, job->to_ino);
+	if (!job->error)
+		job->error = fs_copy_range(front_of(job->req)->fs, job->ino, job->pos, job->to_ino, job->to_pos, job->length, &job->done);
+}
+
+static void copy_answer(struct job *job)
+{
+	if (job->error && !job->done)
+		fuse_reply_err(job->req, -job->error);
+	else
+		fuse_reply_write(job->req, job->done);
+}
+
+/* Sharing is quick, but what cannot be shared is copied. */
+static bool is_long_copy(const struct job *job)
+{
+	struct fs_attr attr;
+
+	return job->length >= JOB_LONG_BYTES && !fs_getattr(front_of(job->req)->fs, job->ino, &attr) &&
+	       attr.record.size_bytes > job->pos && attr.record.size_bytes - job->pos >= JOB_LONG_BYTES;
 }
 
 void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 			   off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags)
 {
-	uint64_t begin = front_begin();
-	uint64_t done = 0;
-	int error = flags ? -EINVAL : kill_privileges(req, to);
+	struct job job = {
+		.work = copy_work, .answer = copy_answer, .req = req, .op = OP_COPY_FILE_RANGE, .begin_ns = front_begin(), .mode = flags,
+		.ino = from, .pos = (uint64_t)from_offset, .to_ino = to, .to_pos = (uint64_t)to_offset, .length = length,
+	};
 
-	if (!error)
-		error = fs_copy_range(front_of(req)->fs, from, (uint64_t)from_offset, to, (uint64_t)to_offset, length, &done);
-	if (error && !done)
-		fuse_reply_err(req, -error);
-	else
-		fuse_reply_write(req, done);
-	counter_end(OP_COPY_FILE_RANGE, begin);
+	job_run(&job, is_long_copy(&job));
 }
 
 void front_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)

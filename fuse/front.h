@@ -28,6 +28,7 @@ struct front {
 	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
 	bool no_open;	 /* ENOSYS to OPEN: the kernel opens and closes without asking, for good */
 	bool killpriv;	 /* requests say whether setuid bits must go */
+	bool may_idle;	 /* its threads may be SCHED_IDLE */
 	bool uring;	 /* the kernel took FUSE over io_uring */
 	void (*on_init)(void *arg);
 	void *on_init_arg;
@@ -97,6 +98,8 @@ void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi);
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_open_flags(const struct front *front, struct fuse_file_info *fi);
+/* Will making the file that short take long? */
+bool front_is_long_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size);
 /* Nothing is kept per open file: these are counted, and no more. */
 void front_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

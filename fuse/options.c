@@ -33,6 +33,7 @@ void options_usage(const char *program)
 	       "       writeback          let the kernel gather writes (a crash of the daemon loses what it holds)\n"
 	       "       no_open            open and close files without asking the daemon (see mendfs(8) for what that costs)\n"
 	       "       no_io_uring        read and write /dev/fuse even where FUSE over io_uring is available\n"
+	       "       no_sched_idle      never let the io_uring threads be of the class SCHED_IDLE\n"
 	       "  -h, --help         this text\n"
 	       "  -V, --version      the version\n"
 	       "\n"
@@ -61,7 +62,8 @@ static int parse_bytes(const char *text, uint64_t *out)
 	return 0;
 }
 
-enum { KEY_OTHER = FUSE_OPT_KEY_OPT, KEY_IO_URING, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING };
+enum { KEY_OTHER = FUSE_OPT_KEY_OPT, KEY_IO_URING, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING,
+       KEY_NO_SCHED_IDLE };
 
 static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
@@ -72,6 +74,7 @@ static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("no_open", KEY_NO_OPEN),
 	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
 	FUSE_OPT_KEY("no_io_uring", KEY_NO_URING),
+	FUSE_OPT_KEY("no_sched_idle", KEY_NO_SCHED_IDLE),
 	FUSE_OPT_END,
 };
 
@@ -127,6 +130,9 @@ static int take_option(void *data, const char *arg, int key, struct fuse_args *o
 		return 0;
 	case KEY_NO_OPEN:
 		options->no_open = true;
+		return 0;
+	case KEY_NO_SCHED_IDLE:
+		options->no_sched_idle = true;
 		return 0;
 	case KEY_NO_URING:
 		options->no_uring = true;

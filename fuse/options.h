@@ -16,6 +16,7 @@ struct options {
 	struct vfs_options vfs;
 	bool writeback;
 	bool no_open;
+	bool no_sched_idle;
 	bool allow_other;
 	bool no_uring;
 	unsigned commit_seconds; /* 0: default */

@@ -8,6 +8,8 @@
 #include <sys/mount.h>
 #include <time.h>
 
+#include "fuse/job.h"
+#include "fuse/sched.h"
 #include "fuse/terminate.h"
 #include "util/log.h"
 
@@ -261,6 +263,7 @@ int session_open(struct front *front, struct options *options, struct why *why)
 
 	front->writeback = options->writeback;
 	front->no_open = options->no_open;
+	front->may_idle = !options->no_sched_idle;
 	front->uring = !options->no_uring && session_uring_available(&hint);
 	if (hint)
 		log_info("%s", hint);
@@ -290,9 +293,14 @@ int session_loop(struct front *front)
 	fuse_loop_cfg_set_max_threads(config, 16);
 	rc = terminate_start(front->session, front->mountpoint);
 	if (!rc) {
+		/* After the signals are blocked, which threads inherit. */
+		if (front->uring && front->may_idle)
+			sched_start();
 		rc = fuse_session_loop_mt(front->session, config);
 		terminate_stop();
 	}
+	sched_stop();
+	job_stop();
 	fuse_loop_cfg_destroy(config);
 	/* Positive: the signal that ended it, which is an orderly end. */
 	return rc < 0 ? rc : 0;

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/sched.h"
 #include "util/log.h"
 
 #define NUDGE_NS 50000000
@@ -36,6 +37,8 @@ static void *flush_main(void *arg)
 		if (syncfs(fd))
 			log_warning("%s: not everything that was written through mappings could be saved", state.mountpoint);
 		close(fd);
+		/* syncfs(2) begins the writes, and does not wait for a FUSE server. */
+		sched_settle();
 	}
 	sem_post(&state.flushed);
 	return NULL;
