@@ -1,6 +1,6 @@
 """What the system tests share: images, mounts that are always unmounted, commands with timeouts, event streams.
 
-Programs come from $BIN_DIR. $MENDFS_TRANSPORT chooses io_uring or dev_fuse where both are possible.
+Programs come from $BIN_DIR. $MENDFS_TRANSPORT chooses io_uring or dev_fuse where both are possible; $MENDFS_OPTIONS are mount options for every mount.
 """
 import json
 import os
@@ -82,6 +82,7 @@ class Mount:
         self.image, self.directory = str(image), str(directory)
         self.options = list(options)
         self.daemon = None
+        self.options += [option for option in os.environ.get("MENDFS_OPTIONS", "").split(",") if option]
         if TRANSPORT == "dev_fuse":
             self.options.append("no_io_uring")
         self.mount()
