@@ -15,7 +15,8 @@ void front_entry(const struct fs_attr *attr, struct fuse_entry_param *out)
 {
 	memset(out, 0, sizeof(*out));
 	out->ino = attr->ino;
-	out->generation = attr->record.generation;
+	/* The kernel made the root's inode itself, with generation 0, and complains when ".." tells it otherwise. */
+	out->generation = attr->ino == FS_ROOT_INO ? 0 : attr->record.generation;
 	out->attr_timeout = FRONT_TIMEOUT_SECONDS;
 	out->entry_timeout = FRONT_TIMEOUT_SECONDS;
 	front_stat(attr, &out->attr);
