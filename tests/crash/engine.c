@@ -413,7 +413,9 @@ static void frame_explore_images(struct frame *frame)
 		return;
 	}
 	frame_count(frame, &images);
-	for (size_t i = 0; i < images.count && !engine_is_done(engine); i++)
+	if (engine->options->counts_only)
+		engine->totals->images += images.count;
+	for (size_t i = 0; i < images.count && !engine->options->counts_only && !engine_is_done(engine); i++)
 		frame_try(frame, &images.list[i]);
 	free(images.list);
 }
@@ -479,7 +481,9 @@ static void frame_kill_here(struct frame *frame, const struct store *store)
 	if (image)
 		return;
 	engine->totals->points++;
-	for (unsigned i = 0; i < count && !engine_is_done(engine); i++)
+	if (engine->options->counts_only)
+		engine->totals->images += count;
+	for (unsigned i = 0; i < count && !engine->options->counts_only && !engine_is_done(engine); i++)
 		frame_kill(frame, store, frame_tear(frame, store, i));
 }
 
@@ -492,12 +496,22 @@ static struct store frame_store(const struct frame *frame, const struct step *st
 	return (struct store){step->offset, step->length, frame->record->arena + step->after, step->thread};
 }
 
+/* A workload's points are dealt out to the parts in turn: they are about as long as each other. */
+static bool frame_is_elsewhere(const struct frame *frame)
+{
+	const struct crash_options *options = frame->engine->options;
+
+	return options->parts && !frame->depth && !frame->only && (frame->engine->seed + frame->step) % options->parts != options->part;
+}
+
 static void frame_crash(struct frame *frame, const struct step *step)
 {
 	bool paged = engine_is_paged(frame->engine);
 	struct store store = frame_store(frame, step);
 
 	if (frame->only && strtoull(frame->only, NULL, 10) != frame->step)
+		return;
+	if (frame_is_elsewhere(frame))
 		return;
 	if (step->kind != STEP_STORE && (step->kind != STEP_DRAIN || !paged))
 		frame_explore(frame);

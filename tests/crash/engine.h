@@ -57,6 +57,8 @@ struct crash_options {
 	bool with_poison;	  /* each point also with poison in data, metadata, its replica, journal, poison log, in turn */
 	unsigned recovery_depth;  /* crash again during recovery, that deep: 0, 1, 2 */
 	const char *only;	  /* an id as a failure prints it: that image alone */
+	unsigned part, parts;	  /* of the crash points only every parts-th, from the part-th on; parts 0: all */
+	bool counts_only;	  /* images are counted as `images` and not tried */
 	bool verbose;
 	uint64_t violations_limit; /* stop after so many; 0: never (a broken twin needs one) */
 	/*

@@ -39,7 +39,8 @@ struct tally {
 
 static const char usage[] =
 	"usage: crash [--list] [--group single|pairs|random] [--workload NAME] [--only ID] [--media cacheline|page] [--schedule linear|exhaustive]\n"
-	"             [--seed N] [--every N] [--images N] [--seconds BUDGET] [--poison] [--recovery-depth N] [--rehearse] [--title TEXT] [--verbose] [--help]\n"
+	"             [--seed N] [--every N] [--images N] [--seconds BUDGET] [--poison] [--recovery-depth N] [--rehearse]\n"
+	"             [--part K/N] [--count] [--title TEXT] [--verbose] [--help]\n"
 	"\n"
 	"Runs workloads on a medium in memory, makes the images that a crash at any moment may leave, mounts and checks each, and compares it with a model.\n"
 	"\n"
@@ -55,6 +56,8 @@ static const char usage[] =
 	"  --seconds BUDGET   start no further workload after this time\n"
 	"  --poison           at each crash also with poison in data, metadata, journal and poison log\n"
 	"  --recovery-depth N crash again during recovery: 1, and again during that: 2\n"
+	"  --part K/N         only the K-th of N parts of each workload's crash points: N runs, the same seed, are the whole\n"
+	"  --count            count the images, try none\n"
 	"  --rehearse         run the workloads without crashes\n"
 	"\n"
 	"Exit status: 0 nothing found, 1 violations, 2 usage or something could not be run. MENDFS_LONG=1 means --schedule exhaustive, all workloads and images, no budget.\n";
@@ -67,7 +70,8 @@ static const struct option long_options[] = {
 	{"seed", required_argument, NULL, 'S'},	    {"every", required_argument, NULL, 'e'},	{"seconds", required_argument, NULL, 'b'},
 	{"poison", no_argument, NULL, 'p'},	    {"recovery-depth", required_argument, NULL, 'r'}, {"rehearse", no_argument, NULL, 'R'},
 	{"title", required_argument, NULL, 't'},    {"verbose", no_argument, NULL, 'v'},	{"help", no_argument, NULL, 'h'},
-	{"images", required_argument, NULL, 'i'},   {0},
+	{"images", required_argument, NULL, 'i'},   {"part", required_argument, NULL, 'P'},	{"count", no_argument, NULL, 'c'},
+	{0},
 };
 
 static int parse_word(const char *text, const char *const words[], int count)
@@ -98,6 +102,18 @@ static enum crash_schedule parse_schedule(const char *text)
 	static const char *const words[] = {"linear", "exhaustive"};
 
 	return parse_word(text, words, ARRAY_SIZE(words)) ? CRASH_EXHAUSTIVE : CRASH_LINEAR;
+}
+
+static void parse_part(struct crash_options *options, const char *text)
+{
+	char rest;
+
+	if (sscanf(text, "%u/%u%c", &options->part, &options->parts, &rest) == 2 && options->part && options->part <= options->parts) {
+		options->part--;
+		return;
+	}
+	fprintf(stderr, "crash: %s: not K/N with 1 <= K <= N\n%s", text, usage);
+	exit(2);
 }
 
 static void parse_option(struct program *p, int option)
@@ -138,6 +154,12 @@ static void parse_option(struct program *p, int option)
 		return;
 	case 'r':
 		p->options.recovery_depth = (unsigned)strtoul(optarg, NULL, 0);
+		return;
+	case 'P':
+		parse_part(&p->options, optarg);
+		return;
+	case 'c':
+		p->options.counts_only = true;
 		return;
 	case 'R':
 		p->rehearse = true;

@@ -213,6 +213,29 @@ START_TEST(the_same_run_makes_the_same_images)
 }
 END_TEST
 
+START_TEST(the_parts_of_a_run_are_the_whole_and_a_count_is_what_is_tried)
+{
+	struct crash_workload workload = one_file(granularities[_i]);
+	struct crash_options options = {.seed = 3, .images_limit = 8};
+	struct crash_totals whole, part, sum = {0};
+
+	explore(&workload, &options, &whole);
+	for (options.parts = 3; options.part < options.parts; options.part++) {
+		explore(&workload, &options, &part);
+		ck_assert_uint_lt(part.points, whole.points * 2 / 3);
+		sum.points += part.points;
+		sum.images += part.images;
+	}
+	ck_assert_uint_eq(sum.points, whole.points);
+	ck_assert_uint_eq(sum.images, whole.images);
+	options.parts = 0;
+	options.counts_only = true;
+	explore(&workload, &options, &part);
+	ck_assert_uint_eq(part.images, whole.images);
+	ck_assert_uint_eq(part.distinct, 0);
+}
+END_TEST
+
 START_TEST(a_verify_that_rejects_a_correct_state_is_reported_and_its_id_reruns_it)
 {
 	struct crash_workload workload = two_dirs(granularities[_i]);
@@ -512,6 +535,7 @@ int main(void)
 	tcase_add_loop_test(tests, a_correct_workload_has_no_violation, 0, 2);
 	tcase_add_loop_test(tests, poison_and_crashes_within_recovery_lose_nothing, 0, 2);
 	tcase_add_loop_test(tests, the_same_run_makes_the_same_images, 0, 2);
+	tcase_add_loop_test(tests, the_parts_of_a_run_are_the_whole_and_a_count_is_what_is_tried, 0, 2);
 	tcase_add_loop_test(tests, a_verify_that_rejects_a_correct_state_is_reported_and_its_id_reruns_it, 0, 2);
 	tcase_add_test(tests, an_id_of_another_workload_is_passed_over);
 	tcase_add_loop_test(tests, a_medium_whose_drains_do_nothing_is_caught, 0, 2);
