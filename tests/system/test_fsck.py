@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """fsck.mendfs: check and repair, with the exit codes of fsck(8)."""
+import fcntl
 import hashlib
 import json
 import os
 import pty
 import select
+import signal
+import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -56,13 +60,14 @@ class Fsck(harness.Case):
             schema.validate("fsck", answer)
             schema.validate("check", answer)
 
-    def spoil(self, tree, copies, level=None):
-        """Garbage in one block of the tree; which one matters little: all of them are small here."""
-        live = [owner for owner in harness.mendctl_json("owners", self.image, "--all", "--kind", "metadata")
-                if owner["live"] and owner["tree"] == tree and owner["copy"] == "primary"][0]
+    def spoil(self, trees, copies):
+        """Garbage in one block of each tree (names with blanks between them); which one matters little: all of them are small here."""
+        owners = harness.mendctl_json("owners", self.image, "--all", "--kind", "metadata")
         with open(self.image, "r+b") as file:
-            for offset in (live["device_offset"], live["peer_offset"])[:copies]:
-                os.pwrite(file.fileno(), b"garbage", offset + 500)
+            for tree in trees.split():
+                live = [owner for owner in owners if owner["live"] and owner["tree"] == tree and owner["copy"] == "primary"][0]
+                for offset in (live["device_offset"], live["peer_offset"])[:copies]:
+                    os.pwrite(file.fileno(), b"garbage", offset + 500)
 
     def test_without_an_answer_damage_is_told_and_left_alone(self):
         self.populated().umount()
@@ -94,6 +99,65 @@ class Fsck(harness.Case):
                     self.assertEqual(file.read(), bytes([i + 1]) * 5000)
         finally:
             mount.umount()
+
+    def interrupted(self, room, *arguments):
+        """
+        SIGINT in the middle of a run, at the same place each time: standard error is a pipe with room for so many bytes of progress, and the signal is
+        sent when fsck.mendfs waits for more of it. Exit status and standard error; the status is None where it did not have that much to say.
+        """
+        reader, writer = os.pipe()
+        capacity = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        os.write(writer, b"#" * (capacity - room))
+        process = subprocess.Popen([program("fsck.mendfs"), "-C", *arguments, self.image], stdout=subprocess.DEVNULL, stderr=writer)
+        os.close(writer)
+        deadline, is_waiting = time.monotonic() + 120, False
+        while not is_waiting and process.poll() is None:
+            self.assertLess(time.monotonic(), deadline)
+            with open(f"/proc/{process.pid}/syscall", encoding="ascii") as file:
+                is_waiting = file.read().split()[1:2] == ["0x2"]
+            time.sleep(0.002)
+        if is_waiting:
+            process.send_signal(signal.SIGINT)
+        shown = b""
+        while select.select([reader], [], [], 60)[0]:
+            piece = os.read(reader, 4096)
+            if not piece:
+                break
+            shown += piece
+        os.close(reader)
+        status = process.wait(timeout=60)
+        return (status if is_waiting else None), shown.decode().lstrip("#")
+
+    def interrupt_everywhere(self, mode):
+        """How often it was interrupted, until it had no more to say; and how often the image had been changed by then."""
+        count, changed = 0, 0
+        for room in range(0, 4096, 200):
+            with self.subTest(mode=mode, room=room):
+                self.image = self.make_image("32M", "-f")
+                self.populated().umount()
+                self.spoil("rmap dirents free", 2)
+                before = self.digest()
+                status, shown = self.interrupted(room, mode)
+                if status is None:
+                    return count, changed
+                self.assertEqual((status, shown[-24:]), (32, "\nfsck.mendfs: cancelled\n"))
+                count += 1
+                changed += self.digest() != before
+                done = fsck("-y", "-f", self.image)
+                self.assertIn(done.returncode, (0, 1), done.stdout + done.stderr)
+                again = fsck("-y", "-f", self.image)
+                self.assertEqual((again.returncode, again.stdout), (0, f"{self.image}: clean\n"))
+                self.expect_files()
+        return count, changed
+
+    def test_a_run_that_was_interrupted_says_so_and_the_next_one_finishes(self):
+        count, changed = self.interrupt_everywhere("-n")
+        self.assertGreater(count, 2)
+        self.assertEqual(changed, 0)
+        count, changed = self.interrupt_everywhere("-y")
+        self.assertGreater(count, 4)
+        self.assertGreater(changed, 1, "none was interrupted within the repair")
+        print(f"sample: fsck.mendfs -y, interrupted {count} times, {changed} of them within the repair: all finished by the next run")
 
     def test_preen_writes_a_bad_copy_anew_and_leaves_a_lost_block(self):
         self.populated().umount()
