@@ -130,6 +130,18 @@ static int op_rmdir(struct series *series, uint64_t i)
 	return fs_rmdir(series->fs, series->dir, name_of(name, "dir", i));
 }
 
+static int op_setxattr(struct series *series, uint64_t i)
+{
+	return fs_setxattr(series->fs, &who, series->inos[i], "user.bench", "value of sixteen", 16, 0);
+}
+
+static int op_getxattr(struct series *series, uint64_t i)
+{
+	size_t length;
+
+	return fs_getxattr(series->fs, &who, series->inos[scattered(i, series->count)], "user.bench", series->block, BLOCK_BYTES, &length);
+}
+
 static int op_fsync(struct series *series, uint64_t i)
 {
 	return fs_fsync(series->fs, series->data);
@@ -143,7 +155,7 @@ static const struct operation {
 } operations[] = {
 	{"create", op_create, 1}, {"lookup", op_lookup, 1}, {"stat", op_stat, 1}, {"read 4 KiB", op_read, 1},
 	{"write 4 KiB in place", op_write, 1}, {"fsync", op_fsync, 1}, {"append 4 KiB", op_append, 1}, {"first write 4 KiB", op_first_write, 4},
-	{"clone (one extent)", op_clone, 8}, {"rename", op_rename, 1}, {"unlink", op_unlink, 1}, {"mkdir", op_mkdir, 4}, {"rmdir", op_rmdir, 4},
+	{"setxattr", op_setxattr, 1}, {"getxattr", op_getxattr, 1}, {"clone (one extent)", op_clone, 8}, {"rename", op_rename, 1}, {"unlink", op_unlink, 1}, {"mkdir", op_mkdir, 4}, {"rmdir", op_rmdir, 4},
 };
 static double samples[ARRAY_SIZE(operations)][FIGURES][CORE_ROUNDS_MAX];
 
