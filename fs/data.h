@@ -37,6 +37,9 @@ int extent_collect_unlocked(struct fs *fs, inum_t ino, uint64_t file_block, uint
 /* Unwritten -> written for [file_block, +count), which lies within one record. */
 int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
 		       uint64_t count);
+/* The other way round: what was there reads as zeros, the blocks stay the file's. */
+int extent_set_unwritten(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+			 uint64_t count);
 /* extent_unmap() for callers without a struct inode. */
 int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, uint64_t file_block,
 		     uint64_t end, uint64_t *next, uint64_t *unmapped);

@@ -279,8 +279,8 @@ static int extent_cut(struct fs *fs, struct tx *tx, inum_t ino, const struct ext
 	return error;
 }
 
-int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
-		       uint64_t count)
+static int extent_set_flags(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+			    uint64_t count, uint8_t flags)
 {
 	struct rmap_record record;
 	struct extent piece;
@@ -295,9 +295,21 @@ int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_b
 	error = extent_cut(fs, tx, ino, &piece);
 	if (error)
 		return error;
-	piece.flags &= (uint8_t)~EXTENT_UNWRITTEN;
+	piece.flags = flags;
 	error = extent_store(fs, tx, ino, &piece);
 	return error ? error : rmap_set_flags(&fs->rmap, tx, &record, piece.flags);
+}
+
+int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+		       uint64_t count)
+{
+	return extent_set_flags(fs, tx, ino, file_block, count, 0);
+}
+
+int extent_set_unwritten(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
+			 uint64_t count)
+{
+	return extent_set_flags(fs, tx, ino, file_block, count, EXTENT_UNWRITTEN);
 }
 
 int extent_shared_run(struct fs *fs, inum_t ino, const struct extent *extent, bool may_share,

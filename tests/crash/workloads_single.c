@@ -174,6 +174,9 @@ const struct single workloads_single[] = {
 	{"zero", FILES, "zero h 0 6b"},
 	{"zero-unaligned", "create a; write a 0 6b", "zero a 500 4b"},
 	{"zero-beyond-the-end", FILES, "zero f 2b+50 9b"},
+	{"zero-own-blocks", "create a; write a 0 6b; syncfs", "zero a 0 6b; write a 1b 2b"},
+	{"zero-shared", FILES, "zero g 1b-100 1b+200"},
+	{"zero-many-shared", MANY "; clone m n", "zerokeep n 3 200b"},
 	{"zero-keep-size", FILES, "zerokeep h 1b-10 9b"},
 	{"zero-many-extents", MANY, "zero m 5 299b"},
 
@@ -195,6 +198,7 @@ const struct single workloads_single[] = {
 	{"full-xattr", "create a; create f; fill f; setxattr a user.a 65536",
 	 "setxattr a user.b 65536; setxattr a user.c 65536; setxattr a user.d 65536; removexattr a user.a; setxattr a user.e 3000"},
 	{"full-clone", MANY "; create a; fill a", "clone m n; copy m 0 n 0 300b"},
+	{"full-zero", FILES "; create a; write a 0 20b; fill a", "zerokeep a 100 18b; zero g 0 3b; zero h 0 9b"},
 	{"full-truncate", MANY "; create a; fill a", "punch m 0 100b; truncate m 0; write n 0 9b"},
 };
 const size_t workloads_single_count = ARRAY_SIZE(workloads_single);

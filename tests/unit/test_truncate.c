@@ -105,6 +105,98 @@ START_TEST(zero_range_leaves_space_allocated)
 }
 END_TEST
 
+#define ZERO_KEEP (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
+
+static struct extent first_extent(inum_t of)
+{
+	struct extent e = {0};
+	unsigned count = 0;
+	uint64_t covered;
+
+	expect_equal(extent_collect_unlocked(fix.fs, of, 0, 1, &e, 1, &count, &covered), 0);
+	expect_equal(count, 1);
+	return e;
+}
+
+static uint64_t available(void)
+{
+	struct fs_statfs st;
+
+	expect_equal(fs_syncfs(fix.fs), 0);
+	fs_statfs(fix.fs, &st);
+	return st.available_blocks;
+}
+
+START_TEST(zero_range_keeps_the_very_blocks_and_needs_no_space)
+{
+	struct extent before;
+	inum_t filler = files_new(&fix, "filler");
+	uint64_t left;
+
+	files_write(&fix, ino, 1, 0, 64 * BLOCK_BYTES);
+	before = first_extent(ino);
+	while ((left = available()))
+		expect_equal(fs_fallocate(fix.fs, filler, 0, files_size(&fix, filler), left * BLOCK_BYTES), 0);
+	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_ZERO_RANGE, 0, 64 * BLOCK_BYTES), 0);
+	expect_equal(first_extent(ino).block, before.block);
+	expect(first_extent(ino).flags & EXTENT_UNWRITTEN);
+	expect_equal(files_record(&fix, ino).count_blocks, 64);
+	files_expect(&fix, ino, 0, 0, 64 * BLOCK_BYTES);
+	files_write(&fix, ino, 2, 0, 64 * BLOCK_BYTES);
+	expect_equal(fsfix_remount(&fix), 0);
+	files_expect(&fix, ino, 2, 0, 64 * BLOCK_BYTES);
+}
+END_TEST
+
+START_TEST(zero_range_leaves_a_sharer_alone_and_gets_blocks_of_its_own)
+{
+	inum_t other = files_new(&fix, "other");
+	uint64_t left;
+
+	files_write(&fix, ino, 1, 0, 300 * BLOCK_BYTES);
+	expect_equal(fs_clone(fix.fs, ino, other), 0);
+	left = available();
+	expect_equal(fs_fallocate(fix.fs, other, FALLOC_FL_ZERO_RANGE, 10, 200 * BLOCK_BYTES), 0);
+	expect_equal(available(), left - 201);
+	files_expect(&fix, ino, 1, 0, 300 * BLOCK_BYTES);
+	files_expect(&fix, other, 1, 0, 10);
+	files_expect(&fix, other, 0, 10, 200 * BLOCK_BYTES);
+	files_expect(&fix, other, 1, 200 * BLOCK_BYTES + 10, 99 * BLOCK_BYTES);
+	expect_equal(files_record(&fix, other).count_blocks, 300);
+}
+END_TEST
+
+START_TEST(zero_range_without_space_changes_nothing)
+{
+	inum_t other = files_new(&fix, "other"), filler = files_new(&fix, "filler");
+	uint64_t left;
+
+	files_write(&fix, ino, 1, 0, 64 * BLOCK_BYTES);
+	expect_equal(fs_clone(fix.fs, ino, other), 0);
+	expect_equal(fs_fallocate(fix.fs, filler, 0, 0, (available() - 32) * BLOCK_BYTES), 0);
+	left = available();
+	expect_equal(fs_fallocate(fix.fs, ino, ZERO_KEEP, 0, 64 * BLOCK_BYTES), -ENOSPC);
+	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_ZERO_RANGE, 100, 200 * BLOCK_BYTES), -ENOSPC);
+	expect_equal(fs_fallocate(fix.fs, ino, 0, 63 * BLOCK_BYTES, 200 * BLOCK_BYTES), -ENOSPC);
+	expect_equal(available(), left);
+	expect_equal(files_size(&fix, ino), 64 * BLOCK_BYTES);
+	files_expect(&fix, ino, 1, 0, 64 * BLOCK_BYTES);
+	files_expect(&fix, other, 1, 0, 64 * BLOCK_BYTES);
+}
+END_TEST
+
+START_TEST(zero_range_of_many_extents_is_zero_all_over_after_a_kill)
+{
+	for (unsigned i = 0; i < 2000; i++)
+		files_write(&fix, ino, 1, 2ull * i * BLOCK_BYTES, BLOCK_BYTES);
+	expect_equal(fs_fallocate(fix.fs, ino, ZERO_KEEP, 50, 3999ull * BLOCK_BYTES - 50), 0);
+	expect_equal(fsfix_crash(&fix) ?: fsfix_mount(&fix), 0);
+	files_expect(&fix, ino, 1, 0, 50);
+	files_expect(&fix, ino, 0, 50, 3998 * BLOCK_BYTES);
+	expect_equal(files_record(&fix, ino).count_blocks, 3999);
+}
+END_TEST
+
 START_TEST(unknown_modes_are_refused)
 {
 	expect_equal(fs_fallocate(fix.fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, BLOCK_BYTES),
@@ -377,6 +469,10 @@ int main(void)
 	tcase_add_test(tests, space_allocated_beyond_the_end_goes_with_truncate);
 	tcase_add_test(tests, punch_zeros_the_edges_and_frees_the_middle);
 	tcase_add_test(tests, zero_range_leaves_space_allocated);
+	tcase_add_test(tests, zero_range_keeps_the_very_blocks_and_needs_no_space);
+	tcase_add_test(tests, zero_range_leaves_a_sharer_alone_and_gets_blocks_of_its_own);
+	tcase_add_test(tests, zero_range_without_space_changes_nothing);
+	tcase_add_test(tests, zero_range_of_many_extents_is_zero_all_over_after_a_kill);
 	tcase_add_test(tests, unknown_modes_are_refused);
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(chains, many_setup, teardown);
