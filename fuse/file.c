@@ -54,7 +54,11 @@ void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 {
 	fi->keep_cache = 1;
 	fi->noflush = 1;
-	if (fi->flags & O_DIRECT) {
+	/*
+	 * With writeback the kernel alone knows where a file ends that it holds back the end of. Only without direct_io does it go by that; a direct read is
+	 * cut short at our end otherwise.
+	 */
+	if ((fi->flags & O_DIRECT) && !front->writeback) {
 		fi->direct_io = 1;
 #if LIBFUSE_AT_LEAST(15)
 		fi->parallel_direct_writes = 1;
@@ -280,7 +284,11 @@ void front_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struc
 {
 	uint64_t begin = front_begin();
 	uint64_t found = 0;
-	int error = fs_seek(front_of(req)->fs, ino, (uint64_t)offset, whence, &found);
+	/*
+	 * The kernel asks without writing back first, so what it holds back in a hole would be taken for the hole. Where it gathers writes it is told to go
+	 * without (it then calls everything data); else only stores through a live mapping are missed, for munmap() writes them back.
+	 */
+	int error = front_of(req)->writeback ? -ENOSYS : fs_seek(front_of(req)->fs, ino, (uint64_t)offset, whence, &found);
 
 	if (error)
 		fuse_reply_err(req, -error);
