@@ -54,6 +54,8 @@ uint64_t extent_good_blocks(struct fs *fs, blkno_t start, uint64_t count);
 
 /* The data lock is held, shared at least. Errors as fs_read(). */
 int file_read_locked(struct inode *inode, uint64_t pos, void *buffer, size_t size, size_t *done);
+/* As fs_seek(); the data lock is held, shared at least. */
+int file_seek_locked(struct inode *inode, uint64_t pos, int whence, uint64_t *out);
 /* The data lock is held exclusively. Errors as fs_write(); a NULL buffer means zeros. */
 int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, size_t size,
 		      size_t *done);

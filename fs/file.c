@@ -305,7 +305,7 @@ static int seek_batch(struct inode *inode, struct seek *s, uint64_t end)
 	return 0;
 }
 
-static int seek_locked(struct inode *inode, uint64_t pos, int whence, uint64_t *out)
+int file_seek_locked(struct inode *inode, uint64_t pos, int whence, uint64_t *out)
 {
 	struct seek s = {.data = whence == SEEK_DATA, .block = pos >> BLOCK_SHIFT};
 	uint64_t size = file_size(inode), end = file_block_up(size);
@@ -334,7 +334,7 @@ int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out)
 	if (error)
 		return error;
 	lock_read(&inode->data_lock, LOCK_DATA);
-	error = seek_locked(inode, pos, whence, out);
+	error = file_seek_locked(inode, pos, whence, out);
 	pthread_rwlock_unlock(&inode->data_lock);
 	inode_put(inode);
 	return error;

@@ -152,6 +152,9 @@ int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed);
 int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t *done);
 int fs_fsync(struct fs *fs, inum_t ino);
 int fs_syncfs(struct fs *fs);
+/*
+ * May be short: after about 1 GiB of data. Holes stay holes and take no time by their length. Within a file the ranges may not overlap (-EINVAL).
+ */
 int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done);
 /*
  * Whole-file reflink of `from` over `to`, chained under an intent, finished by mount after a crash. When space runs out in the middle (-ENOSPC) `to` is

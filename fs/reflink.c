@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#define COPY_MAX_BYTES (1ull << 30) /* per call: the kernel's reply length has 32 bits */
+#define COPY_MAX_BYTES (1ull << 30) /* of data per call, so that it ends in a while; holes cost nothing */
 #define BOUNCE_BYTES (256u << 10)
+#define COPY_EXTENTS 16
 #define SHARE_ROOM_BLOCKS \
 	64 /* what one more step of sharing may join: an unmap step, an insert, the intent */
 
@@ -13,6 +15,7 @@ struct share {
 	struct inode *from, *to;
 	struct fs *fs;
 	uint64_t from_block, to_block, left; /* next blocks of both files, and how many */
+	uint64_t shared_blocks;		     /* of those that are done, holes not counted */
 };
 
 /* --- one link ------------------------------------------------------------------------------- */
@@ -59,6 +62,7 @@ static int share_step(struct share *s, struct tx *tx, struct inode_record *to, b
 
 		error = extent_insert(s->fs, tx, s->to->ino, &e);
 		to->count_blocks += count;
+		s->shared_blocks += count;
 	}
 	to->count_blocks -= unmapped;
 	s->from_block += count;
@@ -111,7 +115,13 @@ struct copy {
 	struct inode *from, *to;
 	uint64_t from_pos, to_pos, length;
 	uint64_t done;
+	uint64_t moved; /* of these, bytes that were not holes */
 };
+
+static bool copy_is_enough(const struct copy *c)
+{
+	return c->done == c->length || c->moved >= COPY_MAX_BYTES;
+}
 
 static int copy_share_link(struct copy *c, struct share *s)
 {
@@ -169,23 +179,90 @@ static int copy_share(struct copy *c)
 	};
 	int error = 0;
 
-	while (s.left && !error)
+	while (s.left && !error && !copy_is_enough(c)) {
 		error = copy_share_link(c, &s);
+		c->moved = s.shared_blocks << BLOCK_SHIFT;
+	}
 	return error;
 }
 
-static int copy_bounce_some(struct copy *c, uint8_t *bounce)
+/* How much of the `want` bytes that are next is data of the source; 0: a hole comes first. */
+static int copy_data_length(const struct copy *c, uint64_t want, uint64_t *length)
 {
-	size_t want = (size_t)min_u64(BOUNCE_BYTES, c->length - c->done), got, put = 0;
+	uint64_t pos = c->from_pos + c->done, at = pos >> BLOCK_SHIFT, covered;
+	struct extent extents[COPY_EXTENTS];
+	unsigned count;
+	int error = extent_collect_unlocked(c->from->fs, c->from->ino, at, file_block_up(pos + want),
+					    extents, COPY_EXTENTS, &count, &covered);
+
+	if (error)
+		return error;
+	for (unsigned i = 0; i < count; i++) {
+		if (extents[i].file_block != at || (extents[i].flags & EXTENT_UNWRITTEN))
+			break;
+		at += extents[i].count_blocks;
+	}
+	*length = at << BLOCK_SHIFT <= pos ? 0 : min_u64(want, (at << BLOCK_SHIFT) - pos);
+	return 0;
+}
+
+/* How much of what is next is a hole of the source, in bytes. */
+static int copy_hole_length(const struct copy *c, uint64_t *length)
+{
+	uint64_t pos = c->from_pos + c->done, data;
+	int error = file_seek_locked(c->from, pos, SEEK_DATA, &data);
+
+	*length = c->length - c->done;
+	if (!error)
+		*length = min_u64(*length, data - pos);
+	return error == -ENXIO ? 0 : error;
+}
+
+/* Whole blocks of the destination become a hole. */
+static int copy_hole(struct copy *c, uint64_t length)
+{
+	uint64_t pos = c->to_pos + c->done;
+	int error = file_unmap_chain(c->to, INTENT_PUNCH, pos >> BLOCK_SHIFT, (pos + length) >> BLOCK_SHIFT, NULL);
+
+	if (!error && pos + length > file_size(c->to))
+		error = file_raise_size(c->to, pos + length);
+	if (!error)
+		c->done += length;
+	return error;
+}
+
+static int copy_bounce_bytes(struct copy *c, uint8_t *bounce, size_t want)
+{
+	size_t got, put = 0;
 	int read_error = file_read_locked(c->from, c->from_pos + c->done, bounce, want, &got);
 	int error = 0;
 
 	if (got)
 		error = file_write_locked(c->to, c->to_pos + c->done, bounce, got, &put);
 	c->done += put;
+	c->moved += put;
 	if (!error && !read_error && !got)
 		return -EIO;
 	return error ? error : read_error;
+}
+
+static int copy_bounce_some(struct copy *c, uint8_t *bounce)
+{
+	uint64_t left = c->length - c->done, want, hole = 0;
+	uint64_t to_block = -(c->to_pos + c->done) & (BLOCK_BYTES - 1);
+	int error = copy_data_length(c, min_u64(BOUNCE_BYTES, left), &want);
+
+	if (!error && !want)
+		error = copy_hole_length(c, &hole);
+	if (error)
+		return error;
+	if (hole >= 2 * BLOCK_BYTES && !to_block)
+		return copy_hole(c, round_down_u64(hole, BLOCK_BYTES));
+	if (!want)
+		want = hole >= 2 * BLOCK_BYTES ? to_block : hole;
+	/* Up to the end of a block of the destination, so that a crash leaves whole ones. */
+	want += -(c->to_pos + c->done + want) & (BLOCK_BYTES - 1);
+	return copy_bounce_bytes(c, bounce, min_u64(left, want));
 }
 
 static int copy_bounce(struct copy *c)
@@ -193,12 +270,12 @@ static int copy_bounce(struct copy *c)
 	uint8_t *bounce;
 	int error = 0;
 
-	if (c->done == c->length)
+	if (copy_is_enough(c))
 		return 0;
-	bounce = malloc(BOUNCE_BYTES);
+	bounce = malloc(BOUNCE_BYTES + BLOCK_BYTES);
 	if (!bounce)
 		return -ENOMEM;
-	while (c->done < c->length && !error)
+	while (!copy_is_enough(c) && !error)
 		error = copy_bounce_some(c, bounce);
 	free(bounce);
 	return error;
@@ -224,7 +301,6 @@ static int copy_locked(struct copy *c)
 		return 0;
 	c->length = min_u64(c->length, size - c->from_pos);
 	error = copy_check(c);
-	c->length = min_u64(c->length, COPY_MAX_BYTES);
 	if (!error && c->length && c->to_pos > file_size(c->to))
 		error = file_zero_tail(c->to);
 	if (!error)

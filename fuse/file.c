@@ -277,6 +277,9 @@ void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, s
 		.ino = from, .pos = (uint64_t)from_offset, .to_ino = to, .to_pos = (uint64_t)to_offset, .length = length,
 	};
 
+#if !LIBFUSE_AT_LEAST(18)
+	job.length = min_u64(length, 1u << 30); /* the reply has 32 bits */
+#endif
 	job_run(&job, is_long_copy(&job));
 }
 

@@ -146,6 +146,7 @@ const struct single workloads_single[] = {
 	{"copy-hole", FILES, "copy h 0 f 0 4b"},
 	{"copy-unaligned", FILES, "copy f 10 h 20 1b+5000"},
 	{"copy-unaligned-tail", FILES, "copy f 0 h 0 1b+5"},
+	{"copy-unaligned-holes", FILES "; write h 12b 10", "copy h 9 f 20 12b"},
 	{"copy-within-file", FILES, "copy f 0 f 5b 2b"},
 	{"copy-far", FILES, "copy f 0 h 20b 2b"},
 	{"copy-many-extents", MANY, "copy m 0 n 3b 300b"},

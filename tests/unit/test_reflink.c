@@ -121,6 +121,36 @@ START_TEST(holes_stay_holes)
 }
 END_TEST
 
+#define FAR (FS_FILE_MAX / 2 / BLOCK_BYTES * BLOCK_BYTES)
+
+START_TEST(a_range_of_exbibytes_with_two_blocks_in_it_is_one_call)
+{
+	files_write(&fix, from, 1, 0, BLOCK_BYTES);
+	files_write(&fix, from, 1, 1ull << 40, BLOCK_BYTES);
+	files_truncate(&fix, from, FS_FILE_MAX);
+	files_write(&fix, to, 2, 1ull << 30, 9 * BLOCK_BYTES);
+	expect_equal(copy_range(from, 0, to, 0, FS_FILE_MAX), FS_FILE_MAX);
+	expect_equal(files_record(&fix, to).count_blocks, 2);
+	expect_equal(files_size(&fix, to), FS_FILE_MAX);
+	files_expect(&fix, to, 1, 1ull << 40, BLOCK_BYTES);
+}
+END_TEST
+
+START_TEST(holes_stay_holes_in_an_unaligned_copy_too)
+{
+	uint64_t done;
+
+	files_write(&fix, from, 1, 0, 100);
+	files_write(&fix, from, 1, FAR, 2 * BLOCK_BYTES);
+	files_write(&fix, to, 2, 0, 64 * BLOCK_BYTES);
+	expect_equal(copy_range(from, 10, to, 5, FAR), FAR);
+	expect(files_record(&fix, to).count_blocks <= 4);
+	expect_equal(files_size(&fix, to), FAR + 5);
+	files_expect(&fix, to, 0, 95, 70 * BLOCK_BYTES);
+	expect_equal(fs_copy_range(fix.fs, from, 0, from, 1, 100, &done), -EINVAL);
+}
+END_TEST
+
 START_TEST(one_file_shares_with_itself)
 {
 	uint64_t done;
@@ -236,6 +266,8 @@ int main(void)
 	tcase_add_test(tests, a_tail_inside_the_destination_is_copied);
 	tcase_add_test(tests, unaligned_ranges_are_copied);
 	tcase_add_test(tests, holes_stay_holes);
+	tcase_add_test(tests, a_range_of_exbibytes_with_two_blocks_in_it_is_one_call);
+	tcase_add_test(tests, holes_stay_holes_in_an_unaligned_copy_too);
 	tcase_add_test(tests, one_file_shares_with_itself);
 	tcase_add_test(tests, a_copy_past_the_end_zeros_the_gap);
 	tcase_add_test(tests, clone_replaces_all_of_the_destination);
