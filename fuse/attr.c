@@ -26,6 +26,11 @@ void front_stat(const struct fs_attr *attr, struct stat *out)
 	out->st_ctim = (struct timespec){record->ctime.sec, record->ctime.nsec};
 }
 
+double front_attr_timeout(const struct front *front, const struct fs_attr *attr)
+{
+	return front->writeback && S_ISREG(attr->record.mode) ? FRONT_WRITEBACK_SECONDS : FRONT_TIMEOUT_SECONDS;
+}
+
 static void reply_attr(fuse_req_t req, int error, const struct fs_attr *attr)
 {
 	struct stat st;
@@ -35,7 +40,7 @@ static void reply_attr(fuse_req_t req, int error, const struct fs_attr *attr)
 		return;
 	}
 	front_stat(attr, &st);
-	fuse_reply_attr(req, &st, FRONT_TIMEOUT_SECONDS);
+	fuse_reply_attr(req, &st, front_attr_timeout(front_of(req), attr));
 }
 
 void front_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -166,7 +171,7 @@ void front_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fus
 		fuse_reply_err(req, -error);
 	} else {
 		fill_statx(&attr, &st);
-		fuse_reply_statx(req, 0, &st, FRONT_TIMEOUT_SECONDS);
+		fuse_reply_statx(req, 0, &st, front_attr_timeout(front_of(req), &attr));
 	}
 	counter_end(OP_STATX, begin);
 }

@@ -54,7 +54,7 @@ static int add_plus(void *arg, const char *name, inum_t ino, uint8_t type, uint6
 	size_t need;
 
 	if (attr)
-		front_entry(attr, &entry);
+		front_entry(front_of(listing->req), attr, &entry);
 	need = fuse_add_direntry_plus(listing->req, listing->buffer + listing->used, room, name, &entry, (off_t)next);
 	if (need > room)
 		return 1;

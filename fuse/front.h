@@ -14,6 +14,8 @@
 
 /* The daemon is the only writer and tells the kernel what changes by itself, so what the kernel knows stays true. */
 #define FRONT_TIMEOUT_SECONDS 86400.0
+/* With writeback the kernel never learns that what it handed over takes space: st_blocks of a file would stay 0, which some take for one hole. */
+#define FRONT_WRITEBACK_SECONDS 1.0
 #define FRONT_MAX_WRITE (1u << 20) /* the kernel's default limit of max_pages */
 
 struct front {
@@ -53,7 +55,8 @@ static inline struct front *front_of(fuse_req_t req)
 }
 
 void front_stat(const struct fs_attr *attr, struct stat *out);
-void front_entry(const struct fs_attr *attr, struct fuse_entry_param *out);
+double front_attr_timeout(const struct front *front, const struct fs_attr *attr);
+void front_entry(const struct front *front, const struct fs_attr *attr, struct fuse_entry_param *out);
 struct fs_who front_who(fuse_req_t req);
 /* Reply with an entry, giving the lookup reference back if the kernel did not get it. */
 void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr);

@@ -11,13 +11,13 @@ struct fs_who front_who(fuse_req_t req)
 	return (struct fs_who){.uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask};
 }
 
-void front_entry(const struct fs_attr *attr, struct fuse_entry_param *out)
+void front_entry(const struct front *front, const struct fs_attr *attr, struct fuse_entry_param *out)
 {
 	memset(out, 0, sizeof(*out));
 	out->ino = attr->ino;
 	/* The kernel made the root's inode itself, with generation 0, and complains when ".." tells it otherwise. */
 	out->generation = attr->ino == FS_ROOT_INO ? 0 : attr->record.generation;
-	out->attr_timeout = FRONT_TIMEOUT_SECONDS;
+	out->attr_timeout = front_attr_timeout(front, attr);
 	out->entry_timeout = FRONT_TIMEOUT_SECONDS;
 	front_stat(attr, &out->attr);
 }
@@ -31,7 +31,7 @@ void front_reply_entry(fuse_req_t req, int error, const struct fs_attr *attr)
 		fuse_reply_err(req, -error);
 		return;
 	}
-	front_entry(attr, &entry);
+	front_entry(front, attr, &entry);
 	if (fuse_reply_entry(req, &entry) == -ENOENT)
 		fs_forget(front->fs, attr->ino, 1);
 }
@@ -159,7 +159,7 @@ static void reply_create(fuse_req_t req, int error, const struct fs_attr *attr, 
 		fuse_reply_err(req, -error);
 		return;
 	}
-	front_entry(attr, &entry);
+	front_entry(front, attr, &entry);
 	front_open_flags(front, fi);
 	if (fuse_reply_create(req, &entry, fi) == -ENOENT)
 		fs_forget(front->fs, attr->ino, 1);

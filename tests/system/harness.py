@@ -194,6 +194,7 @@ class Monitor:
 
 class Case(unittest.TestCase):
     """A folder on tmpfs that goes away, images and mounts in it."""
+    fsck_after = False  # fsck.mendfs must find nothing on each image when its mount has ended
 
     @classmethod
     def setUpClass(cls):
@@ -217,6 +218,8 @@ class Case(unittest.TestCase):
     def mounted(self, *options, size="64M", image=None, name="mnt"):
         image = image or self.make_image(size)
         mount = Mount(image, os.path.join(self.folder, name), *options)
+        if self.fsck_after:
+            self.addCleanup(run, program("fsck.mendfs"), "-f", "-n", mount.image)
         self.addCleanup(mount.umount)
         return mount
 
