@@ -190,7 +190,10 @@ START_TEST(zero_range_of_many_extents_is_zero_all_over_after_a_kill)
 	for (unsigned i = 0; i < 2000; i++)
 		files_write(&fix, ino, 1, 2ull * i * BLOCK_BYTES, BLOCK_BYTES);
 	expect_equal(fs_fallocate(fix.fs, ino, ZERO_KEEP, 50, 3999ull * BLOCK_BYTES - 50), 0);
-	expect_equal(fsfix_crash(&fix) ?: fsfix_mount(&fix), 0);
+	/* Not a copy of the image: write-back may be at work on it just now. */
+	fs_abandon(fix.fs);
+	fix.fs = NULL;
+	expect_equal(fsfix_mount(&fix), 0);
 	files_expect(&fix, ino, 1, 0, 50);
 	files_expect(&fix, ino, 0, 50, 3998 * BLOCK_BYTES);
 	expect_equal(files_record(&fix, ino).count_blocks, 3999);
