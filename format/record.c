@@ -10,7 +10,7 @@
 #include "util/crc.h"
 
 #define INODE_VERSION 1
-#define INODE_FLAGS_KNOWN (0xffffffffull | INODE_MAY_SHARE)
+#define INODE_FLAGS_KNOWN (INODE_FS_FLAGS | INODE_MAY_SHARE)
 #define LENGTH_BITS 56
 #define NSEC_PER_SEC 1000000000u
 

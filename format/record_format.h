@@ -75,7 +75,17 @@ static_assert(offsetof(struct format_inode, generation) == 80, "stored layout");
 static_assert(offsetof(struct format_inode, rdev) == 104, "stored layout");
 static_assert(offsetof(struct format_inode, reserved) == 144, "stored layout");
 
-#define INODE_MAY_SHARE (1ull << 32) /* some block may have another owner; the low half is for FS_IOC_ flags */
+/* The low half of inode flags has the values of FS_IOC_SETFLAGS. */
+#define INODE_SYNC 0x00000008ull	/* every change is durable when it returns */
+#define INODE_IMMUTABLE 0x00000010ull
+#define INODE_APPEND 0x00000020ull
+#define INODE_NODUMP 0x00000040ull
+#define INODE_NOATIME 0x00000080ull
+#define INODE_DIRSYNC 0x00010000ull	/* of a directory: changes of its names are durable when they return */
+#define INODE_PROJINHERIT 0x20000000ull /* of a directory: what is made in it has its project id */
+#define INODE_FS_FLAGS                                                                                                                             \
+	(INODE_SYNC | INODE_IMMUTABLE | INODE_APPEND | INODE_NODUMP | INODE_NOATIME | INODE_DIRSYNC | INODE_PROJINHERIT)
+#define INODE_MAY_SHARE (1ull << 32) /* some block may have another owner */
 #define INODE_CSUM (1ull << 33)	     /* reserved */
 
 struct format_badblock {

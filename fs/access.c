@@ -25,7 +25,7 @@ static bool access_counts(const struct inode *inode, int64_t now_sec)
 {
 	const struct fs_options *options = &inode->fs->options;
 
-	if (options->no_diratime && S_ISDIR(inode->record.mode))
+	if ((inode->record.flags & INODE_NOATIME) || (options->no_diratime && S_ISDIR(inode->record.mode)))
 		return false;
 	return options->atime == FS_ATIME_ALWAYS || access_is_due(&inode->record, now_sec);
 }

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include "fs/acl.h"
+#include "fs/flags.h"
 
 #define SET_TIMES                                                                                                      \
 	(FS_SET_ATIME | FS_SET_MTIME | FS_SET_ATIME_NOW | FS_SET_MTIME_NOW | FS_SET_CTIME)
@@ -87,6 +88,16 @@ static int attr_verify(struct inode *inode, unsigned set, const struct inode_rec
 	return S_ISDIR(attr.record.mode) ? -EISDIR : -EINVAL;
 }
 
+/* Append-only files keep mode, owner and chosen times, but are touched; times that come with their ctime are a cache's, written down late. */
+static int attr_verify_flags(const struct inode_record *record, unsigned set)
+{
+	if (record->flags & INODE_IMMUTABLE)
+		return -EPERM;
+	if (!(record->flags & INODE_APPEND) || (set & FS_SET_CTIME))
+		return 0;
+	return set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_ATIME | FS_SET_MTIME) ? -EPERM : 0;
+}
+
 static int attr_store(struct inode *inode, unsigned set, const struct inode_record *values)
 {
 	struct inode_record record;
@@ -96,8 +107,9 @@ static int attr_store(struct inode *inode, unsigned set, const struct inode_reco
 	if (error)
 		return error;
 	inode_copy_record(inode, &record);
+	error = attr_verify_flags(&record, set);
 	attr_set(&record, set, values);
-	if (set & FS_SET_MODE)
+	if (!error && (set & FS_SET_MODE))
 		error = acl_follow_mode(inode, tx, record.mode);
 	if (!error && (set & (FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID)))
 		error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
@@ -137,7 +149,7 @@ static int kill_in_tx(struct inode *inode, bool kills_ids)
 	if (kills_ids)
 		kill_ids(&record);
 	record_stamp_change(&record);
-	error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
+	error = inode->record.flags & INODE_IMMUTABLE ? -EPERM : xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
 	if (!error)
 		error = inode_update(inode, tx, &record);
 	if (!error)
@@ -185,6 +197,8 @@ static int attr_apply(struct inode *inode, unsigned set, const struct inode_reco
 	if (set & FS_SET_SIZE)
 		rest &= ~(unsigned)FS_SET_KILL_SUIDGID; /* done before the content changes */
 	if (!error && (set & FS_SET_SIZE))
+		error = flags_verify_replace(inode);
+	if (!error && (set & FS_SET_SIZE))
 		error = inode_kill_privileges(inode, set & FS_SET_KILL_SUIDGID, NULL);
 	if (!error && (set & FS_SET_SIZE))
 		error = file_truncate(inode, values->size_bytes);
@@ -200,7 +214,7 @@ int fs_setattr(struct fs *fs, inum_t ino, unsigned set, const struct inode_recor
 
 	if (error)
 		return error;
-	error = attr_apply(inode, set, values);
+	error = flags_settle(inode, attr_apply(inode, set, values));
 	if (!error)
 		inode_attr(inode, out);
 	inode_put(inode);

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "fs/flags.h"
+
 #define COLLECT_BATCH 32
 #define FALLOCATE_STEP_BLOCKS 64 /* what one more piece may join: an unmapping step, an insert, the intent */
 
@@ -468,8 +470,10 @@ static int zero_range(struct fallocate *f)
 
 static int fallocate_locked(struct fallocate *f, int mode)
 {
-	int error;
+	int error = mode & ~FALLOC_FL_KEEP_SIZE ? flags_verify_replace(f->inode) : flags_verify_write(f->inode, UINT64_MAX);
 
+	if (error)
+		return error;
 	if (mode & FALLOC_FL_PUNCH_HOLE)
 		return punch_range(f);
 	error = mode & FALLOC_FL_ZERO_RANGE ? zero_range(f) : allocate_range(f);
@@ -505,6 +509,7 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 	lock_write(&f.inode->data_lock, LOCK_DATA);
 	error = fallocate_locked(&f, mode);
 	pthread_rwlock_unlock(&f.inode->data_lock);
+	error = flags_settle(f.inode, error);
 	inode_put(f.inode);
 	return error;
 }

@@ -113,6 +113,16 @@ int fs_removexattr(struct fs *fs, const struct fs_who *who, inum_t ino, const ch
 /* Names, each with its NUL; trusted ones for uid 0 only. */
 int fs_listxattr(struct fs *fs, const struct fs_who *who, inum_t ino, char *buffer, size_t size, size_t *length);
 
+/*
+ * What chattr(1) and xfs_io set: flags (INODE_FS_FLAGS), project id, extent-size hint in blocks, whichever `set` names. The kernel need not have judged, so it is done here:
+ * not the owner and not uid 0, or immutable, append only or the project changed without uid 0: -EPERM; a flag that is unknown or that this kind of inode cannot have:
+ * -EOPNOTSUPP. Every other call answers -EPERM to what these flags forbid, and is durable on return where INODE_SYNC or INODE_DIRSYNC ask for it.
+ */
+enum fs_set_flags { FS_SET_FLAGS = 1, FS_SET_PROJECT = 2, FS_SET_EXTENT_HINT = 4 };
+int fs_set_flags(struct fs *fs, const struct fs_who *who, inum_t ino, unsigned set, const struct inode_record *values);
+/* May this inode be opened with these flags of open(2), as far as the flags above say? -EPERM. What is open already is refused call by call. */
+int fs_verify_open(struct fs *fs, inum_t ino, int open_flags);
+
 /* mode carries the type: regular, directory, fifo, socket, device (rdev). -EEXIST, -ENOSPC, -ENAMETOOLONG, -ENOTDIR, -ENOENT (dir removed). */
 int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, mode_t mode, dev_t rdev, struct fs_attr *out);
 /* An inode without a name (O_TMPFILE); dir gives ownership only. */

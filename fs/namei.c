@@ -6,6 +6,7 @@
 
 #include "fs/acl.h"
 #include "fs/background.h"
+#include "fs/flags.h"
 #include "fs/orphan.h"
 #include "fs/table.h"
 
@@ -24,6 +25,8 @@ int names_end(struct names_op *op, int error)
 		tx_abort(op->tx);
 	else
 		error = tx_commit(op->tx, NULL);
+	if (!error && op->sync)
+		error = journal_sync(op->fs->journal);
 	if (!error && op->result) {
 		inode_add_lookup(op->result);
 		inode_attr(op->result, op->attr);
@@ -56,7 +59,10 @@ int names_get_dir(struct names_op *op, inum_t ino, struct inode **out)
 		return error;
 	if (!S_ISDIR((*out)->record.mode))
 		return -ENOTDIR;
-	return (*out)->record.nlink ? 0 : -ENOENT;
+	if (!(*out)->record.nlink)
+		return -ENOENT;
+	op->sync |= ((*out)->record.flags & (INODE_SYNC | INODE_DIRSYNC)) != 0;
+	return (*out)->record.flags & INODE_IMMUTABLE ? -EPERM : 0;
 }
 
 void names_stamp(const struct names_op *op, struct inode_record *record, bool modified)
@@ -123,7 +129,6 @@ void names_init_record(const struct names_op *op, const struct fs_who *who, cons
 		.gid = who->gid,
 		/* Numbers are never reused; this tells apart filesystems made anew on the same device. */
 		.generation = (uint32_t)(op->now_ns / 1000000000u) | 1,
-		.project = dir->record.project,
 		.parent = S_ISDIR(mode) ? dir->ino : 0,
 	};
 	if (dir->record.mode & S_ISGID) {
@@ -131,6 +136,7 @@ void names_init_record(const struct names_op *op, const struct fs_who *who, cons
 		if (S_ISDIR(mode))
 			record->mode |= S_ISGID;
 	}
+	flags_inherit(record, &dir->record);
 	names_stamp(op, record, true);
 	record->atime = record->btime = record->ctime;
 }
@@ -312,6 +318,10 @@ int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct 
 		error = names_get(&op, ino, &inode);
 	if (!error && S_ISDIR(inode->record.mode))
 		error = -EPERM;
+	if (!error)
+		error = flags_verify_change(&inode->record);
+	if (!error)
+		error = flags_verify_entry(dir, inode);
 	if (!error && inode_is_reclaimed(inode))
 		error = -ENOENT; /* its blocks are going already */
 	if (!error)
@@ -336,6 +346,9 @@ static int names_remove(struct names_op *op, inum_t dir_ino, const char *name, b
 	error = names_get(op, entry.record.ino, &victim);
 	if (error)
 		return error == -ENOENT ? -EUCLEAN : error;
+	error = flags_verify_removal(dir, victim);
+	if (error)
+		return error;
 	if (S_ISDIR(victim->record.mode) != want_dir)
 		return want_dir ? -ENOTDIR : -EISDIR;
 	error = names_drop_victim(op, victim);

@@ -13,6 +13,7 @@ struct names_op {
 	uint64_t now_ns;
 	struct inode *held[NAMES_HELD_MAX];
 	unsigned count_held;
+	bool sync;	      /* a directory of it asks that the change be durable when it returns */
 	struct inode *result; /* gets a lookup reference and fills *attr when the operation succeeds */
 	struct fs_attr *attr;
 };
@@ -22,7 +23,7 @@ int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op);
 int names_end(struct names_op *op, int error);
 /* Held until names_end(). */
 int names_get(struct names_op *op, inum_t ino, struct inode **out);
-/* A directory that still has a name: -ENOTDIR, -ENOENT. */
+/* A directory that still has a name, to be changed: -ENOTDIR, -ENOENT, -EPERM. */
 int names_get_dir(struct names_op *op, inum_t ino, struct inode **out);
 /* ctime, mtime where `modified`, change. */
 void names_stamp(const struct names_op *op, struct inode_record *record, bool modified);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fs/flags.h"
+
 #define COPY_MAX_BYTES (1ull << 30) /* of data per call, so that it ends in a while; holes cost nothing */
 #define BOUNCE_BYTES (256u << 10)
 #define COPY_EXTENTS 16
@@ -295,10 +297,10 @@ static int copy_check(const struct copy *c)
 static int copy_locked(struct copy *c)
 {
 	uint64_t size = file_size(c->from);
-	int error;
+	int error = flags_verify_write(c->to, c->to_pos);
 
-	if (c->from_pos >= size)
-		return 0;
+	if (error || c->from_pos >= size)
+		return error;
 	c->length = min_u64(c->length, size - c->from_pos);
 	error = copy_check(c);
 	if (!error && c->length && c->to_pos > file_size(c->to))
@@ -328,7 +330,8 @@ int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint
 	inode_lock_two(c.from, c.to);
 	error = copy_locked(&c);
 	inode_unlock_two(c.from, c.to);
-	*done = c.done;
+	error = flags_settle(c.to, error);
+	*done = error ? 0 : c.done; /* what should be durable and is not has not been copied */
 	inode_put(c.to);
 put_from:
 	inode_put(c.from);
@@ -480,8 +483,11 @@ int fs_clone(struct fs *fs, inum_t from, inum_t to)
 	if (error)
 		goto put_source;
 	inode_lock_two(source, target);
-	error = clone_locked(source, target);
+	error = flags_verify_replace(target);
+	if (!error)
+		error = clone_locked(source, target);
 	inode_unlock_two(source, target);
+	error = flags_settle(target, error);
 	inode_put(target);
 put_source:
 	inode_put(source);

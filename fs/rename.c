@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/flags.h"
+
 /* Deeper trees than this do not exist (PATH_MAX does not bound them, but patience does): a loop on damaged media. */
 #define RENAME_DEPTH_MAX (1u << 20)
 
@@ -70,6 +72,19 @@ static int rename_verify_loop(struct names_op *op, const struct rename_side *sid
 	return above ? -EINVAL : 0;
 }
 
+static int rename_verify_flags(const struct rename_side *from, const struct rename_side *to, unsigned flags)
+{
+	int error = flags_verify_removal(from->dir, from->inode);
+
+	if (!error && to->is_there)
+		error = flags_verify_removal(to->dir, to->inode);
+	if (!error)
+		error = flags_verify_entry(to->dir, from->inode);
+	if (!error && to->is_there && (flags & RENAME_EXCHANGE))
+		error = flags_verify_entry(from->dir, to->inode);
+	return error;
+}
+
 static int rename_verify(struct names_op *op, const struct rename_side *from, const struct rename_side *to, unsigned flags)
 {
 	int error;
@@ -78,6 +93,9 @@ static int rename_verify(struct names_op *op, const struct rename_side *from, co
 		return -EEXIST;
 	if (!to->is_there && (flags & RENAME_EXCHANGE))
 		return -ENOENT;
+	error = rename_verify_flags(from, to, flags);
+	if (error)
+		return error;
 	error = rename_verify_loop(op, from, to->dir);
 	if (!error && (flags & RENAME_EXCHANGE))
 		error = rename_verify_loop(op, to, from->dir);

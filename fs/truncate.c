@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/flags.h"
 #include "journal/root.h"
 #include "util/log.h"
 
@@ -136,9 +137,10 @@ int file_truncate(struct inode *inode, uint64_t size)
 	if (size > FS_FILE_MAX)
 		return -EFBIG;
 	lock_write(&inode->data_lock, LOCK_DATA);
-	if (size > file_size(inode))
+	error = flags_verify_replace(inode);
+	if (!error && size > file_size(inode))
 		error = file_raise_size(inode, size);
-	else
+	else if (!error)
 		error = file_unmap_chain(inode, INTENT_TRUNCATE, file_block_up(size),
 					 FILE_BLOCKS_END, &size);
 	pthread_rwlock_unlock(&inode->data_lock);

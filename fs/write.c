@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "fs/flags.h"
+
 #define WRITE_ATTEMPTS \
 	64 /* plans made anew without progress: each follows a fault newly met, or a range lost to \
 	      quarantine */
@@ -275,6 +277,16 @@ static int write_check(struct fs *fs, uint64_t pos, size_t *size)
 	return 0;
 }
 
+/* What should be durable and is not has not been written. */
+static int write_settle(struct inode *inode, int error, size_t *done)
+{
+	int settled = flags_settle(inode, error);
+
+	if (settled && !error)
+		*done = 0;
+	return settled;
+}
+
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done)
 {
 	return fs_write_as(fs, ino, false, pos, buffer, size, done, NULL);
@@ -294,16 +306,21 @@ int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const v
 	error = inode_kill_privileges(inode, kills_ids, killed);
 	if (!error) {
 		lock_read(&inode->data_lock, LOCK_DATA);
-		error = file_write_in_place(inode, pos, buffer, size, done);
+		error = flags_verify_write(inode, pos);
+		if (!error)
+			error = file_write_in_place(inode, pos, buffer, size, done);
 		pthread_rwlock_unlock(&inode->data_lock);
 	}
 	if (!error && *done < size) {
 		lock_write(&inode->data_lock, LOCK_DATA);
-		error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done,
-					  size - *done, &more);
+		error = flags_verify_write(inode, pos);
+		if (!error)
+			error = file_write_locked(inode, pos + *done, (const uint8_t *)buffer + *done,
+						  size - *done, &more);
 		pthread_rwlock_unlock(&inode->data_lock);
 		*done += more;
 	}
+	error = write_settle(inode, error, done);
 	inode_put(inode);
 	return error;
 }
@@ -321,8 +338,11 @@ int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t
 	pos = file_size(inode);
 	error = write_check(fs, pos, &size);
 	if (!error)
+		error = flags_verify_write(inode, pos);
+	if (!error)
 		error = file_write_locked(inode, pos, buffer, size, done);
 	pthread_rwlock_unlock(&inode->data_lock);
+	error = write_settle(inode, error, done);
 	inode_put(inode);
 	return error;
 }

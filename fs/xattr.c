@@ -8,6 +8,7 @@
 #include "fs/acl.h"
 #include "fs/data.h"
 #include "fs/dir.h"
+#include "fs/flags.h"
 
 static const char *const common_names[XATTR_COMMON] = {
 	[XATTR_COMMON_CAPABILITY] = XATTR_NAME_CAPABILITY,
@@ -340,7 +341,9 @@ static int change_tx(struct inode *inode, const struct xattr_change *change)
 	if (error)
 		return error;
 	inode_copy_record(inode, &record);
-	error = change_tree(inode, tx, change, &record);
+	error = flags_verify_change(&record);
+	if (!error)
+		error = change_tree(inode, tx, change, &record);
 	if (!error) {
 		record_stamp_change(&record);
 		error = inode_update(inode, tx, &record);
@@ -364,7 +367,7 @@ static int change_run(struct fs *fs, const struct fs_who *who, inum_t ino, struc
 	inode_attr(inode, &attr);
 	error = write_verify(who, change->space, &attr.record);
 	if (!error)
-		error = change_tx(inode, change);
+		error = flags_settle(inode, change_tx(inode, change));
 	inode_put(inode);
 	return error;
 }

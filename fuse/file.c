@@ -83,7 +83,9 @@ static void open_work(struct job *job)
 {
 	if (front_of(job->req)->no_open)
 		job->error = -ENOSYS;
-	else if (job->fi.flags & O_TRUNC)
+	else
+		job->error = fs_verify_open(front_of(job->req)->fs, job->ino, job->fi.flags);
+	if (!job->error && (job->fi.flags & O_TRUNC))
 		job->error = fs_kill_privileges(front_of(job->req)->fs, job->ino, front_kills_ids(job->req, &job->fi), &job->killed);
 	if (!job->error && (job->fi.flags & O_TRUNC))
 		job->error = fs_setattr(front_of(job->req)->fs, job->ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &job->values, &job->attr);

@@ -114,6 +114,9 @@ void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off
 void front_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi, fuse_ino_t to,
 			   off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags);
 void front_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
+/* ioctl.c */
+void front_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument, struct fuse_file_info *fi, unsigned flags, const void *in,
+		 size_t in_size, size_t out_size);
 /* The buffer of this thread: size bytes, aligned to 4096, or NULL. Freed when the thread ends. */
 void *front_thread_buffer(size_t size);
 

@@ -29,6 +29,7 @@ struct job {
 	bool killed; /* setuid bits that the kernel believes in */
 	uint64_t done;
 	struct fs_attr attr;
+	struct ioctl_call *ioctl; /* fuse/ioctl.c: what came with it and goes back; answer() frees it */
 	/* Private to job.c */
 	struct ring *ring;
 	struct ring_call call;

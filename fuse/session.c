@@ -33,6 +33,7 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	fuse_want(conn, FUSE_CAP_EXPORT_SUPPORT);
 	fuse_want(conn, FUSE_CAP_PARALLEL_DIROPS);
 	fuse_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	fuse_want(conn, FUSE_CAP_IOCTL_DIR);
 	fuse_refuse(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	fuse_want(conn, FUSE_CAP_POSIX_ACL);
 	fuse_want(conn, FUSE_CAP_DONT_MASK);
@@ -91,6 +92,7 @@ const struct fuse_lowlevel_ops front_ops = {
 	.setxattr = front_setxattr,
 	.listxattr = front_listxattr,
 	.removexattr = front_removexattr,
+	.ioctl = front_ioctl,
 #if LIBFUSE_AT_LEAST(17)
 	.tmpfile = front_tmpfile,
 #endif

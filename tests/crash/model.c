@@ -259,6 +259,15 @@ static int do_setattr(struct attempt *a)
 	return fs_setattr(a->fs, a->target.ino, op->flags, &values, &attr);
 }
 
+static int do_flags(struct attempt *a)
+{
+	const struct model_op *op = a->target.op;
+	const struct fs_who root = {0};
+	struct inode_record values = {.flags = op->mode, .project = op->mode};
+
+	return fs_set_flags(a->fs, &root, a->target.ino, op->flags, &values);
+}
+
 static int do_write(struct attempt *a)
 {
 	const struct model_target *t = &a->target;
@@ -336,6 +345,8 @@ static int do_on_fs(struct attempt *a)
 		return do_rename(a);
 	case MODEL_SETATTR:
 		return do_setattr(a);
+	case MODEL_FLAGS:
+		return do_flags(a);
 	case MODEL_WRITE:
 	case MODEL_APPEND:
 		return do_write(a);
@@ -506,7 +517,7 @@ int model_do(struct model *model, struct fs *fs, struct crash_run *run, const st
 	a.error = do_on_fs(&a);
 	if (run)
 		crash_end(run, a.error);
-	if (run && !a.error && (op->kind == MODEL_FSYNC || op->kind == MODEL_SYNCFS))
+	if (run && !a.error && target_is_durable(state_last(model), &a.target))
 		crash_durable(run);
 	if (error)
 		*error = a.error;
@@ -523,6 +534,7 @@ const char *model_kind_name(enum model_kind kind)
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
 		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
 		"setxattr", "removexattr", "kill",
+		"flags",
 	};
 
 	return names[kind];

@@ -10,6 +10,7 @@
  * - PAGE media after the host's crash: any prefix of the operations not older than the last one that was made durable, with bytes of later overwrites in place;
  * - mtime and ctime of overwrites in place are stored by the next transaction on the inode, or by fsync: old or new until then;
  * - inodes without a name cannot be seen;
+ * - what flags (chattr) forbid is refused, and where they ask for it an operation is as durable as after fsync;
  * - label and size are the old or the new one while they are being changed, on every medium;
  * - with poison in file data, blocks that are known bad cannot be read.
  */
@@ -46,6 +47,7 @@ enum model_kind {
 	MODEL_SETXATTR,	   /* path, path2: the name, length, tag; of an ACL: mode */
 	MODEL_REMOVEXATTR, /* path, path2 */
 	MODEL_KILL,	   /* path: setuid, setgid, security.capability */
+	MODEL_FLAGS,  /* path, flags: FS_SET_FLAGS (mode: the flags) or FS_SET_PROJECT (mode: the project); by root */
 	MODEL_KINDS,
 };
 

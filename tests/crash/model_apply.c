@@ -103,6 +103,106 @@ int target_resolve(const struct model *model, const struct model_op *op, struct 
 	return 0;
 }
 
+/* --- what flags forbid, and ask for ------------------------------------------------------------------------------------- */
+
+static bool has_flags(const struct model_state *state, inum_t ino, uint64_t flags)
+{
+	return ino && (state_find(state, ino)->record.flags & flags);
+}
+
+static int deny(bool forbidden)
+{
+	return forbidden ? -EPERM : 0;
+}
+
+static int deny_removal(const struct model_state *state, inum_t dir, inum_t ino)
+{
+	return deny(has_flags(state, dir, INODE_APPEND) || has_flags(state, ino, INODE_APPEND | INODE_IMMUTABLE));
+}
+
+/* A file of another project has no place in a directory that hands its own down. */
+static int deny_entry(const struct model_state *state, inum_t dir, inum_t ino)
+{
+	const struct inode_record *there = &state_find(state, dir)->record;
+
+	return (there->flags & INODE_PROJINHERIT) && there->project != state_find(state, ino)->record.project ? -EXDEV : 0;
+}
+
+static int deny_write(const struct model_state *state, inum_t ino, uint64_t pos)
+{
+	bool within = pos < state_find(state, ino)->record.size_bytes;
+
+	return deny(has_flags(state, ino, INODE_IMMUTABLE) || (within && has_flags(state, ino, INODE_APPEND)));
+}
+
+static int deny_replace(const struct model_state *state, inum_t ino)
+{
+	return deny(has_flags(state, ino, INODE_IMMUTABLE | INODE_APPEND));
+}
+
+static int deny_moves(const struct model_state *state, const struct model_target *t)
+{
+	int error = deny_removal(state, t->dir, t->ino);
+
+	if (!error && t->ino2)
+		error = deny_removal(state, t->dir2, t->ino2);
+	if (!error)
+		error = deny_entry(state, t->dir2, t->ino);
+	if (!error && t->ino2 && (t->op->flags & RENAME_EXCHANGE))
+		error = deny_entry(state, t->dir, t->ino2);
+	return error;
+}
+
+static int deny_setattr(const struct model_state *state, const struct model_target *t)
+{
+	unsigned kept = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE | FS_SET_ATIME | FS_SET_MTIME;
+
+	return deny(has_flags(state, t->ino, INODE_IMMUTABLE) || (has_flags(state, t->ino, INODE_APPEND) && (t->op->flags & kept)));
+}
+
+/* What stays immutable changes in nothing else. */
+static int deny_flags(const struct model_state *state, const struct model_target *t)
+{
+	const struct inode_record *now = &state_find(state, t->ino)->record;
+	bool sets_flags = t->op->flags & FS_SET_FLAGS;
+
+	if (!(now->flags & INODE_IMMUTABLE))
+		return 0;
+	if (sets_flags)
+		return deny((t->op->mode & INODE_IMMUTABLE) && t->op->mode != (now->flags & INODE_FS_FLAGS));
+	return deny(t->op->mode != now->project);
+}
+
+bool target_is_durable(const struct model_state *before, const struct model_target *t)
+{
+	switch (t->op->kind) {
+	case MODEL_FSYNC:
+	case MODEL_SYNCFS:
+		return true;
+	case MODEL_COPY:
+	case MODEL_CLONE:
+		return has_flags(before, t->ino2, INODE_SYNC);
+	case MODEL_SETATTR:
+	case MODEL_WRITE:
+	case MODEL_APPEND:
+	case MODEL_FALLOCATE:
+	case MODEL_SETXATTR:
+	case MODEL_REMOVEXATTR:
+		return has_flags(before, t->ino, INODE_SYNC);
+	case MODEL_CREATE:
+	case MODEL_SYMLINK:
+	case MODEL_UNLINK:
+	case MODEL_RMDIR:
+		return has_flags(before, t->dir, INODE_SYNC | INODE_DIRSYNC);
+	case MODEL_LINK:
+		return has_flags(before, t->dir2, INODE_SYNC | INODE_DIRSYNC);
+	case MODEL_RENAME:
+		return has_flags(before, t->dir, INODE_SYNC | INODE_DIRSYNC) || has_flags(before, t->dir2, INODE_SYNC | INODE_DIRSYNC);
+	default:
+		return false;
+	}
+}
+
 /* --- what the filesystem answers ------------------------------------------------------------------------------------------ */
 
 static mode_t mode_of(const struct model_state *state, inum_t ino)
@@ -144,14 +244,23 @@ static int expect_rename(const struct model_state *state, const struct model_tar
 {
 	unsigned flags = t->op->flags;
 
+	int error;
+
+	if (has_flags(state, t->dir, INODE_IMMUTABLE))
+		return -EPERM;
 	if (!t->ino)
 		return -ENOENT;
+	if (has_flags(state, t->dir2, INODE_IMMUTABLE))
+		return -EPERM;
 	if (t->ino2 && (flags & RENAME_NOREPLACE))
 		return -EEXIST;
 	if (t->ino == t->ino2)
 		return 0;
 	if (!t->ino2 && (flags & RENAME_EXCHANGE))
 		return -ENOENT;
+	error = deny_moves(state, t);
+	if (error)
+		return error;
 	if (S_ISDIR(mode_of(state, t->ino)) && is_above(state, t->ino, t->dir2))
 		return -EINVAL;
 	if ((flags & RENAME_EXCHANGE) && S_ISDIR(mode_of(state, t->ino2)) && is_above(state, t->ino2, t->dir))
@@ -163,8 +272,12 @@ static int expect_removed(const struct model_state *state, const struct model_ta
 {
 	bool want_dir = t->op->kind == MODEL_RMDIR;
 
+	if (has_flags(state, t->dir, INODE_IMMUTABLE))
+		return -EPERM;
 	if (!t->ino)
 		return -ENOENT;
+	if (deny_removal(state, t->dir, t->ino))
+		return -EPERM;
 	if (S_ISDIR(mode_of(state, t->ino)) != want_dir)
 		return want_dir ? -ENOTDIR : -EISDIR;
 	return want_dir ? expect_empty(state, t->ino) : 0;
@@ -172,7 +285,9 @@ static int expect_removed(const struct model_state *state, const struct model_ta
 
 static int expect_setattr(const struct model_state *state, const struct model_target *t)
 {
-	return t->op->flags & FS_SET_SIZE ? expect_file(state, t->ino) : 0;
+	int error = t->op->flags & FS_SET_SIZE ? expect_file(state, t->ino) : 0;
+
+	return error ? error : deny_setattr(state, t);
 }
 
 uint64_t target_copy_bytes(const struct model_state *state, const struct model_target *t)
@@ -189,6 +304,8 @@ static int expect_copy(const struct model_state *state, const struct model_targe
 
 	if (!error)
 		error = expect_file(state, t->ino2);
+	if (!error)
+		error = deny_write(state, t->ino2, t->op->pos2);
 	if (!error && t->ino == t->ino2 && gap < target_copy_bytes(state, t))
 		error = -EINVAL;
 	return error;
@@ -200,6 +317,8 @@ static int expect_xattr(const struct model_state *state, const struct model_targ
 
 	if (!strncmp(t->op->path2, "user.", 5) && !S_ISREG(mode) && !S_ISDIR(mode))
 		return -EPERM;
+	if (deny_replace(state, t->ino))
+		return -EPERM;
 	if (t->op->kind == MODEL_REMOVEXATTR && !inode_find_xattr(state_find(state, t->ino), t->op->path2))
 		return -ENODATA;
 	return 0;
@@ -209,7 +328,52 @@ static int expect_clone(const struct model_state *state, const struct model_targ
 {
 	int error = t->ino == t->ino2 ? -EINVAL : expect_file(state, t->ino);
 
-	return error ? error : expect_file(state, t->ino2);
+	if (!error)
+		error = expect_file(state, t->ino2);
+	return error ? error : deny_replace(state, t->ino2);
+}
+
+static int expect_content(const struct model_state *state, const struct model_target *t)
+{
+	int error = expect_file(state, t->ino);
+
+	if (error)
+		return error;
+	if (t->op->kind == MODEL_WRITE)
+		return deny_write(state, t->ino, t->op->pos);
+	if (t->op->kind == MODEL_APPEND || !(t->op->flags & ~(unsigned)FALLOC_FL_KEEP_SIZE))
+		return deny(has_flags(state, t->ino, INODE_IMMUTABLE));
+	return deny_replace(state, t->ino);
+}
+
+static int expect_flags(const struct model_state *state, const struct model_target *t)
+{
+	mode_t mode = mode_of(state, t->ino);
+	uint64_t allowed = S_ISDIR(mode) ? INODE_FS_FLAGS : S_ISREG(mode) ? INODE_FS_FLAGS & ~(INODE_DIRSYNC | INODE_PROJINHERIT) : INODE_NODUMP | INODE_NOATIME;
+
+	if ((t->op->flags & FS_SET_FLAGS) && (t->op->mode & ~allowed))
+		return -EOPNOTSUPP;
+	return deny_flags(state, t);
+}
+
+static int expect_new(const struct model_state *state, const struct model_target *t)
+{
+	if (t->op->kind == MODEL_TMPFILE && !S_ISDIR(mode_of(state, t->ino)))
+		return -ENOTDIR;
+	if (has_flags(state, t->op->kind == MODEL_TMPFILE ? t->ino : t->dir, INODE_IMMUTABLE))
+		return -EPERM;
+	return t->op->kind != MODEL_TMPFILE && t->ino ? -EEXIST : 0;
+}
+
+static int expect_link(const struct model_state *state, const struct model_target *t)
+{
+	int error = deny(has_flags(state, t->dir2, INODE_IMMUTABLE) || S_ISDIR(mode_of(state, t->ino)));
+
+	if (!error)
+		error = deny_replace(state, t->ino);
+	if (!error)
+		error = deny_entry(state, t->dir2, t->ino);
+	return !error && t->ino2 ? -EEXIST : error;
 }
 
 int target_expect(const struct model_state *state, const struct model_target *t)
@@ -217,13 +381,10 @@ int target_expect(const struct model_state *state, const struct model_target *t)
 	switch (t->op->kind) {
 	case MODEL_CREATE:
 	case MODEL_SYMLINK:
-		return t->ino ? -EEXIST : 0;
 	case MODEL_TMPFILE:
-		return S_ISDIR(mode_of(state, t->ino)) ? 0 : -ENOTDIR;
+		return expect_new(state, t);
 	case MODEL_LINK:
-		if (S_ISDIR(mode_of(state, t->ino)))
-			return -EPERM;
-		return t->ino2 ? -EEXIST : 0;
+		return expect_link(state, t);
 	case MODEL_UNLINK:
 	case MODEL_RMDIR:
 		return expect_removed(state, t);
@@ -234,7 +395,9 @@ int target_expect(const struct model_state *state, const struct model_target *t)
 	case MODEL_WRITE:
 	case MODEL_APPEND:
 	case MODEL_FALLOCATE:
-		return expect_file(state, t->ino);
+		return expect_content(state, t);
+	case MODEL_FLAGS:
+		return expect_flags(state, t);
 	case MODEL_COPY:
 		return expect_copy(state, t);
 	case MODEL_CLONE:
@@ -254,6 +417,18 @@ static void change_links(struct model_state *state, inum_t ino, int delta)
 	state_edit(state, ino)->record.nlink += (uint32_t)delta;
 }
 
+static void inherit_flags(struct inode_record *record, const struct inode_record *dir)
+{
+	uint64_t flags = dir->flags & (INODE_NODUMP | INODE_NOATIME);
+
+	if (S_ISREG(record->mode) || S_ISDIR(record->mode))
+		flags |= dir->flags & INODE_SYNC;
+	if (S_ISDIR(record->mode))
+		flags |= dir->flags & (INODE_DIRSYNC | INODE_PROJINHERIT);
+	record->flags = flags;
+	record->project = dir->flags & INODE_PROJINHERIT ? dir->project : 0;
+}
+
 static void apply_new(struct model_state *state, const struct model_target *t, inum_t ino, mode_t mode)
 {
 	struct model_inode *inode = state_add(state, ino, mode);
@@ -264,6 +439,7 @@ static void apply_new(struct model_state *state, const struct model_target *t, i
 	inode->record.nlink = S_ISDIR(mode) ? 2 : 1;
 	inode->record.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? t->op->rdev : 0;
 	inode->parent = S_ISDIR(mode) ? t->dir : 0;
+	inherit_flags(&inode->record, &dir->record);
 	if (dir->record.mode & S_ISGID) {
 		inode->record.gid = dir->record.gid;
 		inode->record.mode |= S_ISDIR(mode) ? S_ISGID : 0;
@@ -374,6 +550,16 @@ static void apply_setattr(struct model_state *state, const struct model_target *
 		inode_lose_privileges(inode);
 }
 
+static void apply_flags(struct model_state *state, const struct model_target *t)
+{
+	struct inode_record *record = &state_edit(state, t->ino)->record;
+
+	if (t->op->flags & FS_SET_FLAGS)
+		record->flags = t->op->mode;
+	if (t->op->flags & FS_SET_PROJECT)
+		record->project = t->op->mode;
+}
+
 static void apply_write(struct model_state *state, const struct model_target *t, uint8_t *buffer)
 {
 	struct model_inode *inode = state_edit(state, t->ino);
@@ -421,6 +607,8 @@ void target_apply(struct model_state *state, const struct model_target *t, inum_
 		return apply_rename(state, t, ino);
 	case MODEL_SETATTR:
 		return apply_setattr(state, t);
+	case MODEL_FLAGS:
+		return apply_flags(state, t);
 	case MODEL_WRITE:
 	case MODEL_APPEND:
 		return apply_write(state, t, buffer);

@@ -17,6 +17,8 @@ struct model_target {
 int target_resolve(const struct model *model, const struct model_op *op, struct model_target *target);
 /* What the filesystem must answer, but for space. */
 int target_expect(const struct model_state *state, const struct model_target *target);
+/* Is it durable once it has been acknowledged, on PAGE media too? */
+bool target_is_durable(const struct model_state *before, const struct model_target *target);
 /* Only when that is 0. `ino` is the number of a new inode, `buffer` as the model's. */
 void target_apply(struct model_state *state, const struct model_target *target, inum_t ino, uint8_t *buffer);
 /* How it may be found half done. */

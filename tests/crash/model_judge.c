@@ -150,6 +150,9 @@ static bool owner_is(struct judge *j, const struct observed_inode *seen, const s
 	SAME(gid);
 	if (seen->xattrs != inode_xattrs_sum(want))
 		return differs(j, "inode %llu has other attributes", (unsigned long long)seen->ino);
+	SAME(project);
+	if ((seen->record.flags ^ want->record.flags) & INODE_FS_FLAGS)
+		return differs(j, "inode %llu: its flags are %llx", (unsigned long long)seen->ino, (unsigned long long)seen->record.flags);
 	return true;
 }
 

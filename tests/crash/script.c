@@ -57,6 +57,8 @@ static const struct verb verbs[] = {
 	{"setacl", MODEL_SETXATTR, "pm", 0, 0},
 	{"setdefault", MODEL_SETXATTR, "pm", 0, 0},
 	{"kill", MODEL_KILL, "p", 0, 0},
+	{"chattr", MODEL_FLAGS, "pm", FS_SET_FLAGS, 0},
+	{"project", MODEL_FLAGS, "pm", FS_SET_PROJECT, 0},
 	{"spread", MODEL_WRITE, "pl", 0, 0},
 	{"fill", MODEL_FALLOCATE, "p", FALLOC_FL_KEEP_SIZE, 0},
 };

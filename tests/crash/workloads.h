@@ -7,6 +7,7 @@
  *   write PATH POS LENGTH . append PATH LENGTH . copy FROM POS TO POS LENGTH . clone FROM TO
  *   alloc keep punch zero zerokeep PATH POS LENGTH . fsync PATH . syncfs . open PATH SLOT . forget SLOT . label TEXT . resize LENGTH
  *   setxattr PATH NAME LENGTH . removexattr PATH NAME . setacl setdefault PATH MODE (ACLs that come to this mode) . kill PATH (privileges)
+ *   chattr PATH FLAGS . project PATH NUMBER (both as root)
  *   spread PATH COUNT (that many single blocks with holes between: as many extents) . fill PATH (until there is no space)
  *
  * Numbers: 100, 0644, 3b (blocks), 3b+100, 3b-1. Paths as in model.h; ".": the root; "@255": a name or target of that many bytes.

@@ -140,9 +140,11 @@ static void say_attribute(struct writer *w)
 
 static void say_content(struct writer *w)
 {
+	/* mostly none, append only, no dump, sync */
+	static const unsigned flags[] = {0, 0, 0, 0x20, 0x40, 8};
 	static const char *const modes[] = {"alloc", "keep", "punch", "punch", "zero", "zerokeep"};
 
-	switch (pick(w, 14)) {
+	switch (pick(w, 15)) {
 	case 12:
 		return say_attribute(w);
 	case 0:
@@ -158,6 +160,8 @@ static void say_content(struct writer *w)
 	case 6:
 	case 7:
 		return say(w, "%s %s %u %u; ", modes[pick(w, ARRAY_SIZE(modes))], any_file(w), any_pos(w), any_length(w));
+	case 9:
+		return say(w, "chattr %s %u; ", any_file(w), flags[pick(w, ARRAY_SIZE(flags))]);
 	case 8:
 		return say(w, "chmod %s 0%o; ", any_file(w), 0400 + pick(w, 0400));
 	default:

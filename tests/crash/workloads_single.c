@@ -103,6 +103,23 @@ const struct single workloads_single[] = {
 	{"acl-default-remove", TREE "; setdefault d 0700", "removexattr d system.posix_acl_default; create d/new"},
 	{"kill-capability", FILES "; setxattr f security.capability 20", "kill f"},
 	{"kill-setuid", FILES "; chmod f 06755; setxattr f security.capability 20", "kill f; kill f"},
+	{"flags", FILES, "chattr f 0xc8; chattr f 0x40; project f 9; chattr f 0"},
+	{"flags-unknown", FILES, "chattr f 0x80000; chattr f 0x10000; mkdir d; chattr d 0x10000"},
+	{"flags-immutable", FILES,
+	 "chattr f 0x10; write f 0 8; append f 8; truncate f 0; chmod f 0600; setxattr f user.a 9; link f f2; unlink f; rename f f3; replace g f; clone g f; copy g 0 f 0 1b;"
+	 "punch f 0 1b; keep f 9b 1b; chattr f 0x30; chattr f 0; write f 0 8; unlink f"},
+	{"flags-immutable-dir", TREE,
+	 "chattr d 0x10; create d/new; symlink d/s t; unlink d/x; rename d/x w; replace y d/x; link y d/y; rmdir d/e; tmpfile d 0; write d/x 0 8; rename d d2;"
+	 "chattr d 0; unlink d/x"},
+	{"flags-append-only", FILES,
+	 "chattr h 0x20; write h 0 8; append h 100; write h 9b 8; truncate h 0; truncate h 12b; punch h 0 1b; keep h 0 15b; zero h 0 1b; copy f 0 h 0 1b; clone f h;"
+	 "chmod h 0600; unlink h; link h h2; chattr h 0; truncate h 0"},
+	{"flags-append-only-dir", TREE, "chattr d 0x20; create d/new; unlink d/new; rename d/x w; replace y d/x; rename other d/o; rmdir d/e; chattr d 0; unlink d/new"},
+	{"flags-sync", FILES, "chattr h 8; write h 0 64; append h 10; truncate h 1b; write h 5 8; chmod h 0600; clone f h; copy f 0 h 1b 1b; alloc h 0 9b; punch h 0 1b"},
+	{"flags-dirsync", TREE, "chattr d 0x10000; create d/new; rename d/new y2; unlink d/x; mkdir d/sub; create d/sub/f; symlink d/s t; link y2 d/y2; rmdir d/e"},
+	{"flags-inherited", "",
+	 "mkdir a; project a 77; chattr a 0x200100c8; create a/f; mkdir a/d; symlink a/l x; create a/d/g; create b; link b a/b; rename b a/c; project b 77; link b a/b;"
+	 "exchange b a/f; tmpfile a 0"},
 
 	/* content */
 	{"write-new", "create a", "write a 0 2b"},

@@ -78,6 +78,14 @@ static void put(struct population *p, inum_t ino, uint64_t pos, size_t length, u
 	expect_done(p, fs_write(p->fs, ino, pos, bytes, length, &done), "write");
 }
 
+static void flag(struct population *p, inum_t ino, uint64_t flags, unsigned project)
+{
+	const struct inode_record values = {.flags = flags, .project = project, .extent_hint = project % 5};
+	const struct fs_who root = {.uid = 0};
+
+	expect_done(p, fs_set_flags(p->fs, &root, ino, FS_SET_FLAGS | FS_SET_PROJECT | FS_SET_EXTENT_HINT, &values), "flags");
+}
+
 /* --- names --------------------------------------------------------------------------------------------------------------------- */
 
 static void make_dirs(struct population *p)
@@ -233,6 +241,8 @@ static void make_sparse(struct population *p, unsigned round)
 	for (unsigned i = round; i < SPARSE_FILES && !p->error; i += ROUNDS) {
 		make_name(name, "sparse", i);
 		p->sparse[i] = make(p, p->dirs[i % 4], name, S_IFREG | 0600);
+		if (i % 4 == 0)
+			flag(p, p->sparse[i], INODE_NODUMP | INODE_NOATIME, i);
 		for (unsigned j = 0; j < SPARSE_PIECES; j++)
 			put(p, p->sparse[i], (uint64_t)j * 3 * BLOCK_BYTES, j % 3 ? BLOCK_BYTES : 2 * BLOCK_BYTES, j);
 		expect_done(p, fs_fallocate(p->fs, p->sparse[i], FALLOC_FL_KEEP_SIZE, 80 * BLOCK_BYTES, 5 * BLOCK_BYTES), "fallocate");

@@ -226,6 +226,14 @@ static int run_chmod(struct fs *fs, const struct ops_tree *tree)
 	return fs_setattr(fs, tree->file, FS_SET_MODE | FS_SET_UID | FS_SET_MTIME_NOW, &values, &attr);
 }
 
+static int run_flags(struct fs *fs, const struct ops_tree *tree)
+{
+	const struct inode_record values = {.flags = INODE_NODUMP | INODE_SYNC, .project = 3};
+	const struct fs_who root = {.uid = 0};
+
+	return fs_set_flags(fs, &root, tree->file, FS_SET_FLAGS | FS_SET_PROJECT, &values);
+}
+
 static int set_size(struct fs *fs, inum_t ino, uint64_t size)
 {
 	struct inode_record values = {.size_bytes = size};
@@ -439,7 +447,9 @@ static int run_look(struct fs *fs, const struct ops_tree *tree)
 
 	if (error)
 		return error;
-	error = fs_getattr(fs, attr.ino, &attr);
+	error = fs_verify_open(fs, attr.ino, O_RDWR);
+	if (!error)
+		error = fs_getattr(fs, attr.ino, &attr);
 	fs_forget(fs, attr.ino, 1);
 	return error ? error : fs_readlink(fs, tree->symlink, target, sizeof(target));
 }
@@ -534,6 +544,7 @@ const struct op ops[] = {
 	{"rename exchange", "fs_rename", NULL, run_rename_exchange, NULL},
 	{"rename whiteout", "fs_rename", NULL, run_rename_whiteout, NULL},
 	{"setattr", "fs_setattr", NULL, run_chmod, NULL},
+	{"flags", "fs_set_flags", NULL, run_flags, NULL},
 	{"shrink", "fs_setattr", NULL, run_shrink, NULL},
 	{"shrink a chain", "fs_setattr", NULL, run_shrink_big, NULL},
 	{"grow", "fs_setattr", NULL, run_grow, NULL},
@@ -562,7 +573,7 @@ const struct op ops[] = {
 	{"fallocate holes", "fs_fallocate", NULL, run_allocate_holes, NULL},
 	{"punch", "fs_fallocate", NULL, run_punch, "/big"},
 	{"zero", "fs_fallocate", NULL, run_zero, "/file"},
-	{"look", "fs_lookup fs_getattr fs_readlink", NULL, run_look, NULL},
+	{"look", "fs_lookup fs_verify_open fs_getattr fs_readlink", NULL, run_look, NULL},
 	{"readdir", "fs_readdir", NULL, run_readdir, NULL},
 	{"read", "fs_read fs_seek", NULL, run_read, NULL},
 	{"queries", "", NULL, run_queries, NULL},

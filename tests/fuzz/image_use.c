@@ -13,7 +13,7 @@
 #define INODES_MAX 64u
 #define ANSWERS_MAX 2000u /* of a query: more would only be slow */
 
-static const struct fs_who who = {.uid = 1000, .gid = 1000};
+static const struct fs_who who = {.uid = 1000, .gid = 1000}, root = {.uid = 0};
 
 struct use {
 	struct fs *fs;
@@ -54,7 +54,6 @@ static int walk_visit(void *arg, const char *name, inum_t ino, uint8_t type, uin
 
 static void look_at_attributes(struct use *use, inum_t ino)
 {
-	static const struct fs_who root = {.uid = 0};
 	static char names[4096];
 	size_t used, length;
 
@@ -236,6 +235,12 @@ static void order_attributes(struct use *use, const struct arguments *a)
 	struct inode_record values = {.size_bytes = a->pos, .mode = 0640, .uid = 1, .gid = 2};
 	struct fs_attr attr;
 
+	if (a->length >> 56 & 1) { /* also as somebody who may not */
+		values.flags = a->pos;
+		values.project = values.extent_hint = (uint32_t)(a->pos >> 32);
+		fs_set_flags(use->fs, a->flags & 8 ? &who : &root, a->ino, a->flags, &values);
+		fs_verify_open(use->fs, a->ino, a->flags & 3);
+	}
 	values.atime.nsec = (uint32_t)a->length % 1000000000;
 	fs_setattr(use->fs, a->ino, a->flags | (a->flags & 1 ? FS_SET_SIZE : 0), &values, &attr);
 }
@@ -245,7 +250,6 @@ static void order_xattrs(struct use *use, unsigned opcode, const struct argument
 {
 	static const char *const names[] = {"user.short", "user.long", "trusted.t", "security.capability", "system.posix_acl_access",
 					    "system.posix_acl_default", "user.new", "nobody.n"};
-	static const struct fs_who root = {.uid = 0};
 	const char *name = names[a->flags % ARRAY_SIZE(names)];
 	size_t length;
 

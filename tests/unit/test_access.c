@@ -60,6 +60,23 @@ static void set_times(inum_t ino, int64_t atime, int64_t other)
 	expect_equal(fs_setattr(fix.fs, ino, FS_SET_ATIME | FS_SET_MTIME | FS_SET_CTIME, &values, &attr), 0);
 }
 
+static int64_t read_it(inum_t ino);
+
+START_TEST(a_file_marked_noatime_keeps_its_access_time)
+{
+	const struct inode_record values = {.flags = INODE_NOATIME}, none = {.flags = 0};
+	const struct fs_who root = {.uid = 0};
+	inum_t ino = file("marked");
+
+	again_with(FS_ATIME_ALWAYS);
+	set_times(ino, 1000, 2000);
+	expect_equal(fs_set_flags(fix.fs, &root, ino, FS_SET_FLAGS, &values), 0);
+	expect_equal(read_it(ino), 1000);
+	expect_equal(fs_set_flags(fix.fs, &root, ino, FS_SET_FLAGS, &none), 0);
+	expect(read_it(ino) > 1000);
+}
+END_TEST
+
 static int64_t read_it(inum_t ino)
 {
 	char buffer[8];
@@ -287,6 +304,7 @@ int main(void)
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 120);
+	tcase_add_test(t, a_file_marked_noatime_keeps_its_access_time);
 	tcase_add_test(t, relatime_follows_a_change_and_the_age_of_a_day);
 	tcase_add_test(t, times_out_of_all_proportion_are_compared_without_overflow);
 	tcase_add_test(t, a_write_makes_the_next_read_count);

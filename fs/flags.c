@@ -1,0 +1,172 @@
+/* chattr(1): flags, project id and extent-size hint of an inode, and what they mean to everything else. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "fs/flags.h"
+
+#define FLAGS_OF_ROOT (INODE_IMMUTABLE | INODE_APPEND)
+#define FLAGS_OF_FILES (INODE_FS_FLAGS & ~(INODE_DIRSYNC | INODE_PROJINHERIT))
+#define FLAGS_OF_OTHERS (INODE_NODUMP | INODE_NOATIME)
+#define FLAGS_INHERITED (INODE_SYNC | INODE_NODUMP | INODE_NOATIME | INODE_DIRSYNC | INODE_PROJINHERIT) /* as ext4 */
+
+/* --- what they forbid ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t flags_of(struct inode *inode, uint64_t *size)
+{
+	uint64_t flags;
+
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
+	flags = inode->record.flags;
+	*size = inode->record.size_bytes;
+	pthread_mutex_unlock(&inode->attr_lock);
+	return flags;
+}
+
+int flags_verify_write(struct inode *inode, uint64_t pos)
+{
+	uint64_t size, flags = flags_of(inode, &size);
+
+	return (flags & INODE_IMMUTABLE) || ((flags & INODE_APPEND) && pos < size) ? -EPERM : 0;
+}
+
+int flags_verify_replace(struct inode *inode)
+{
+	uint64_t size;
+
+	return flags_of(inode, &size) & (INODE_IMMUTABLE | INODE_APPEND) ? -EPERM : 0;
+}
+
+int flags_verify_removal(const struct inode *dir, const struct inode *inode)
+{
+	return dir->record.flags & INODE_APPEND ? -EPERM : flags_verify_change(&inode->record);
+}
+
+int flags_verify_entry(const struct inode *dir, const struct inode *inode)
+{
+	return (dir->record.flags & INODE_PROJINHERIT) && dir->record.project != inode->record.project ? -EXDEV : 0;
+}
+
+int fs_verify_open(struct fs *fs, inum_t ino, int open_flags)
+{
+	bool writes = (open_flags & O_ACCMODE) != O_RDONLY;
+	struct fs_attr attr;
+	int error;
+
+	if (!writes && !(open_flags & O_TRUNC))
+		return 0;
+	error = fs_getattr(fs, ino, &attr);
+	if (error)
+		return error;
+	if (attr.record.flags & INODE_IMMUTABLE)
+		return -EPERM;
+	return (attr.record.flags & INODE_APPEND) && (!(open_flags & O_APPEND) || (open_flags & O_TRUNC)) ? -EPERM : 0;
+}
+
+/* --- what they ask for ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t flags_allowed(uint32_t mode)
+{
+	if (S_ISDIR(mode))
+		return INODE_FS_FLAGS;
+	return S_ISREG(mode) ? FLAGS_OF_FILES : FLAGS_OF_OTHERS;
+}
+
+void flags_inherit(struct inode_record *record, const struct inode_record *dir)
+{
+	record->flags |= dir->flags & FLAGS_INHERITED & flags_allowed(record->mode);
+	record->project = dir->flags & INODE_PROJINHERIT ? dir->project : 0;
+	if (S_ISREG(record->mode) || S_ISDIR(record->mode))
+		record->extent_hint = dir->extent_hint;
+}
+
+int flags_settle(struct inode *inode, int error)
+{
+	uint64_t size;
+	int settled;
+
+	if (!(flags_of(inode, &size) & INODE_SYNC) || fs_is_readonly(inode->fs))
+		return error;
+	settled = inode_flush_times(inode);
+	if (!settled)
+		settled = journal_sync(inode->fs->journal);
+	return error ? error : settled;
+}
+
+/* --- setting them --------------------------------------------------------------------------------------------------------- */
+
+static int flags_verify_values(const struct inode_record *now, unsigned set, const struct inode_record *values)
+{
+	if ((set & FS_SET_FLAGS) && (values->flags & ~flags_allowed(now->mode)))
+		return -EOPNOTSUPP;
+	if ((set & FS_SET_EXTENT_HINT) && values->extent_hint && !S_ISREG(now->mode) && !S_ISDIR(now->mode))
+		return -EINVAL;
+	return 0;
+}
+
+static int flags_verify_who(const struct inode_record *now, const struct inode_record *then, const struct fs_who *who)
+{
+	bool fixed = now->flags & then->flags & INODE_IMMUTABLE;
+
+	if (who->uid != 0 && who->uid != now->uid)
+		return -EPERM;
+	if (who->uid != 0 && ((((now->flags ^ then->flags) & FLAGS_OF_ROOT)) || now->project != then->project))
+		return -EPERM;
+	/* What stays immutable changes in nothing else. */
+	if (fixed && (now->flags != then->flags || now->project != then->project || now->extent_hint != then->extent_hint))
+		return -EPERM;
+	return 0;
+}
+
+static void flags_apply(struct inode_record *record, unsigned set, const struct inode_record *values)
+{
+	uint64_t now = time_now_ns();
+
+	if (set & FS_SET_FLAGS)
+		record->flags = (record->flags & ~(uint64_t)INODE_FS_FLAGS) | values->flags;
+	if (set & FS_SET_PROJECT)
+		record->project = values->project;
+	if (set & FS_SET_EXTENT_HINT)
+		record->extent_hint = values->extent_hint;
+	record->ctime.sec = (int64_t)(now / 1000000000u);
+	record->ctime.nsec = (uint32_t)(now % 1000000000u);
+	record->change++;
+}
+
+static int flags_store(struct inode *inode, const struct fs_who *who, unsigned set, const struct inode_record *values)
+{
+	struct inode_record now, then;
+	struct tx *tx;
+	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	inode_copy_record(inode, &now);
+	then = now;
+	error = flags_verify_values(&now, set, values);
+	flags_apply(&then, set, values);
+	if (!error)
+		error = flags_verify_who(&now, &then, who);
+	if (!error)
+		error = inode_update(inode, tx, &then);
+	if (!error)
+		return tx_commit(tx, NULL);
+	tx_abort(tx);
+	return error;
+}
+
+int fs_set_flags(struct fs *fs, const struct fs_who *who, inum_t ino, unsigned set, const struct inode_record *values)
+{
+	struct inode *inode;
+	int error = inode_get(fs, ino, &inode);
+
+	if (error)
+		return error;
+	/* Whoever writes has either ended, or begins knowing the new flags. */
+	lock_write(&inode->data_lock, LOCK_DATA);
+	error = flags_store(inode, who, set, values);
+	pthread_rwlock_unlock(&inode->data_lock);
+	error = flags_settle(inode, error);
+	inode_put(inode);
+	return error;
+}

@@ -1,0 +1,19 @@
+/* What the handlers of ioctls share. Each takes a verified call and answers 0 or negative errno; what it puts into `out` goes back to the caller. */
+#ifndef FUSE_IOCTL_H
+#define FUSE_IOCTL_H
+
+#include "fuse/front.h"
+
+#define IOCTL_BYTES_MAX 4096 /* in either direction */
+
+struct ioctl_call {
+	const struct ioctl *ioctl;
+	struct front *front;
+	fuse_ino_t ino;
+	struct fs_who who;
+	size_t out_used;	     /* the handler's answer: what the table says at most */
+	uint8_t in[IOCTL_BYTES_MAX]; /* as many as the table says at least */
+	uint8_t out[IOCTL_BYTES_MAX];
+};
+
+#endif
