@@ -472,6 +472,8 @@ static int run_read(struct fs *fs, const struct ops_tree *tree)
 	size_t done = 0;
 	int error = fs_read(fs, tree->big, 100, buffer, BUFFER_BYTES, &done);
 
+	if (!error)
+		error = fs_read_unseen(fs, tree->file, 0, buffer, BUFFER_BYTES, &done);
 	return error ? error : fs_seek(fs, tree->big, 10, SEEK_HOLE, &found);
 }
 
@@ -575,7 +577,7 @@ const struct op ops[] = {
 	{"zero", "fs_fallocate", NULL, run_zero, "/file"},
 	{"look", "fs_lookup fs_verify_open fs_getattr fs_readlink", NULL, run_look, NULL},
 	{"readdir", "fs_readdir", NULL, run_readdir, NULL},
-	{"read", "fs_read fs_seek", NULL, run_read, NULL},
+	{"read", "fs_read fs_read_unseen fs_seek", NULL, run_read, NULL},
 	{"queries", "", NULL, run_queries, NULL},
 	{"check", "", NULL, run_check, NULL},
 	{"label", "fs_set_label", NULL, run_label, NULL},
