@@ -84,8 +84,9 @@ class Data:
         os.fsync(fd)
         self.assert_errno(E.ENXIO, os.lseek, fd, LARGEST, os.SEEK_DATA)
         self.assert_errno(E.ENXIO, os.lseek, fd, LARGEST, os.SEEK_HOLE)
-        if self.options:
-            self.skipTest("with writeback the kernel calls everything data")
+        if self.options:  # with writeback everything is called data
+            self.assertEqual((os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 0, os.SEEK_HOLE)), (0, LARGEST))
+            return
         self.assertEqual(os.lseek(fd, 0, os.SEEK_DATA), 3 * BLOCK)
         self.assertEqual(os.lseek(fd, 3 * BLOCK + 7, os.SEEK_DATA), 3 * BLOCK + 7)
         self.assertEqual(os.lseek(fd, 3 * BLOCK, os.SEEK_HOLE), 4 * BLOCK)
@@ -139,23 +140,26 @@ class Data:
         self.assert_errno(E.EFBIG, os.copy_file_range, fd, other, BLOCK, 0, LARGEST)
 
     def test_a_sparse_range_of_exbibytes_is_copied_at_once(self):
-        if not self.is_mendfs:
-            self.skipTest("tmpfs copies byte by byte")
+        unit = 1 << 60 if self.is_mendfs else 1 << 20  # tmpfs copies byte by byte
+        size, last = 4 * unit + 5, 2 * unit
         fd, other = self.open("f"), self.open("g")
         os.pwrite(fd, b"first", 0)
-        os.pwrite(fd, b"last", 1 << 61)
-        os.ftruncate(fd, (1 << 62) + 5)
-        os.pwrite(other, b"gone" * BLOCK, 1 << 30)
+        os.pwrite(fd, b"last", last)
+        os.ftruncate(fd, size)
+        os.pwrite(other, b"gone" * BLOCK, unit >> 1)
         calls, done = 0, 0
-        while done < (1 << 62) + 5 and calls < 10:
-            done += os.copy_file_range(fd, other, LARGEST - (1 << 40), done, done)
+        while done < size and calls < 10:
+            done += os.copy_file_range(fd, other, size - done, done, done)
             calls += 1
-        if calls == 10 and done < (1 << 34) * 10:
-            self.skipTest(f"32-bit replies: {done} bytes in {calls} calls")
-        self.assertEqual(done, (1 << 62) + 5)
-        self.assertEqual((os.fstat(other).st_size, os.pread(other, 4, 1 << 61), os.pread(other, 5, 0), os.pread(other, 4, 1 << 30)),
-                         ((1 << 62) + 5, b"last", b"first", bytes(4)))
-        self.assertEqual(self.blocks(other), 2)
+        if done < size:  # a libfuse whose replies have 32 bits: the first of each call, and the end
+            self.assertGreater(done, 5 << 30)
+            os.ftruncate(other, done)
+            self.assertEqual(os.copy_file_range(fd, other, BLOCK, last, last), BLOCK)
+            os.ftruncate(other, size)
+        self.assertEqual((os.fstat(other).st_size, os.pread(other, 4, last), os.pread(other, 5, 0), os.pread(other, 4, unit >> 1)),
+                         (size, b"last", b"first", bytes(4)))
+        if self.is_mendfs:
+            self.assertEqual(self.blocks(other), 2)
 
     # --- many at once ---
 
