@@ -63,6 +63,9 @@ static void end(struct exercise *x, const char *state)
 		file_close(x, &x->files[i]);
 	}
 	state_save(x, state);
+	for (unsigned i = 0; i < FILES; i++)
+		free(x->files[i].model);
+	free(x->buffer);
 	printf("sample: exercise:");
 	for (unsigned i = 0; exercise_op_name(i); i++)
 		printf(" %s %lu", exercise_op_name(i), x->count[i]);
