@@ -252,7 +252,9 @@ static int lookup_dots(struct fs *fs, inum_t ino, const char *name, inum_t *out)
 	if (error)
 		return error;
 	inode_attr(inode, &attr);
-	if (name[1] == '\0')
+	if (name[1] == '\0' && attr.record.nlink == 0)
+		error = -ENOENT; /* whoever has it open has it in the kernel's cache and does not ask */
+	else if (name[1] == '\0')
 		*out = ino;
 	else if (S_ISDIR(inode->type))
 		*out = attr.record.parent ? attr.record.parent : FS_ROOT_INO;

@@ -190,6 +190,19 @@ START_TEST(dots_are_looked_up)
 }
 END_TEST
 
+START_TEST(what_has_no_name_any_more_is_not_found_by_its_number)
+{
+	inum_t f = file(FS_ROOT_INO, "f");
+	struct fs_attr attr;
+
+	expect_equal(fs_lookup(fix.fs, FS_ROOT_INO, "f", &attr), 0);
+	expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, "f"), 0);
+	expect_equal(fs_getattr(fix.fs, f, &attr), 0);
+	expect_equal(fs_lookup(fix.fs, f, ".", &attr), -ENOENT);
+	fs_forget(fix.fs, f, 1);
+}
+END_TEST
+
 /* --- symlinks ------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(symlink_targets_up_to_4095_bytes_come_back_whole)
@@ -684,6 +697,7 @@ static void add_plain(TCase *t)
 	tcase_add_test(t, a_setgid_directory_passes_its_group_on);
 	tcase_add_test(t, nothing_is_made_in_a_removed_directory_or_in_a_file);
 	tcase_add_test(t, dots_are_looked_up);
+	tcase_add_test(t, what_has_no_name_any_more_is_not_found_by_its_number);
 	tcase_add_test(t, symlink_targets_up_to_4095_bytes_come_back_whole);
 	tcase_add_test(t, two_hard_links_in_one_directory_give_two_paths);
 	tcase_add_test(t, a_directory_has_no_second_name);
