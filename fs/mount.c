@@ -420,6 +420,8 @@ int fs_unmount(struct fs *fs)
 		}
 		inode_flush_all(fs);
 		error = journal_sync(fs->journal);
+		/* While there is a ledger to hear what poison it clears; an error is met again by the close. */
+		journal_checkpoint(fs->journal);
 	}
 	closed = mount_teardown(fs);
 	return error ? error : closed;

@@ -52,8 +52,10 @@ static int block_write(struct journal *journal, struct cache_buf *cb, unsigned c
 	if (error)
 		return error;
 	cb->written |= 1u << copy;
-	if (cleared)
+	if (cleared) {
 		cb->cleared |= 1u << copy;
+		cb->told &= (uint8_t)~(1u << copy);
+	}
 	return 0;
 }
 
@@ -139,6 +141,23 @@ static void forget_written(struct journal *journal)
 		cb->written = 0;
 }
 
+static void tell_cleared(struct journal *journal)
+{
+	struct cache_buf *cb;
+
+	TAILQ_FOREACH(cb, &journal->dirty, dirty_link) {
+		unsigned fresh = cb->cleared & cb->written & ~cb->told;
+		devoff_t offset[2];
+
+		if (!fresh || !journal->on_cleared || chunk_locate(journal, cb->buf.address, offset))
+			continue;
+		for (unsigned k = 0; k < 2; k++)
+			if (fresh & 1u << k)
+				journal->on_cleared(journal->on_cleared_arg, offset[k]);
+		cb->told |= (uint8_t)fresh;
+	}
+}
+
 static int write_back(struct journal *journal)
 {
 	int error = write_copies(journal, 0);
@@ -155,6 +174,7 @@ static int write_back(struct journal *journal)
 		forget_written(journal);
 		return error;
 	}
+	tell_cleared(journal);
 	return settle_written(journal) ? -EIO : 0;
 }
 

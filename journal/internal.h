@@ -32,6 +32,7 @@ struct cache_buf {
 	bool half;	       /* only one copy at home is whole: log a full image before it is overwritten */
 	uint8_t written;       /* copies that the running checkpoint has stored */
 	uint8_t cleared;       /* copies whose poison a write-back cleared; for journal_repair() */
+	uint8_t told;	       /* of these, the ones that the handler was told of */
 	int error;	       /* lost in recovery: what buf_get() answers */
 	int slot;	       /* in the open transaction, or -1; the writer's */
 	uint64_t sequence;     /* of the last record it contains */
@@ -112,6 +113,8 @@ struct journal {
 	_Atomic uint64_t lost_told; /* address + 1 of the last block whose loss was logged */
 	journal_bad_copy_fn *bad_copy;
 	void *bad_copy_arg;
+	journal_cleared_fn *on_cleared;
+	void *on_cleared_arg;
 	pthread_mutex_t sync_mutex;
 	pthread_cond_t sync_cond;
 	uint64_t sync_started, sync_done;

@@ -256,6 +256,12 @@ void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *
 	journal->bad_copy = handler;
 }
 
+void journal_set_cleared_handler(struct journal *journal, journal_cleared_fn *handler, void *arg)
+{
+	journal->on_cleared_arg = arg;
+	journal->on_cleared = handler;
+}
+
 /* A second hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
 static _Thread_local const struct journal *thread_reads, *thread_writes;
 static _Thread_local bool thread_excludes; /* readers too */

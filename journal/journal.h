@@ -30,6 +30,9 @@ struct tx;
 /* Called (any thread, any lock held) when a copy of a metadata block was found unusable for a reason other than poison, which media/
  * reports itself: wrong checksum or older sequence. The handler queues; the repair is journal_repair(), later. */
 typedef void journal_bad_copy_fn(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason);
+/* Called (metadata lock held) when a write-back cleared the poison of a block at offset (4096 bytes) and what it stored there is durable, but may be had from
+ * the log yet. The handler makes durable that the range is good: who reads it as bad once the tail has moved has lost it. */
+typedef void journal_cleared_fn(void *arg, devoff_t offset);
 
 struct journal_options {
 	bool readonly;	      /* recover into DRAM, never write; the cache may grow beyond cache_bytes by the recovered set */
@@ -61,6 +64,7 @@ const struct journal_recovery *journal_recovery(const struct journal *journal);
 struct media *journal_media(const struct journal *journal);
 const struct super *journal_super(const struct journal *journal);
 void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *handler, void *arg);
+void journal_set_cleared_handler(struct journal *journal, journal_cleared_fn *handler, void *arg);
 
 void journal_read_begin(struct journal *journal);
 void journal_read_end(struct journal *journal);

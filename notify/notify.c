@@ -225,6 +225,19 @@ out:
 	pthread_mutex_unlock(&notify->lock);
 }
 
+/*
+ * Poison in both copies of a block that nobody used is cleared when the block is first written home. Until the thread has been told, the log calls both copies
+ * bad, and after a crash a good block could not be read.
+ */
+static void notify_on_cleared(void *arg, devoff_t offset)
+{
+	struct notify *notify = arg;
+
+	pthread_mutex_lock(&notify->lock);
+	notify_log(notify, offset, offset + BLOCK_BYTES, BADBLOCK_CLEARED, FAILURE_CONTROL);
+	pthread_mutex_unlock(&notify->lock);
+}
+
 /* --- life --- */
 
 static struct notify *notify_alloc(const struct notify_setup *setup)
@@ -252,6 +265,7 @@ static void notify_free(struct notify *notify)
 {
 	media_set_fault_handler(notify->media, NULL, NULL);
 	journal_set_bad_copy_handler(notify->journal, NULL, NULL);
+	journal_set_cleared_handler(notify->journal, NULL, NULL);
 	queue_fini(&notify->queue);
 	overlay_fini(&notify->overlay);
 	pthread_cond_destroy(&notify->wake);
@@ -280,6 +294,7 @@ int notify_create(const struct notify_setup *setup, struct notify **out)
 		return -ENOMEM;
 	media_set_fault_handler(notify->media, notify_on_fault, notify);
 	journal_set_bad_copy_handler(notify->journal, notify_on_bad_copy, notify);
+	journal_set_cleared_handler(notify->journal, notify_on_cleared, notify);
 	rc = notify_load(notify);
 	notify->setup.known = NULL;
 	notify->setup.count_known = 0;
