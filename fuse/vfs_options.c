@@ -94,6 +94,8 @@ int vfs_options_finish(const struct vfs_options *options, const char *mountpoint
 		attr.attr_clr = MOUNT_ATTR__ATIME;
 		attr.attr_set = MOUNT_ATTR_STRICTATIME;
 	}
+	if (options->flags & MS_NODIRATIME) /* unknown to libfuse 3.14 */
+		attr.attr_set |= MOUNT_ATTR_NODIRATIME;
 	if (options->flags & MS_NOSYMFOLLOW)
 		attr.attr_set |= MOUNT_ATTR_NOSYMFOLLOW;
 	if ((!attr.attr_set && !attr.attr_clr) || !mount_setattr(AT_FDCWD, mountpoint, AT_SYMLINK_NOFOLLOW, &attr, sizeof(attr)))
@@ -111,7 +113,7 @@ int vfs_options_emit(const struct vfs_options *options, struct fuse_args *args)
 	} words[] = {
 		{MS_RDONLY, "-oro", NULL},	  {MS_NOSUID, "-onosuid", "-osuid"}, {MS_NODEV, "-onodev", "-odev"},
 		{MS_NOEXEC, "-onoexec", NULL},	  {MS_SYNCHRONOUS, "-osync", NULL},  {MS_DIRSYNC, "-odirsync", NULL},
-		{MS_NOATIME, "-onoatime", NULL},  {MS_NODIRATIME, "-onodiratime", NULL},
+		{MS_NOATIME, "-onoatime", NULL},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
