@@ -5,6 +5,7 @@ Programs come from $BIN_DIR. $MENDFS_TRANSPORT chooses io_uring or dev_fuse wher
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import tempfile
@@ -73,6 +74,11 @@ def wait_for(condition, timeout=TIMEOUT, what="condition"):
             return
         time.sleep(0.02)
     raise AssertionError(f"{what} did not come true in {timeout} s")
+
+
+def libfuse_version():
+    """That the daemon runs with, as (3, 18). Before 3.17 there is no O_TMPFILE, before 3.18 no statx, no KILLPRIV_V2 on writes, no io_uring."""
+    return tuple(int(number) for number in re.search(r"libfuse (\d+)\.(\d+)", run(program("mendfs"), "-V").stdout).groups())
 
 
 class Mount:

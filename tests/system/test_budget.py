@@ -144,12 +144,17 @@ class Data(Budget):
         self.assert_cost({"GETATTR": 1}, os.fstat, fd)
         self.assert_cost({}, os.fstat, fd)
 
+    @staticmethod
+    def writes(count):
+        """A libfuse that cannot say that we clear setuid bits by ourselves costs a question before each."""
+        return {"WRITE": count} if harness.libfuse_version() >= (3, 18) else {"WRITE": count, "GETXATTR": count}
+
     def test_later_writes_ask_nothing_else(self):
         """security.capability at most once per inode: never again for a write that follows another."""
         fd = os.open(self.mount.path("d/file"), os.O_RDWR)
         self.addCleanup(os.close, fd)
         os.pwrite(fd, b"y" * BLOCK, 0)
-        self.assert_cost({"WRITE": 8}, lambda: [os.pwrite(fd, b"z" * BLOCK, i * BLOCK) for i in range(8)])
+        self.assert_cost(self.writes(8), lambda: [os.pwrite(fd, b"z" * BLOCK, i * BLOCK) for i in range(8)])
 
     def test_direct_io_goes_as_it_is(self):
         path = self.mount.path("d/file")
@@ -174,7 +179,7 @@ class Data(Budget):
         fd = os.open(self.mount.path("d/big"), os.O_CREAT | os.O_RDWR, 0o644)
         self.addCleanup(os.close, fd)
         os.pwrite(fd, b"x", 0)
-        self.assert_cost({"WRITE": 32}, lambda: [os.pwrite(fd, b"y" * MIB, i * MIB) for i in range(32)])
+        self.assert_cost(self.writes(32), lambda: [os.pwrite(fd, b"y" * MIB, i * MIB) for i in range(32)])
 
     def test_copy_of_64_mib_is_one_request(self):
         self.write("d/from", os.urandom(64 * MIB))

@@ -7,7 +7,6 @@ $MENDFS_SEED reruns a seed (up to scheduling), $MENDFS_KILLS sets the number of 
 """
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -30,8 +29,7 @@ def is_sanitized():
 
 
 def has_uring():
-    major, minor = re.search(r"libfuse (\d+)\.(\d+)", run(program("mendfs"), "-V").stdout).groups()
-    return (int(major), int(minor)) >= (3, 18)
+    return harness.libfuse_version() >= (3, 18)
 
 
 def rounds():

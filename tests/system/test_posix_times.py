@@ -128,6 +128,9 @@ class Times:
     def test_the_time_of_birth_is_told_and_stays(self):
         path = self.file("f")
         born = harness.run("stat", "-c", "%.9W", path).stdout
+        if self.is_mendfs and harness.libfuse_version() < (3, 18):
+            self.assertEqual(float(born), 0)
+            return
         self.assertGreater(float(born), time.time() - 3600)
         os.utime(path, (1, 1))
         with open(path, "wb") as file:
