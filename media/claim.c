@@ -358,11 +358,16 @@ void claim_set_finishing(struct claim *claim)
 		log_warning("claim: no thread to answer on while finishing");
 }
 
+bool claim_mount_is_dead(int error)
+{
+	return error == -ENOTCONN || error == -ECONNABORTED || error == -ECONNREFUSED;
+}
+
 int claim_check_mountpoint(const char *dir, struct why *why)
 {
 	struct stat st;
 
-	if (stat(dir, &st) == 0 || errno != ENOTCONN)
+	if (stat(dir, &st) == 0 || !claim_mount_is_dead(-errno))
 		return 0;
 	return why_set(why, -ENOTCONN,
 		       "%s is a dead mount point (its daemon is gone); clear it with: "

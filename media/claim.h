@@ -54,7 +54,13 @@ struct media;
 struct claim *media_claim(struct media *media); /* NULL without options.claim */
 
 /*
- * "DIR is a dead mount point (its daemon is gone); clear it with: fusermount3 -u DIR" when stat(DIR) says ENOTCONN: -ENOTCONN; else 0.
+ * A lookup in the mount failed with this -errno because its daemon is gone: -ENOTCONN for good; -ECONNABORTED and -ECONNREFUSED in the moment in which the
+ * kernel ends the requests of a daemon that died (over io_uring; before its INIT was answered).
+ */
+bool claim_mount_is_dead(int error);
+
+/*
+ * "DIR is a dead mount point (its daemon is gone); clear it with: fusermount3 -u DIR" when stat(DIR) fails so: -ENOTCONN; else 0.
  */
 int claim_check_mountpoint(const char *dir, struct why *why);
 

@@ -58,7 +58,7 @@ static int find_mount(const char *path, const struct mount_entry *entries,
 		return 0;
 	}
 	error = -errno;
-	if (error == -ENOTCONN || error == -ECONNABORTED)
+	if (claim_mount_is_dead(error))
 		return dead_mount(path, entries, why);
 	/* A user's own mount lets nobody else in, root included; its daemon may still answer. */
 	if (error == -EACCES)

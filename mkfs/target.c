@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "media/claim.h"
+
 /* All that libblkid knows has its signature in the first or the last MiB. */
 #define PROBE_BYTES (1u << 20)
 
@@ -78,7 +80,7 @@ static bool mountinfo_matches(char *line, const char *real_path, char **dir)
 	real = realpath(source, NULL);
 	is_same = real && strcmp(real, real_path) == 0;
 	free(real);
-	return is_same && !(stat(*dir, &st) < 0 && errno == ENOTCONN);
+	return is_same && !(stat(*dir, &st) < 0 && claim_mount_is_dead(-errno));
 }
 
 static int target_check_mounted(struct media *media, struct why *why)

@@ -493,6 +493,18 @@ START_TEST(a_failed_open_leaves_no_claim_behind)
 }
 END_TEST
 
+/* Seen after kill -9 of a daemon that had just mounted over io_uring: all three, the last for good. */
+START_TEST(a_mount_that_lost_its_daemon_is_dead_whatever_the_kernel_calls_it)
+{
+	ck_assert(claim_mount_is_dead(-ECONNREFUSED));
+	ck_assert(claim_mount_is_dead(-ECONNABORTED));
+	ck_assert(claim_mount_is_dead(-ENOTCONN));
+	ck_assert(!claim_mount_is_dead(-EACCES));
+	ck_assert(!claim_mount_is_dead(-ENOENT));
+	ck_assert(!claim_mount_is_dead(-EIO));
+}
+END_TEST
+
 START_TEST(a_living_mount_point_is_not_called_dead)
 {
 	ck_assert_int_eq(claim_check_mountpoint(directory, &why), 0);
@@ -517,6 +529,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, a_server_that_took_the_socket_over_greets_with_the_same_keys);
 	tcase_add_test(tc, a_failed_open_leaves_no_claim_behind);
 	tcase_add_test(tc, a_living_mount_point_is_not_called_dead);
+	tcase_add_test(tc, a_mount_that_lost_its_daemon_is_dead_whatever_the_kernel_calls_it);
 }
 
 int main(void)
