@@ -50,6 +50,15 @@ void *front_thread_buffer(size_t size)
 	return data;
 }
 
+/*
+ * Who only writes goes past the page cache too: nothing is copied there, and the kernel asks for no security.capability before. Kernels that allow mappings
+ * of such files (6.6) also keep the pages of others true, so it hangs on that.
+ */
+static bool is_direct_open(const struct front *front, const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_DIRECT) || (front->direct_writers && (fi->flags & O_ACCMODE) == O_WRONLY);
+}
+
 void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 {
 	fi->keep_cache = 1;
@@ -58,7 +67,7 @@ void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 	 * With writeback the kernel alone knows where a file ends that it holds back the end of. Only without direct_io does it go by that; a direct read is
 	 * cut short at our end otherwise.
 	 */
-	if ((fi->flags & O_DIRECT) && !front->writeback) {
+	if (is_direct_open(front, fi) && !front->writeback) {
 		fi->direct_io = 1;
 #if LIBFUSE_AT_LEAST(15)
 		fi->parallel_direct_writes = 1;
@@ -177,6 +186,30 @@ void front_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struc
 	counter_end(OP_READ, begin);
 }
 
+static void fsync_work(struct job *job)
+{
+	job->error = fs_fsync(front_of(job->req)->fs, job->ino);
+}
+
+static void written_answer(struct job *job)
+{
+	if (job->error)
+		fuse_reply_err(job->req, -job->error);
+	else
+		fuse_reply_write(job->req, job->done);
+}
+
+static bool durable_means_msync(fuse_req_t req)
+{
+	return media_granularity(fs_media(front_of(req)->fs)) == MEDIA_PAGE;
+}
+
+/* After a WRITE of a file opened with O_DSYNC comes an FSYNC, except where it went past the page cache (only then it has a lock owner). */
+static bool write_wants_sync(fuse_req_t req, const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_DSYNC) && fi->lock_owner && durable_means_msync(req);
+}
+
 void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	uint64_t begin = front_begin();
@@ -186,6 +219,12 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 
 	if (killed)
 		session_forget_attr(front_of(req), ino);
+	if (done && write_wants_sync(req, fi)) {
+		struct job job = {.work = fsync_work, .answer = written_answer, .req = req, .op = OP_WRITE, .begin_ns = begin, .ino = ino, .done = done};
+
+		job_run(&job, true);
+		return;
+	}
 	if (error && !done)
 		fuse_reply_err(req, -error);
 	else
@@ -198,17 +237,12 @@ static void reply_error(struct job *job)
 	fuse_reply_err(job->req, -job->error);
 }
 
-static void fsync_work(struct job *job)
-{
-	job->error = fs_fsync(front_of(job->req)->fs, job->ino);
-}
-
 /* Where durable means msync, it takes as long as the disk below needs. */
 static void fsync_run(fuse_req_t req, fuse_ino_t ino, enum counter_op op)
 {
 	struct job job = {.work = fsync_work, .answer = reply_error, .req = req, .op = op, .begin_ns = front_begin(), .ino = ino};
 
-	job_run(&job, media_granularity(fs_media(front_of(req)->fs)) == MEDIA_PAGE);
+	job_run(&job, durable_means_msync(req));
 }
 
 void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

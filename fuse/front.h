@@ -29,6 +29,7 @@ struct front {
 	bool writeback;
 	bool no_opendir; /* the kernel caches directories by itself after ENOSYS */
 	bool no_open;	 /* ENOSYS to OPEN: the kernel opens and closes without asking, for good */
+	bool direct_writers; /* opens that only write are direct */
 	bool killpriv;	 /* requests say whether setuid bits must go */
 	bool may_idle;	 /* its threads may be SCHED_IDLE */
 	bool uring;	 /* the kernel took FUSE over io_uring */

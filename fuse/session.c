@@ -43,7 +43,7 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	front->killpriv = fuse_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 #endif
 #ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
-	fuse_want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
+	front->direct_writers = fuse_want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 #endif
 	/* The region's memory is never spliced (a machine check in the kernel's copy is an oops), and replies are built in DRAM anyway. */
 	fuse_refuse(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);

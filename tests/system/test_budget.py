@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """How many FUSE requests an operation costs, by the daemon's own counters. docs/PERFORMANCE.md says why each that remains does."""
+import json
 import mmap
 import os
 import subprocess
@@ -8,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
-from harness import BLOCK, mendctl_json
+from harness import BLOCK, mendctl, mendctl_json
 
 MIB = 1 << 20
 # Nobody waits for these.
@@ -55,6 +56,11 @@ class Budget(harness.Case):
 
     def create(self, name, flags):
         os.close(os.open(self.mount.path(name), os.O_CREAT | os.O_WRONLY | flags, 0o644))
+
+    @staticmethod
+    def question():
+        """Whether there is a security.capability, before what goes through the page cache; a libfuse that knows no mappings of direct files lets all go there."""
+        return {} if harness.libfuse_version() >= (3, 18) else {"GETXATTR": 1}
 
     def assert_absent(self, name):
         self.assertFalse(os.path.lexists(self.mount.path(name)))
@@ -129,13 +135,28 @@ class Names(Budget):
             os.write(fd, b"x" * BLOCK)
             os.close(fd)
 
-        self.assert_cost({"LOOKUP": 1, "GETATTR": 1, "CREATE": 1, "GETXATTR": 1, "WRITE": 1}, create_and_write)
+        self.assert_cost({"LOOKUP": 1, "GETATTR": 1, "CREATE": 1, **self.question(), "WRITE": 1}, create_and_write)
 
 
 class Data(Budget):
     def test_open_read_close_of_a_cached_file(self):
         self.open_read_close("d/file")
         self.assert_cost({"OPEN": 1}, self.open_read_close, "d/file")
+
+    def test_open_write_close(self):
+        self.assert_cost({"OPEN": 1, **self.question(), "WRITE": 1}, self.write_to, "d/file", b"y" * BLOCK)
+
+    def write_to(self, name, data):
+        fd = os.open(self.mount.path(name), os.O_WRONLY)
+        self.assertEqual(os.write(fd, data), len(data))
+        os.close(fd)
+
+    def test_large_write_of_a_writer_alone_asks_nothing(self):
+        fd = os.open(self.mount.path("d/new"), os.O_CREAT | os.O_WRONLY, 0o644)
+        self.addCleanup(os.close, fd)
+        buffer = mmap.mmap(-1, MIB)  # at the start of a page: else it lies in one page more than a request has
+        self.addCleanup(buffer.close)
+        self.assert_cost({"WRITE": 8, **{op: 8 for op in self.question()}}, lambda: [os.pwritev(fd, [buffer], i * MIB) for i in range(8)])
 
     def test_stat_after_write_asks_once(self):
         fd = os.open(self.mount.path("d/file"), os.O_RDWR)
@@ -164,6 +185,22 @@ class Data(Budget):
         self.addCleanup(page.close)
         os.pwritev(fd, [page], 0)
         self.assert_cost({"WRITE": 4, "READ": 4}, lambda: [(os.pwritev(fd, [page], 0), os.preadv(fd, [page], 0)) for _ in range(4)])
+
+    def test_each_direct_write_of_a_synchronous_file_is_durable_by_itself(self):
+        """No FSYNC follows it, so on a plain file the WRITE has to do what one does."""
+        page = mmap.mmap(-1, BLOCK)
+        self.addCleanup(page.close)
+        for flags in (os.O_RDWR | os.O_DIRECT | os.O_DSYNC, os.O_WRONLY | os.O_SYNC):
+            fd = os.open(self.mount.path("d/file"), flags)
+            self.addCleanup(os.close, fd)
+            before, requests = self.media_syncs(), self.counts()
+            for _ in range(20):
+                os.pwritev(fd, [page], 0)
+            fsyncs = self.counts().get("FSYNC", 0) - requests.get("FSYNC", 0)
+            self.assertGreaterEqual(self.media_syncs() - before, 20, f"{fsyncs} FSYNC")
+
+    def media_syncs(self):
+        return json.loads(mendctl("stats", self.mount.image, "--json").stdout)["media"]["syncs"]
 
     def test_sequential_read_asks_once_per_window_of_readahead(self):
         self.write("d/big", os.urandom(32 * MIB))

@@ -308,6 +308,26 @@ class Data:
             os.ftruncate(fd, 4 * BLOCK)
             self.assertEqual(os.preadv(direct, [page], 4 * BLOCK), 0)
 
+    def test_what_only_writes_is_seen_by_readers_and_mappings_and_keeps_what_they_stored(self):
+        fd = self.open("f")
+        os.pwrite(fd, b"0" * 8 * BLOCK, 0)
+        writer, reader = self.open("f", os.O_WRONLY), self.open("f", os.O_RDONLY)
+        with mmap.mmap(fd, 8 * BLOCK) as mapped:
+            for step in range(1, 20):
+                byte, at = bytes([step]), step * 997 % (7 * BLOCK)
+                mapped[at + 200:at + 210] = b"m" * 10
+                self.assertEqual(os.pread(reader, 100, at), mapped[at:at + 100])
+                self.assertEqual(os.pwrite(writer, byte * 100, at), 100)
+                self.assertEqual(os.pread(reader, 100, at), byte * 100)
+                self.assertEqual(mapped[at:at + 100], byte * 100)
+                self.assertEqual(mapped[at + 200:at + 210], b"m" * 10)
+                os.pwrite(fd, b"b" * 50, at + 25)
+                self.assertEqual(os.pread(reader, 100, at), byte * 25 + b"b" * 50 + byte * 25)
+            # From the file's own pages, and past its end.
+            self.assertEqual(os.pwrite(writer, memoryview(mapped)[BLOCK:3 * BLOCK], 7 * BLOCK), 2 * BLOCK)
+            self.assertEqual(os.fstat(reader).st_size, 9 * BLOCK)
+            self.assertEqual(os.pread(reader, 2 * BLOCK, 7 * BLOCK), mapped[BLOCK:3 * BLOCK])
+
 
 places.variants(Data, globals())
 del globals()["Data"]
