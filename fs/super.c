@@ -120,7 +120,7 @@ int fs_read_super(struct media *media, struct super *super, struct why *why)
 		return why_set(why, -EUCLEAN,
 			       "%s: truncated: the filesystem has %llu bytes, the %s only %llu", path,
 			       (unsigned long long)best->size_bytes,
-			       media_is_device(media) ? "device" : "file",
+			       media_is_device(media) || media_is_block(media) ? "device" : "file",
 			       (unsigned long long)media_size(media));
 	error = format_super_check_features(best, &features);
 	if (error < 0)

@@ -32,6 +32,16 @@ uint32_t log_boot_id(void)
 	return hash ? hash : 1;
 }
 
+static uint32_t log_boot_of(const struct media *media)
+{
+	struct le64 attachment = le64_make(media_attachment(media));
+	uint32_t hash = log_boot_id();
+
+	if (le64_get(attachment))
+		hash = crc32c(hash, &attachment, sizeof(attachment));
+	return hash ? hash : 1;
+}
+
 int log_init(struct log_ring *ring, struct media *media, const struct super *super)
 {
 	const struct area *area = &super->areas[AREA_JOURNAL];
@@ -50,7 +60,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	ring->record_limit = round_down_u64(min_u64(ring->ring_bytes / 4, LOG_RECORD_MAX_BYTES), LINE_BYTES);
 	ring->slack_bytes = round_down_u64(min_u64(ring->ring_bytes / 8, LOG_SLACK_MAX_BYTES), LINE_BYTES);
 	ring->paged = media_granularity(media) == MEDIA_PAGE;
-	ring->boot = log_boot_id();
+	ring->boot = log_boot_of(media);
 	ring->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
 	return ring->record ? 0 : -ENOMEM;
 }

@@ -265,7 +265,7 @@ static int claim_ask_other_node(struct claiming *claiming)
 {
 	struct claim_holder holder;
 
-	if (!S_ISCHR(claiming->st.st_mode))
+	if (!S_ISCHR(claiming->st.st_mode) && !S_ISBLK(claiming->st.st_mode))
 		return 0;
 	claim_query(&claiming->st, &holder);
 	return holder.state == CLAIM_NONE ? 0 : claim_refuse_holder(claiming, &holder);

@@ -15,7 +15,7 @@
 #include "util/why.h"
 
 /*
- * The abstract socket name of the inode behind `st` ("mendfs/i/<dev>/<ino>" or "mendfs/c/<rdev>", hex, with "/<attempt>" appended
+ * The abstract socket name of the inode behind `st` ("mendfs/i/<dev>/<ino>", "mendfs/c/<rdev>" or "mendfs/b/<rdev>", hex, with "/<attempt>" appended
  * when attempt > 0, so that a squatter on the first name blocks nothing). Without the leading NUL.
  */
 void claim_socket_name(const struct stat *st, unsigned attempt, char *name, size_t size);

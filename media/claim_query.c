@@ -23,8 +23,9 @@ void claim_socket_name(const struct stat *st, unsigned attempt, char *name, size
 
 	if (attempt > 0)
 		snprintf(suffix, sizeof(suffix), "/%u", attempt);
-	if (S_ISCHR(st->st_mode))
-		snprintf(name, size, "mendfs/c/%jx%s", (uintmax_t)st->st_rdev, suffix);
+	if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode))
+		snprintf(name, size, "mendfs/%c/%jx%s", S_ISCHR(st->st_mode) ? 'c' : 'b', (uintmax_t)st->st_rdev,
+			 suffix);
 	else
 		snprintf(name, size, "mendfs/i/%jx/%jx%s", (uintmax_t)st->st_dev,
 			 (uintmax_t)st->st_ino, suffix);

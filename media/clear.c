@@ -87,6 +87,14 @@ int clear_mapped(struct media *media, devoff_t offset, uint64_t length)
 	return error < 0 ? error : media_poison_disarm(media, offset, length, &removed);
 }
 
+int clear_block(struct media *media, devoff_t offset, uint64_t length)
+{
+	int error = clear_is_injected(media, offset, length) ? 0 : block_overwrite(media, offset, length);
+	uint64_t removed;
+
+	return error < 0 ? error : media_poison_disarm(media, offset, length, &removed);
+}
+
 int media_clear(struct media *media, devoff_t offset, uint64_t length)
 {
 	int error;

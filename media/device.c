@@ -65,25 +65,17 @@ static int device_check_character(const char *sysfs, const char *path, const str
 }
 
 int device_check(const char *sysfs, const char *path, const struct stat *st, struct why *why,
-		 bool *is_device)
+		 enum device_kind *kind)
 {
-	*is_device = false;
-	if (S_ISREG(st->st_mode))
+	*kind = S_ISBLK(st->st_mode) ? DEVICE_BLOCK : S_ISCHR(st->st_mode) ? DEVICE_DAX : DEVICE_FILE;
+	if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
 		return 0;
-	if (S_ISCHR(st->st_mode)) {
-		*is_device = true;
+	if (S_ISCHR(st->st_mode))
 		return device_check_character(sysfs, path, st, why);
-	}
-	if (S_ISBLK(st->st_mode))
-		return why_set(
-		    why, -ENOTSUP,
-		    "%s is a block device; persistent memory is used as device-dax (ndctl "
-		    "create-namespace --mode=devdax), or give an image file",
-		    path);
 	if (S_ISDIR(st->st_mode))
 		return why_set(why, -ENOTSUP,
 			       "%s is a directory; give an image file or a /dev/daxX.Y", path);
-	return why_set(why, -ENOTSUP, "%s is neither a regular file nor a /dev/daxX.Y", path);
+	return why_set(why, -ENOTSUP, "%s is neither a regular file nor a /dev/daxX.Y or a block device", path);
 }
 
 int device_explain_missing(const char *sysfs, const char *path, int error, struct why *why)

@@ -1,5 +1,5 @@
-/* What a path is: a regular file, a device-dax device, or something that cannot be used, with the
- * reason. */
+/* What a path is: a regular file, a device-dax or block device, or something that cannot be used,
+ * with the reason. */
 #ifndef MEDIA_DEVICE_H
 #define MEDIA_DEVICE_H
 
@@ -8,10 +8,11 @@
 #include "util/types.h"
 #include "util/why.h"
 
-/* 0 for a regular file or a device-dax device; *is_device tells which. `sysfs` is "/sys" but in
- * tests. */
+enum device_kind { DEVICE_FILE, DEVICE_DAX, DEVICE_BLOCK };
+
+/* 0 for what can be used; *kind tells what it is. `sysfs` is "/sys" but in tests. */
 int device_check(const char *sysfs, const char *path, const struct stat *st, struct why *why,
-		 bool *is_device);
+		 enum device_kind *kind);
 /* A line for a path that does not exist, which may be a dax device in system-ram mode. Returns the
  * error. */
 int device_explain_missing(const char *sysfs, const char *path, int error, struct why *why);

@@ -14,7 +14,8 @@ int media_discard(struct media *media, devoff_t offset, uint64_t length)
 {
 	if (media->readonly)
 		return -EROFS;
-	if (media->is_device)
+	/* BLKDISCARD drops what it is given, whatever the page cache holds, and reads as anything then. */
+	if (media->is_device || media->is_block)
 		return -ENOTSUP;
 	if (offset >= media->size || length > media->size - offset)
 		return -ERANGE;
@@ -26,6 +27,6 @@ int media_discard(struct media *media, devoff_t offset, uint64_t length)
 /* The mapping is shared: its pages stay what they are, only this process has to fetch them anew. */
 void media_let_go(struct media *media)
 {
-	if (media->backend == &media_backend_mapped)
+	if (media->backend == &media_backend_mapped || media->backend == &media_backend_block)
 		madvise(media->map.base, media->size, MADV_DONTNEED);
 }

@@ -95,21 +95,33 @@ static int fault_carry(struct media *media, struct access *access, devoff_t end)
 	return 0;
 }
 
-/* The file ends before the access: everything from there on is missing. */
-static bool fault_file_is_short(struct media *media, const struct access *access, devoff_t *missing)
+static int fault_size(const struct media *media, uint64_t *size)
 {
 	struct stat st;
 
-	if (fstat(media->fd, &st) < 0 || (uint64_t)st.st_size >= media->size)
+	if (media->is_block)
+		return block_size(media->fd, size);
+	if (fstat(media->fd, &st) < 0)
+		return -errno;
+	*size = (uint64_t)st.st_size;
+	return 0;
+}
+
+/* The file ends before the access: everything from there on is missing. */
+static bool fault_file_is_short(struct media *media, const struct access *access, devoff_t *missing)
+{
+	uint64_t size;
+
+	if (fault_size(media, &size) < 0 || size >= media->size)
 		return false;
-	*missing = (uint64_t)st.st_size;
+	*missing = size;
 	return round_up_u64(*missing, BLOCK_BYTES) <= access_at(access);
 }
 
 static int fault_missing(struct media *media, struct access *access, devoff_t missing,
 			 devoff_t *bad)
 {
-	fault_report(media, MEDIA_FAULT_MISSING, missing, media->size);
+	fault_report(media, media->is_block && missing == 0 ? MEDIA_FAULT_GONE : MEDIA_FAULT_MISSING, missing, media->size);
 	*bad = access_at(access);
 	return -EIO;
 }
@@ -140,7 +152,7 @@ static int fault_on_file(struct media *media, struct access *access, devoff_t *b
 	devoff_t end = min_u64(page + BLOCK_BYTES, access_end(access));
 	int error;
 
-	if (access->kind != ACCESS_LOAD &&
+	if (access->kind != ACCESS_LOAD && !media->is_block &&
 	    fallocate(media->fd, FALLOC_FL_KEEP_SIZE, (off_t)page, BLOCK_BYTES) < 0 &&
 	    fault_means_full(-errno))
 		return fault_host_full(media, access);

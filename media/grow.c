@@ -15,9 +15,14 @@
 /* A longer file could not be mapped again. */
 #define GROW_BYTES_MAX (UINT64_C(1) << 46)
 
+uint64_t grow_room(const struct media *media)
+{
+	return max_u64(GROW_ROOM_MIN, min_u64(GROW_ROOM_MAX, media->size * GROW_FACTOR));
+}
+
 void grow_reserve(struct media *media)
 {
-	uint64_t room = max_u64(GROW_ROOM_MIN, min_u64(GROW_ROOM_MAX, media->size * GROW_FACTOR));
+	uint64_t room = grow_room(media);
 
 	for (; room >= max_u64(GROW_ROOM_LEAST, media->size); room /= 4) {
 		if (pmem2_vm_reservation_new(&media->room, NULL, round_up_u64(room, HUGE_BYTES)))
@@ -126,12 +131,12 @@ int media_grow(struct media *media, uint64_t size_bytes, struct why *why)
 				       (unsigned long long)media->size);
 		return 0;
 	}
-	error = grow_file(media, &size_bytes, why);
+	error = media->is_block ? block_grow_to(media, &size_bytes, why) : grow_file(media, &size_bytes, why);
 	if (error || size_bytes <= media->size)
 		return error;
-	if (!media->room || size_bytes > media->limit)
+	if ((!media->is_block && !media->room) || size_bytes > media->limit)
 		return why_set(why, -ENOTSUP, "%s is longer now; unmount it, mount it again, then resize again", media->path);
-	error = grow_map(media, size_bytes, why);
+	error = media->is_block ? block_map_more(media, size_bytes, why) : grow_map(media, size_bytes, why);
 	if (!error)
 		media->size = size_bytes;
 	return error;

@@ -6,6 +6,8 @@
 
 struct pmem2_config;
 
+/* How much address space it may want. */
+uint64_t grow_room(const struct media *media);
 /* Keep address space behind the mapping, as far as there is some; without it the file cannot grow before the next opening. */
 void grow_reserve(struct media *media);
 void grow_unreserve(struct media *media);

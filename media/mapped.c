@@ -111,3 +111,14 @@ const struct media_backend media_backend_mapped = {
     .sync = mapped_sync,
     .clear = clear_mapped,
 };
+
+/* A block device's page cache is mapped as a file's is. */
+const struct media_backend media_backend_block = {
+    .load = mapped_load,
+    .store = mapped_store,
+    .zero = mapped_zero,
+    .store_line = mapped_store_line,
+    .drain = mapped_drain,
+    .sync = mapped_sync,
+    .clear = clear_block,
+};

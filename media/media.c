@@ -46,12 +46,12 @@ static int open_create(struct opening *opening)
 /* Look before opening: opening a tape or a FIFO has effects of its own. */
 static int open_existing(struct opening *opening)
 {
-	bool is_device;
+	enum device_kind kind;
 	int error, fd;
 
 	if (stat(opening->path, &opening->st) < 0)
 		return -errno;
-	error = device_check(SYSFS, opening->path, &opening->st, opening->why, &is_device);
+	error = device_check(SYSFS, opening->path, &opening->st, opening->why, &kind);
 	if (error < 0)
 		return error;
 	fd = open(opening->path, open_flags(opening->options));
@@ -78,9 +78,17 @@ static int open_descriptor(struct opening *opening)
 /* What was opened counts, not what stat() saw a moment before. */
 static int open_identify(struct opening *opening, struct media *media)
 {
+	enum device_kind kind;
+	int error;
+
 	if (fstat(media->fd, &opening->st) < 0)
 		return why_set(opening->why, -errno, "%s: %s", opening->path, strerror(errno));
-	return device_check(SYSFS, opening->path, &opening->st, opening->why, &media->is_device);
+	error = device_check(SYSFS, opening->path, &opening->st, opening->why, &kind);
+	media->is_device = !error && kind == DEVICE_DAX;
+	media->is_block = !error && kind == DEVICE_BLOCK;
+	if (media->is_block)
+		media->backend = &media_backend_block;
+	return error;
 }
 
 /* While we waited for a holder to finish, it may have resized or, having failed to make it, removed
@@ -99,7 +107,7 @@ static int open_claim(struct opening *opening, struct media *media)
 	    now.st_dev != opening->st.st_dev || now.st_ino != opening->st.st_ino)
 		return why_set(opening->why, -ESTALE, "%s was replaced just now; try again",
 			       opening->path);
-	return 0;
+	return media->is_block ? block_claim(media, opening->why) : 0;
 }
 
 static int open_resize(struct opening *opening, struct media *media)
@@ -107,7 +115,7 @@ static int open_resize(struct opening *opening, struct media *media)
 	uint64_t wanted = opening->options->create_bytes;
 	bool is_empty = opening->st.st_size == 0;
 
-	if (media->is_device || wanted == 0 || media->readonly)
+	if (media->is_device || media->is_block || wanted == 0 || media->readonly)
 		return 0;
 	if (!opening->created && !is_empty && !opening->options->resize)
 		return 0;
@@ -125,12 +133,14 @@ static int open_measure(struct opening *opening, struct media *media)
 {
 	uint64_t size = (uint64_t)opening->st.st_size;
 
-	if (media->is_device) {
-		int error = device_size(SYSFS, &opening->st, opening->why, &size);
+	int error = 0;
 
-		if (error < 0)
-			return error;
-	}
+	if (media->is_device)
+		error = device_size(SYSFS, &opening->st, opening->why, &size);
+	else if (media->is_block)
+		error = block_measure(media, opening->why, &size);
+	if (error < 0)
+		return error;
 	media->size = round_down_u64(size, BLOCK_BYTES);
 	media->limit = media->size;
 	if (media->size == 0)
@@ -202,8 +212,11 @@ static void open_adopt_map(struct media *media)
 
 static int open_map(struct opening *opening, struct media *media)
 {
-	int error = pmem2_source_from_fd(&media->pmem_source, media->fd);
+	int error;
 
+	if (media->is_block)
+		return block_map(media, opening->why);
+	error = pmem2_source_from_fd(&media->pmem_source, media->fd);
 	if (error)
 		return open_explain_pmem2(opening, error);
 	error = open_map_source(opening, media);
@@ -224,7 +237,7 @@ static int open_parts(struct opening *opening, struct media *media)
 	if (error < 0)
 		return why_set(opening->why, error, "no handler for SIGBUS: %s", strerror(-error));
 	if (dirty_init(&media->dirty, media->limit) < 0 || known_init(&media->known) < 0 ||
-	    poison_init(&media->poison, media->real_path, media->is_device) < 0 ||
+	    poison_init(&media->poison, media->is_device || media->is_block ? NULL : media->real_path) < 0 ||
 	    pthread_mutex_init(&media->handler_lock, NULL) != 0)
 		return why_set(opening->why, -ENOMEM, "no memory");
 	if (media->granularity == MEDIA_PAGE)
@@ -247,6 +260,7 @@ static void media_free(struct media *media)
 	if (media->pmem_map)
 		pmem2_map_delete(&media->pmem_map);
 	grow_unreserve(media);
+	block_unmap(media);
 	if (media->pmem_source)
 		pmem2_source_delete(&media->pmem_source);
 	dirty_fini(&media->dirty);
@@ -254,6 +268,7 @@ static void media_free(struct media *media)
 	poison_fini(&media->poison);
 	pthread_mutex_destroy(&media->handler_lock);
 	/* Last: nothing of ours touches the medium any more when the next one gets it. */
+	media_hand_over(media);
 	claim_drop(media->claim);
 	if (media->fd >= 0)
 		close(media->fd);
@@ -292,6 +307,7 @@ int media_open(const char *path, const struct media_options *options, struct why
 		return why_set(why, -ENOMEM, "no memory");
 	memset(media, 0, sizeof(*media));
 	media->readonly = options->readonly;
+	block_init(&media->block);
 	media->backend = &media_backend_mapped;
 	media->fd = open_descriptor(&opening);
 	error = media->fd < 0 ? media->fd : open_stages(&opening, media);
@@ -346,6 +362,11 @@ const char *media_granularity_name(enum media_granularity granularity)
 bool media_is_device(const struct media *media)
 {
 	return media->is_device;
+}
+
+bool media_is_block(const struct media *media)
+{
+	return media->is_block;
 }
 
 bool media_is_readonly(const struct media *media)

@@ -19,7 +19,7 @@ struct media;
 enum media_granularity {
 	MEDIA_BYTE,	 /* stores are durable when fenced (eADR) */
 	MEDIA_CACHELINE, /* stores are durable when flushed and fenced */
-	MEDIA_PAGE,	 /* plain file: stores are durable after msync; see media_sync() */
+	MEDIA_PAGE,	 /* plain file, block device: stores are durable after msync; see media_sync() */
 };
 
 struct media_options {
@@ -31,11 +31,15 @@ struct media_options {
 };
 
 /*
- * Open a regular file or a device-dax character device. 0; -ENOENT, -EACCES, -EBUSY (claimed: the line names pid and mount
- * point), -ENOTSUP (block device, directory, system-ram mode ...), -EINVAL (smaller than a block), -ENOMEM; `why` says what
- * to do. Never blocks longer than 30 s (a finishing holder), says so on the log after 1 s.
+ * Open a regular file, a device-dax character device or a block device. 0; -ENOENT, -EACCES, -EBUSY (claimed: the line names pid
+ * and mount point), -ENOTSUP (directory, system-ram mode ...), -EINVAL (smaller than a block), -ENOMEM; `why` says what to do. Never blocks longer than 30 s (a finishing holder), says so on the log after 1 s.
  */
 int media_open(const char *path, const struct media_options *options, struct why *why, struct media **out);
+/*
+ * A block device that was claimed is claimed from the kernel as well (O_EXCL). A mount of type fuseblk makes that claim itself, and would find it taken:
+ * give it up just before. The flock and the socket stay, so no other mendfs program gets in between.
+ */
+void media_hand_over(struct media *media);
 /* Sync what is dirty, drop the claim, unmap. Returns the sync's error; the object is gone either way. */
 int media_close(struct media *media);
 
@@ -43,15 +47,21 @@ uint64_t media_size(const struct media *media);	     /* bytes; a multiple of 409
 /*
  * Make the rest of a file that was made longer usable, or make it longer: size_bytes, a multiple of 4096; 0: all that is there.
  * Any number of threads may be using the medium. 0 (also when nothing is to be done); -EINVAL: it would shrink, or grow beyond 64 TiB;
- * -ENOTSUP: a device, or more than there is address space kept for (unmount, mount again); -EROFS; the error of ftruncate or mmap. `why` says it.
+ * -ENOTSUP: longer than the device is, or more than there is address space kept for (unmount, mount again); -EROFS; the error of ftruncate or mmap. `why` says it.
  * One caller at a time.
  */
 int media_grow(struct media *media, uint64_t size_bytes, struct why *why);
 uint64_t media_alignment(const struct media *media); /* of the mapping: 4096, 2 MiB, ... */
 enum media_granularity media_granularity(const struct media *media);
 const char *media_granularity_name(enum media_granularity granularity);
-bool media_is_device(const struct media *media);
+bool media_is_device(const struct media *media); /* device-dax */
+bool media_is_block(const struct media *media);
 bool media_is_readonly(const struct media *media);
+/*
+ * Tells this attachment of a block device from every other: of one that was pulled out and put back the page cache is gone, and with it what
+ * was never synced, although the host has not booted. 0 for what is no block device.
+ */
+uint64_t media_attachment(const struct media *media);
 const char *media_path(const struct media *media);     /* as given */
 const char *media_real_path(const struct media *media); /* absolute; still right after chdir() */
 int media_fd(const struct media *media); /* for ioctl and fallocate by this layer's tools only: never for data */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "media/block.h"
 #include "media/counts.h"
 #include "media/dirty.h"
 #include "media/guard.h"
@@ -39,7 +40,9 @@ struct media_backend {
 };
 
 extern const struct media_backend media_backend_mapped;
+extern const struct media_backend media_backend_block;
 int clear_mapped(struct media *media, devoff_t offset, uint64_t length); /* clear.c */
+int clear_block(struct media *media, devoff_t offset, uint64_t length);
 
 struct media {
 	struct guard_region map;
@@ -47,9 +50,11 @@ struct media {
 	uint64_t limit;	       /* media_grow() can make it as large as this without a new opening */
 	uint64_t alignment;
 	enum media_granularity granularity;
-	bool is_device;
+	bool is_device; /* device-dax */
+	bool is_block;
 	bool readonly;
 	int fd;
+	struct block block; /* of block devices only */
 	char *path;
 	char *real_path;
 	struct pmem2_source *pmem_source;

@@ -11,13 +11,13 @@
 #include "media/poison_file.h"
 #include "util/log.h"
 
-int poison_init(struct poison *poison, const char *image, bool is_device)
+int poison_init(struct poison *poison, const char *image)
 {
 	atomic_init(&poison->count, 0);
 	iset_init(&poison->set);
 	poison->empty_fd = -1;
 	poison->file = NULL;
-	if (!is_device && asprintf(&poison->file, "%s.poison", image) < 0) {
+	if (image && asprintf(&poison->file, "%s.poison", image) < 0) {
 		poison->file = NULL;
 		return -ENOMEM;
 	}

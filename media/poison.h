@@ -25,13 +25,14 @@ struct poison {
 	pthread_rwlock_t lock;       /* the set and the trap pages; inside change_lock */
 	struct iset set;             /* tags: enum poison_tag */
 	struct poison_tie tie;
-	char *file; /* IMAGE.poison, or NULL on a device */
+	char *file; /* IMAGE.poison, or NULL */
 	int empty_fd;
 };
 
 struct media;
 
-int poison_init(struct poison *poison, const char *image, bool is_device);
+/* image: NULL where nothing can be kept beside the medium, so that what is armed lasts as long as the mapping. */
+int poison_init(struct poison *poison, const char *image);
 void poison_fini(struct poison *poison);
 
 enum poison_answer {

@@ -62,7 +62,7 @@ static int parse_line(char *line, struct mount_entry **out)
 	type = strsep(&rest, " ");
 	source = strsep(&rest, " ");
 	owner = rest ? strstr(rest, "user_id=") : NULL;
-	if (!source || strcmp(type, "fuse.mendfs"))
+	if (!source || (strcmp(type, "fuse.mendfs") && strcmp(type, "fuseblk.mendfs")))
 		return 1;
 	if (sscanf(words[2], "%u:%u", &major_number, &minor_number) != 2)
 		return 1;
@@ -130,7 +130,7 @@ const struct mount_entry *mounts_by_id(const struct mount_entry *entries, uint64
 
 static bool is_same_medium(const struct stat *a, const struct stat *b)
 {
-	if (S_ISCHR(a->st_mode) && S_ISCHR(b->st_mode))
+	if ((S_ISCHR(a->st_mode) && S_ISCHR(b->st_mode)) || (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode)))
 		return a->st_rdev == b->st_rdev;
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }

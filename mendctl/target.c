@@ -197,8 +197,8 @@ static int find_source(const char *name, const struct mount_entry *entries, stru
 			       "%s is not in a mounted mendfs: name a mount point, a path inside "
 			       "one, or a device or image",
 			       name);
-	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
-		return why_set(why, -EINVAL, "%s is neither a device-dax device nor an image file",
+	if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
+		return why_set(why, -EINVAL, "%s is no device-dax or block device and no image file",
 			       name);
 	result = wait_for_holder(name, &st, why, &out->client);
 	if (result < 0)

@@ -100,6 +100,12 @@ static int check_range(struct media *media, const struct command_args *args, str
 	return 0;
 }
 
+/* Nothing is kept beside a device node, so what is armed lasts as long as its mapping: here, no longer than this program. */
+static int refuse_block(const char *path, struct why *why)
+{
+	return why_set(why, -EOPNOTSUPP, "%s is a block device, where injected errors last until unmount: mount it first", path);
+}
+
 static int poison_medium(const char *path, bool arm, const struct command_args *args,
 			 struct command_sink *sink, struct why *why)
 {
@@ -110,6 +116,8 @@ static int poison_medium(const char *path, bool arm, const struct command_args *
 	if (error)
 		return error;
 	error = args->all ? 0 : check_range(state.media, args, why);
+	if (!error && arm && media_is_block(state.media))
+		error = refuse_block(path, why);
 	if (!error)
 		error = load_poison(state.media, why);
 	if (!error)
@@ -129,7 +137,7 @@ static int inject_into_file(const char *path, const struct command_args *args,
 	if (error)
 		return error;
 	state.media = fs_media(fs);
-	error = command_ranges(fs, args, arm_range, &state, why);
+	error = media_is_block(state.media) ? refuse_block(path, why) : command_ranges(fs, args, arm_range, &state, why);
 	fs_unmount(fs);
 	return error;
 }

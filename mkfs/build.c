@@ -74,7 +74,7 @@ static int build_size(const struct build *build, struct media *media, uint64_t *
 {
 	uint64_t wanted = build->options->size_bytes;
 
-	if (media && media_is_device(media) && wanted > media_size(media))
+	if (media && (media_is_device(media) || media_is_block(media)) && wanted > media_size(media))
 		return why_set(why, -EINVAL, "%s has only %llu bytes", build->options->target,
 			       (unsigned long long)media_size(media));
 	*out = wanted ? wanted : media_size(media);
@@ -154,7 +154,7 @@ static int build_reserve(const struct build *build, struct media *media, struct 
 	unsigned count = layout_ranges(&build->layout, ranges);
 	int error = 0;
 
-	if (media_is_device(media))
+	if (media_is_device(media) || media_is_block(media))
 		return 0;
 	if (build->options->prealloc)
 		error = reserve_range(media, 0, build->layout.size_bytes);

@@ -41,14 +41,14 @@ static int uninject_keep_armed(struct notify *notify, struct iset *good)
 	return rc;
 }
 
-/* On a device only what was injected is ours to call good; a plain file has no other poison. */
+/* On a device (a disk has errors, too) only what was injected is ours to call good; a plain file has no other poison. */
 static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t start,
 			      devoff_t end)
 {
 	struct span span;
 	int rc = 0;
 
-	if (!media_is_device(notify->media))
+	if (!media_is_device(notify->media) && !media_is_block(notify->media))
 		return 0;
 	journal_read_begin(notify->journal);
 	for (; start < end && rc == 0; start = span.end) {

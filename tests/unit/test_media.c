@@ -493,24 +493,26 @@ static void remove_sysfs(void)
 START_TEST(a_dax_device_is_known_by_sysfs_and_system_ram_is_refused)
 {
 	struct stat st = {.st_mode = S_IFCHR, .st_rdev = makedev(252, 5)};
-	bool is_device = false;
+	enum device_kind kind = DEVICE_FILE;
 	char sysfs[300];
 	uint64_t size;
 
 	snprintf(sysfs, sizeof(sysfs), "%s/sys", directory);
 	fake_sysfs("device_dax", "526385152");
-	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &is_device), 0);
-	ck_assert(is_device);
+	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &kind), 0);
+	ck_assert_int_eq(kind, DEVICE_DAX);
 	ck_assert_int_eq(device_size(sysfs, &st, &why, &size), 0);
 	ck_assert_uint_eq(size, 526385152);
 	fake_sysfs("kmem", "lots");
-	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &is_device), -ENOTSUP);
+	ck_assert_int_eq(device_check(sysfs, "/dev/dax0.0", &st, &why, &kind), -ENOTSUP);
 	ck_assert_ptr_nonnull(strstr(why.text, "daxctl reconfigure-device"));
 	ck_assert_int_eq(device_explain_missing(sysfs, "/dev/dax0.0", -ENOENT, &why), -ENOTSUP);
 	ck_assert_int_eq(device_size(sysfs, &st, &why, &size), -EIO);
 	st.st_mode = S_IFBLK;
-	ck_assert_int_eq(device_check(sysfs, "/dev/sda", &st, &why, &is_device), -ENOTSUP);
-	ck_assert_ptr_nonnull(strstr(why.text, "block device"));
+	ck_assert_int_eq(device_check(sysfs, "/dev/sda", &st, &why, &kind), 0);
+	ck_assert_int_eq(kind, DEVICE_BLOCK);
+	st.st_mode = S_IFSOCK;
+	ck_assert_int_eq(device_check(sysfs, "/dev/log", &st, &why, &kind), -ENOTSUP);
 	remove_sysfs();
 }
 END_TEST

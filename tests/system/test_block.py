@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Block devices: loop devices over files, with and without a kernel that knows fuseblk."""
+import errno
+import os
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+from harness import BLOCK, mendctl, mendctl_json, program, run
+
+MIB = 1 << 20
+
+
+def need_loops():
+    harness.need_mounts()
+    if not os.path.exists("/dev/loop-control") or run("losetup", "-f", check=False).returncode:
+        print("SKIP: no loop device can be made here")
+        raise SystemExit(77)
+
+
+class BlockCase(harness.Case):
+    fsck_after = True
+
+    def attach(self, path, *options):
+        device = run("losetup", "-f", "--show", *options, path).stdout.strip()
+        self.addCleanup(self.detach, device)
+        return device
+
+    def detach(self, device):
+        if device in run("losetup", "-l", "-n", "-O", "NAME").stdout.split():
+            run("losetup", "-d", device)
+
+    def make_backing(self, size=128 * MIB, name="backing"):
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.truncate(size)
+        return path
+
+    def make_device(self, size=128 * MIB, *options):
+        device = self.attach(self.make_backing(size))
+        run(program("mkfs.mendfs"), "-q", *options, device)
+        return device
+
+    def fill(self, mount, name, size):
+        data = os.urandom(size)
+        with open(mount.path(name), "wb") as file:
+            file.write(data)
+        return data
+
+    def content(self, mount, name):
+        with open(mount.path(name), "rb") as file:
+            return file.read()
+
+
+class Files(BlockCase):
+    def test_files_names_and_clones_survive_a_remount(self):
+        mount = self.mounted(image=self.make_device())
+        data = self.fill(mount, "file", 5 * MIB + 123)
+        run("cp", mount.path("file"), mount.path("copy"))
+        os.makedirs(mount.path("a", "b"))
+        os.rename(mount.path("copy"), mount.path("a", "b", "moved"))
+        os.symlink("a/b/moved", mount.path("link"))
+        self.assertTrue(all(extent["shared"] for extent in mendctl_json("map", mount.path("file"))))
+        mount.remount()
+        self.assertEqual(self.content(mount, "file"), data)
+        self.assertEqual(self.content(mount, "link"), data)
+
+    def test_what_was_synced_is_in_the_backing_file(self):
+        device = self.make_device()
+        mount = self.mounted(image=device)
+        with open(mount.path("file"), "wb") as file:
+            file.write(b"needle in a loop device" * 100)
+            file.flush()
+            os.fsync(file.fileno())
+        with open(os.path.join(self.folder, "backing"), "rb") as file:
+            self.assertIn(b"needle in a loop device", file.read())
+
+    def test_kill_9_of_the_daemon_loses_nothing(self):
+        mount = self.mounted(image=self.make_device())
+        for i in range(50):
+            self.fill(mount, f"file{i}", 1000 * i)
+        sizes = {name: os.path.getsize(mount.path(name)) for name in os.listdir(mount.directory)}
+        mount.kill()
+        run(program("fsck.mendfs"), "-f", "-n", mount.image, check=False)
+        mount.mount()
+        self.assertEqual({name: os.path.getsize(mount.path(name)) for name in os.listdir(mount.directory)}, sizes)
+
+    def test_a_device_that_became_larger_is_grown_into(self):
+        device = self.make_device()
+        mount = self.mounted(image=device)
+        data = self.fill(mount, "before", 3 * MIB)
+        before = os.statvfs(mount.directory).f_blocks
+        os.truncate(os.path.join(self.folder, "backing"), 256 * MIB)
+        run("losetup", "-c", device)
+        mendctl("resize", mount.directory)
+        self.assertGreater(os.statvfs(mount.directory).f_blocks, before * 3 // 2)
+        more = self.fill(mount, "after", 120 * MIB)
+        mount.remount()
+        self.assertEqual(self.content(mount, "before"), data)
+        self.assertEqual(self.content(mount, "after"), more)
+
+    def test_a_write_protected_device_is_mounted_read_only(self):
+        device = self.make_device()
+        mount = harness.Mount(device, os.path.join(self.folder, "mnt"))
+        try:
+            data = self.fill(mount, "file", MIB)
+        finally:
+            mount.umount()
+        self.detach(device)
+        protected = self.attach(os.path.join(self.folder, "backing"), "-r")
+        done = run(program("mendfs"), protected, mount.directory, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("-o ro", done.stderr)
+        readonly = self.mounted("ro", image=protected, name="ro")
+        self.assertEqual(self.content(readonly, "file"), data)
+        with self.assertRaises(OSError) as caught:
+            open(readonly.path("new"), "w")
+        self.assertEqual(caught.exception.errno, errno.EROFS)
+
+
+class Claim(BlockCase):
+    def refused(self, *command):
+        done = run(*command, check=False)
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        return done.stderr
+
+    def test_a_mounted_device_is_refused_to_everybody_else(self):
+        device = self.make_device()
+        mount = self.mounted(image=device)
+        other = os.path.join(self.folder, "other")
+        os.mkdir(other)
+        self.assertIn(mount.directory, self.refused(program("mendfs"), device, other))
+        self.assertIn(mount.directory, self.refused(program("mkfs.mendfs"), "-f", device))
+        self.assertIn(mount.directory, self.refused(program("fsck.mendfs"), "-n", device))
+        with self.assertRaises(OSError) as caught:
+            os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+        self.assertEqual(caught.exception.errno, errno.EBUSY)
+        self.assertEqual(mendctl_json("list")[0]["device"], device)
+
+    def test_what_a_kernel_filesystem_has_mounted_is_refused_with_its_place(self):
+        device = self.attach(self.make_backing())
+        if run("mkfs.ext4", "-q", device, check=False).returncode:
+            self.skipTest("no mkfs.ext4")
+        place = os.path.join(self.folder, "ext4")
+        os.mkdir(place)
+        run("mount", device, place)
+        try:
+            self.assertIn(place, self.refused(program("mkfs.mendfs"), "-f", device))
+        finally:
+            run("umount", place)
+        self.assertIn("ext4", self.refused(program("mkfs.mendfs"), device))
+        run(program("mkfs.mendfs"), "-q", "-f", device)
+
+
+class Poison(BlockCase):
+    def eio(self, path, offset):
+        with open(path, "rb", buffering=0) as file, self.assertRaises(OSError) as caught:
+            os.pread(file.fileno(), BLOCK, offset)
+        self.assertEqual(caught.exception.errno, errno.EIO)
+
+    def test_injected_errors_last_until_unmount_and_the_record_stays(self):
+        device = self.make_device()
+        mount = self.mounted(image=device)
+        data = self.fill(mount, "file", 10 * BLOCK)
+        monitor = self.monitor(mount.directory)
+        mendctl("inject-error", mount.directory, "--file", mount.path("file"), "--offset", 5000, "--length", 1)
+        self.assertEqual(monitor.wait("file_damaged")["paths"], ["/file"])
+        self.eio(mount.path("file"), BLOCK)
+        self.assertFalse(os.path.exists(device + ".poison"))
+        mount.remount()
+        self.eio(mount.path("file"), BLOCK)
+        with open(mount.path("file"), "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), data[BLOCK:2 * BLOCK], BLOCK)
+        self.assertEqual(self.content(mount, "file"), data)
+        mount.umount()
+        done = run(program("mendctl"), "inject-error", device, "--device-offset", 8 * MIB, "--length", 1, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("mount it first", done.stderr)
+
+    def test_an_io_error_of_the_device_is_found_told_and_healed(self):
+        """A loop device over a file of another mendfs, in which one block is bad: EIO for exactly that block."""
+        outer = self.mounted(size="256M", name="outer")
+        path = outer.path("backing")
+        with open(path, "wb") as file:
+            file.truncate(96 * MIB)
+        device = self.attach(path)
+        run(program("mkfs.mendfs"), "-q", device)
+        inner = self.mounted(image=device, name="inner")
+        data = self.fill(inner, "file", 40 * BLOCK)
+        place = mendctl_json("map", inner.path("file"))[0]["device_offset"] + 7 * BLOCK
+        inner.umount()  # nothing of it is in the page cache of the device any more
+        run("blockdev", "--flushbufs", device)
+        mendctl("inject-error", outer.directory, "--file", path, "--offset", place, "--length", 1)
+        inner.mount()
+        monitor = self.monitor(inner.directory)
+        self.eio(inner.path("file"), 7 * BLOCK)
+        event = monitor.wait("media_failure")
+        self.assertEqual((event["device_offset"], event["len"], event["source"]), (place, BLOCK, "sigbus"))
+        self.assertEqual(monitor.wait("file_damaged")["paths"], ["/file"])
+        for block in range(40):
+            if block != 7:
+                with open(inner.path("file"), "rb", buffering=0) as file:
+                    self.assertEqual(os.pread(file.fileno(), BLOCK, block * BLOCK), data[block * BLOCK:(block + 1) * BLOCK])
+        with open(inner.path("file"), "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), data[7 * BLOCK:8 * BLOCK], 7 * BLOCK)
+            os.fsync(file.fileno())
+        self.assertEqual(mendctl_json("damaged", inner.directory), [])
+        inner.remount()
+        self.assertEqual(self.content(inner, "file"), data)
+
+
+if __name__ == "__main__":
+    need_loops()
+    unittest.main()
