@@ -1,9 +1,7 @@
 #include "util/gate.h"
 
 #include "util/lock.h"
-
-/* A change of a few blocks takes some microseconds: looking that long is cheaper than to sleep. */
-#define SPINS 200
+#include "util/spin.h"
 
 int gate_init(struct gate *gate)
 {
@@ -19,6 +17,8 @@ int gate_init(struct gate *gate)
 		atomic_init(&gate->places[i].inside, 0);
 	atomic_init(&gate->closed, false);
 	atomic_init(&gate->reserved, false);
+	atomic_init(&gate->asked, false);
+	gate->sleepers = 0;
 	gate->phase = 0;
 	gate->waiting = gate->turn = 0;
 	return 0;
@@ -33,17 +33,10 @@ void gate_fini(struct gate *gate)
 	pthread_mutex_destroy(&gate->mutex);
 }
 
-static inline void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#endif
-}
-
 static void spin_while(const atomic_bool *flag)
 {
-	for (unsigned i = 0; i < SPINS && atomic_load_explicit(flag, memory_order_relaxed); i++)
-		cpu_pause();
+	for (unsigned i = 0; i < SPIN_TRIES && atomic_load_explicit(flag, memory_order_relaxed); i++)
+		spin_pause();
 }
 
 /* --- readers ------------------------------------------------------------------------------------------------------ */
@@ -114,8 +107,8 @@ static bool gate_wait_empty(struct gate *gate)
 {
 	if (gate_is_empty(gate))
 		return false;
-	for (unsigned i = 0; i < SPINS; i++) {
-		cpu_pause();
+	for (unsigned i = 0; i < SPIN_TRIES; i++) {
+		spin_pause();
 		if (gate_is_empty(gate))
 			return true;
 	}
@@ -126,19 +119,55 @@ static bool gate_wait_empty(struct gate *gate)
 	return true;
 }
 
+static bool gate_try_reserve(struct gate *gate)
+{
+	bool expected = false;
+
+	return !atomic_load_explicit(&gate->reserved, memory_order_relaxed) &&
+	       atomic_compare_exchange_strong(&gate->reserved, &expected, true);
+}
+
+static bool gate_spin_reserve(struct gate *gate)
+{
+	for (unsigned i = 0; i < SPIN_TRIES; i++) {
+		if (gate_try_reserve(gate))
+			return true;
+		spin_pause();
+	}
+	return false;
+}
+
+/*
+ * Whoever opens the gate wakes one sleeper, and only if one has asked since the last was woken: else a waiter that is slow to come would cost every writer a
+ * wake-up. Asking and then looking at `reserved`, taking that back and then looking who asked: one of the two sees the other.
+ */
+static void gate_sleep_reserve(struct gate *gate)
+{
+	bool mine = false;
+
+	pthread_mutex_lock(&gate->mutex);
+	gate->sleepers++;
+	while (!mine) {
+		atomic_store(&gate->asked, true);
+		mine = gate_try_reserve(gate);
+		if (mine)
+			break;
+		pthread_cond_wait(&gate->vacated, &gate->mutex);
+		pthread_mutex_unlock(&gate->mutex);
+		mine = gate_spin_reserve(gate);
+		pthread_mutex_lock(&gate->mutex);
+	}
+	gate->sleepers--;
+	atomic_store(&gate->asked, gate->sleepers > 0);
+	pthread_mutex_unlock(&gate->mutex);
+}
+
 void gate_reserve(struct gate *gate)
 {
-	bool contended = atomic_load_explicit(&gate->reserved, memory_order_relaxed);
+	bool contended = !gate_try_reserve(gate);
 
-	if (contended)
-		spin_while(&gate->reserved);
-	pthread_mutex_lock(&gate->mutex);
-	while (atomic_load_explicit(&gate->reserved, memory_order_relaxed)) {
-		contended = true;
-		pthread_cond_wait(&gate->vacated, &gate->mutex);
-	}
-	atomic_store_explicit(&gate->reserved, true, memory_order_relaxed);
-	pthread_mutex_unlock(&gate->mutex);
+	if (contended && !gate_spin_reserve(gate))
+		gate_sleep_reserve(gate);
 	lock_count_taken(LOCK_GATE_WRITE, contended);
 }
 
@@ -155,17 +184,25 @@ void gate_close(struct gate *gate)
 	lock_count_taken(LOCK_GATE_EXCLUSIVE, contended);
 }
 
-void gate_open(struct gate *gate)
+static void gate_let_in(struct gate *gate)
 {
 	pthread_mutex_lock(&gate->mutex);
-	if (atomic_load_explicit(&gate->closed, memory_order_relaxed)) {
-		atomic_store(&gate->closed, false);
-		gate->phase++;
-		gate->turn = gate->waiting;
-		if (gate->waiting)
-			pthread_cond_broadcast(&gate->opened);
-	}
-	atomic_store_explicit(&gate->reserved, false, memory_order_relaxed);
+	atomic_store(&gate->closed, false);
+	gate->phase++;
+	gate->turn = gate->waiting;
+	if (gate->waiting)
+		pthread_cond_broadcast(&gate->opened);
+	pthread_mutex_unlock(&gate->mutex);
+}
+
+void gate_open(struct gate *gate)
+{
+	if (atomic_load_explicit(&gate->closed, memory_order_relaxed))
+		gate_let_in(gate);
+	atomic_store(&gate->reserved, false);
+	if (!atomic_load(&gate->asked) || !atomic_exchange(&gate->asked, false))
+		return;
+	pthread_mutex_lock(&gate->mutex);
 	pthread_cond_signal(&gate->vacated);
 	pthread_mutex_unlock(&gate->mutex);
 }

@@ -20,11 +20,13 @@ struct gate {
 	struct gate_place places[SLOT_COUNT];
 	_Alignas(64) atomic_bool closed;   /* no reader may be inside, or the writer waits for the last ones to leave */
 	_Alignas(64) atomic_bool reserved; /* there is a writer */
+	atomic_bool asked;		   /* a writer sleeps, and nobody has woken one since */
 	pthread_mutex_t mutex;		   /* the rest */
 	pthread_cond_t opened, emptied, vacated, passed;
 	uint64_t phase;	  /* how often it was opened */
 	unsigned waiting; /* readers before the closed gate */
 	unsigned turn;	  /* of these, who must go in before it is closed again */
+	unsigned sleepers; /* writers that wait for it to be vacated */
 };
 
 int gate_init(struct gate *gate); /* 0, -ENOMEM, -EAGAIN */

@@ -1,6 +1,7 @@
 #include "util/lock.h"
 
 #include "util/slot.h"
+#include "util/spin.h"
 
 struct lock_cells {
 	_Alignas(64) atomic_uint_fast64_t taken[LOCK_CLASSES], contended[LOCK_CLASSES];
@@ -43,12 +44,22 @@ void lock_count_taken(enum lock_class class, bool contended)
 		slot_count(&cells[slot].contended[class], slot, 1);
 }
 
+/* What is guarded is short: most often the lock is free again before a sleep would have begun. */
+#define LOCK_OR_SPIN(lock, try_take, take)                                                                                       \
+	for (unsigned i = 0; try_take(lock); i++) {                                                                              \
+		if (i == SPIN_TRIES) {                                                                                           \
+			take(lock);                                                                                              \
+			break;                                                                                                   \
+		}                                                                                                                \
+		spin_pause();                                                                                                    \
+	}
+
 void lock_mutex(pthread_mutex_t *mutex, enum lock_class class)
 {
 	bool contended = pthread_mutex_trylock(mutex);
 
 	if (contended)
-		pthread_mutex_lock(mutex);
+		LOCK_OR_SPIN(mutex, pthread_mutex_trylock, pthread_mutex_lock)
 	lock_count_taken(class, contended);
 }
 
@@ -57,7 +68,7 @@ void lock_read(pthread_rwlock_t *lock, enum lock_class class)
 	bool contended = pthread_rwlock_tryrdlock(lock);
 
 	if (contended)
-		pthread_rwlock_rdlock(lock);
+		LOCK_OR_SPIN(lock, pthread_rwlock_tryrdlock, pthread_rwlock_rdlock)
 	lock_count_taken(class, contended);
 }
 
@@ -66,6 +77,6 @@ void lock_write(pthread_rwlock_t *lock, enum lock_class class)
 	bool contended = pthread_rwlock_trywrlock(lock);
 
 	if (contended)
-		pthread_rwlock_wrlock(lock);
+		LOCK_OR_SPIN(lock, pthread_rwlock_trywrlock, pthread_rwlock_wrlock)
 	lock_count_taken(class, contended);
 }
