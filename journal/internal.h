@@ -66,12 +66,19 @@ struct tx_hook {
 	void *arg;
 };
 
+/* What a transaction writes into: of the thread's own slot, since lines that another CPU wrote last cost more than what is done with them. */
+struct tx_scratch {
+	struct tx_block *blocks; /* of the longest transaction */
+	uint8_t *images;	 /* BLOCK_BYTES for each of them */
+	uint8_t *record;	 /* LOG_RECORD_MAX_BYTES */
+};
+
 struct tx {
 	struct journal *journal;
 	enum tx_kind kind;
 	unsigned count, limit;
 	struct tx_block *blocks;
-	uint8_t *images; /* limit * BLOCK_BYTES */
+	uint8_t *images;
 	struct tx_hook *hooks;
 	unsigned hook_count, hook_capacity;
 	uint64_t old_free_hint, old_entry_hint;
@@ -98,6 +105,7 @@ struct journal {
 	uint64_t dirty_limit, cache_blocks;
 	struct cache_buf *root; /* held for life */
 	struct tx tx;
+	struct tx_scratch scratch[SLOT_COUNT]; /* the last one is there, others once used; under the reservation */
 	uint64_t tx_bytes; /* of the longest record that fits now */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
 	uint64_t free_hint;  /* no chunk below has a free block */

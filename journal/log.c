@@ -61,14 +61,14 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	ring->slack_bytes = round_down_u64(min_u64(ring->ring_bytes / 8, LOG_SLACK_MAX_BYTES), LINE_BYTES);
 	ring->paged = media_granularity(media) == MEDIA_PAGE;
 	ring->boot = log_boot_of(media);
-	ring->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	ring->record = ring->own_record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
 	return ring->record ? 0 : -ENOMEM;
 }
 
 void log_fini(struct log_ring *ring)
 {
-	free(ring->record);
-	ring->record = NULL;
+	free(ring->own_record);
+	ring->record = ring->own_record = NULL;
 }
 
 int log_barrier(struct log_ring *ring)

@@ -25,7 +25,8 @@ struct log_ring {
 	uint64_t ring_bytes;
 	uint64_t record_limit; /* bytes of the longest record */
 	uint64_t slack_bytes;  /* kept for what a checkpoint logs when a transaction is let in */
-	uint8_t *record;       /* staging, record_limit bytes */
+	uint8_t *record;       /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
+	uint8_t *own_record;
 	uint64_t cursor;       /* where the next record goes */
 	uint64_t tail_offset, tail_sequence;
 	uint64_t update; /* of the newest head */

@@ -19,6 +19,40 @@ static unsigned tx_blocks_in(uint64_t record_bytes)
 	return (unsigned)min_u64(blocks, TX_BLOCKS_MAX);
 }
 
+static void scratch_fini(struct tx_scratch *scratch)
+{
+	free(scratch->blocks);
+	free(scratch->images);
+	free(scratch->record);
+	*scratch = (struct tx_scratch){ 0 };
+}
+
+static int scratch_init(struct tx_scratch *scratch, struct journal *journal)
+{
+	unsigned limit = tx_blocks_in(journal->log.record_limit);
+
+	scratch->blocks = calloc(limit, sizeof(*scratch->blocks));
+	scratch->images = aligned_alloc(LINE_BYTES, (size_t)limit * BLOCK_BYTES);
+	if (scratch != &journal->scratch[SLOT_SHARED])
+		scratch->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	if (scratch->blocks && scratch->images && (scratch->record || scratch == &journal->scratch[SLOT_SHARED]))
+		return 0;
+	scratch_fini(scratch);
+	return -ENOMEM;
+}
+
+/* Without memory for its own, a thread takes the one that is always there. */
+static void tx_use_scratch(struct journal *journal)
+{
+	struct tx_scratch *scratch = &journal->scratch[slot_mine()];
+
+	if (!scratch->blocks && scratch_init(scratch, journal))
+		scratch = &journal->scratch[SLOT_SHARED];
+	journal->tx.blocks = scratch->blocks;
+	journal->tx.images = scratch->images;
+	journal->log.record = scratch->record ? scratch->record : journal->log.own_record;
+}
+
 int tx_init(struct journal *journal)
 {
 	struct tx *tx = &journal->tx;
@@ -26,15 +60,13 @@ int tx_init(struct journal *journal)
 	tx->journal = journal;
 	journal->tx_bytes = journal->log.record_limit;
 	tx->limit = tx_blocks_in(journal->tx_bytes);
-	tx->blocks = calloc(tx->limit, sizeof(*tx->blocks));
-	tx->images = aligned_alloc(LINE_BYTES, (size_t)tx->limit * BLOCK_BYTES);
-	return tx->blocks && tx->images ? 0 : -ENOMEM;
+	return scratch_init(&journal->scratch[SLOT_SHARED], journal);
 }
 
 void tx_fini(struct journal *journal)
 {
-	free(journal->tx.blocks);
-	free(journal->tx.images);
+	for (unsigned i = 0; i < SLOT_COUNT; i++)
+		scratch_fini(&journal->scratch[i]);
 	free(journal->tx.hooks);
 }
 
@@ -112,6 +144,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 		journal_unlock(journal);
 		return error;
 	}
+	tx_use_scratch(journal);
 	tx->kind = kind;
 	tx->count = 0;
 	tx->hook_count = 0;
