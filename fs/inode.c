@@ -237,31 +237,35 @@ int inode_flush_all(struct fs *fs)
 
 static void numbers_hook(void *arg, bool committed, uint64_t sequence)
 {
-	struct fs *fs = arg;
+	struct inode_numbers *numbers = arg;
 
 	/* The root block never said that these were taken. */
 	if (!committed)
-		fs->table->next_ino = fs->table->end_ino = 0;
+		numbers->next = numbers->end = 0;
+}
+
+static int numbers_refill(struct fs *fs, struct tx *tx, struct inode_numbers *numbers)
+{
+	inum_t first = root_get(fs->journal, ROOT_NEXT_INO);
+	int error = root_add(tx, ROOT_NEXT_INO, INODE_BATCH);
+
+	if (!error)
+		error = tx_add_hook(tx, numbers_hook, numbers);
+	if (error)
+		return error;
+	numbers->next = first;
+	numbers->end = first + INODE_BATCH;
+	return 0;
 }
 
 static int inode_take_number(struct fs *fs, struct tx *tx, inum_t *out)
 {
-	struct inode_table *table = fs->table;
-	inum_t first;
-	int error;
+	struct inode_numbers *numbers = &fs->table->numbers[slot_mine()];
+	int error = numbers->next == numbers->end ? numbers_refill(fs, tx, numbers) : 0;
 
-	if (table->next_ino == table->end_ino) {
-		first = root_get(fs->journal, ROOT_NEXT_INO);
-		error = root_add(tx, ROOT_NEXT_INO, INODE_BATCH);
-		if (!error)
-			error = tx_add_hook(tx, numbers_hook, fs);
-		if (error)
-			return error;
-		table->next_ino = first;
-		table->end_ino = first + INODE_BATCH;
-	}
-	*out = table->next_ino++;
-	return 0;
+	if (!error)
+		*out = numbers->next++;
+	return error;
 }
 
 static void inode_birth_hook(void *arg, bool committed, uint64_t sequence)

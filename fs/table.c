@@ -8,24 +8,21 @@
 
 #include "fs/background.h"
 
-#define SHARD_BUCKETS_MIN 16
-#define SHARD_UNUSED_MAX 16 /* objects that a shard keeps, so that what comes and goes takes nothing from the heap */
+#define POOL_MAX 512
 
 /* --- the table ------------------------------------------------------------------------------------------------------------ */
 
-static int shard_init(struct inode_shard *shard)
+static void shard_init(struct inode_shard *shard)
 {
 	pthread_mutex_init(&shard->lock, NULL);
 	shard->reclaim_tail = &shard->reclaim;
-	shard->count_buckets = SHARD_BUCKETS_MIN;
-	shard->buckets = calloc(shard->count_buckets, sizeof(*shard->buckets));
-	return shard->buckets ? 0 : -ENOMEM;
+	shard->count_buckets = INODE_BUCKETS_MIN;
+	shard->buckets = shard->first_buckets;
 }
 
 int inode_table_create(struct inode_table **out)
 {
 	struct inode_table *table = aligned_alloc(_Alignof(struct inode_table), sizeof(*table));
-	int error = 0;
 
 	if (!table)
 		return -ENOMEM;
@@ -33,12 +30,9 @@ int inode_table_create(struct inode_table **out)
 	pthread_mutex_init(&table->reclaim_lock, NULL);
 	pthread_mutex_init(&table->shrink_lock, NULL);
 	for (unsigned i = 0; i < INODE_SHARDS; i++)
-		error = shard_init(&table->shards[i]) ? -ENOMEM : error;
-	if (error)
-		inode_table_destroy(table);
-	else
-		*out = table;
-	return error;
+		shard_init(&table->shards[i]);
+	*out = table;
+	return 0;
 }
 
 static void inode_destroy_object(struct inode *inode)
@@ -60,11 +54,11 @@ static void chain_destroy(struct inode *inode)
 
 static void shard_fini(struct inode_shard *shard)
 {
-	for (size_t i = 0; shard->buckets && i < shard->count_buckets; i++)
+	for (size_t i = 0; i < shard->count_buckets; i++)
 		chain_destroy(shard->buckets[i]);
-	chain_destroy(shard->unused);
 	pthread_mutex_destroy(&shard->lock);
-	free(shard->buckets);
+	if (shard->buckets != shard->first_buckets)
+		free(shard->buckets);
 }
 
 void inode_table_destroy(struct inode_table *table)
@@ -73,6 +67,8 @@ void inode_table_destroy(struct inode_table *table)
 		return;
 	for (unsigned i = 0; i < INODE_SHARDS; i++)
 		shard_fini(&table->shards[i]);
+	for (unsigned i = 0; i < SLOT_SHARED; i++)
+		chain_destroy(table->pools[i].unused);
 	pthread_mutex_destroy(&table->reclaim_lock);
 	pthread_mutex_destroy(&table->shrink_lock);
 	free(table);
@@ -163,7 +159,8 @@ static void table_grow(struct inode_shard *shard)
 			*bucket = inode;
 		}
 	}
-	free(old);
+	if (old != shard->first_buckets)
+		free(old);
 }
 
 static void table_add(struct inode_shard *shard, struct inode *inode)
@@ -252,36 +249,42 @@ static struct inode *reclaim_take(struct inode_shard *shard)
 
 /* --- references ----------------------------------------------------------------------------------------------------------- */
 
-/* Kept with its locks; under the shard's lock. */
-static bool unused_add(struct inode_shard *shard, struct inode *inode)
+/* Kept with its locks, or gone. No longer in the table, or never there. */
+static void object_give(struct fs *fs, struct inode *inode)
 {
-	if (shard->count_unused == SHARD_UNUSED_MAX)
-		return false;
-	inode->hash_next = shard->unused;
-	shard->unused = inode;
-	shard->count_unused++;
-	return true;
+	unsigned slot = slot_mine();
+	struct inode_pool *pool = &fs->table->pools[slot];
+
+	if (slot == SLOT_SHARED || pool->count == POOL_MAX) {
+		inode_destroy_object(inode);
+		return;
+	}
+	inode->hash_next = pool->unused;
+	pool->unused = inode;
+	pool->count++;
 }
 
-static struct inode *unused_take(struct fs *fs, inum_t ino)
+static struct inode *object_take(struct fs *fs)
 {
-	struct inode_shard *shard = shard_lock(fs, ino);
-	struct inode *inode = shard->unused;
+	unsigned slot = slot_mine();
+	struct inode_pool *pool = &fs->table->pools[slot];
+	struct inode *inode = slot == SLOT_SHARED ? NULL : pool->unused;
 
 	if (inode) {
-		shard->unused = inode->hash_next;
-		shard->count_unused--;
+		pool->unused = inode->hash_next;
+		pool->count--;
 	}
-	shard_unlock(shard);
 	return inode;
 }
 
 static struct inode *inode_new_object(void)
 {
-	struct inode *inode = calloc(1, sizeof(*inode));
+	size_t bytes = round_up_u64(sizeof(struct inode), 64);
+	struct inode *inode = aligned_alloc(64, bytes); /* threads that use two of them share no cache line */
 
 	if (!inode)
 		return NULL;
+	memset(inode, 0, bytes);
 	pthread_mutex_init(&inode->attr_lock, NULL);
 	pthread_rwlock_init(&inode->data_lock, NULL);
 	return inode;
@@ -289,17 +292,12 @@ static struct inode *inode_new_object(void)
 
 void inode_free(struct inode *inode)
 {
-	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
-	bool kept = unused_add(shard, inode);
-
-	shard_unlock(shard);
-	if (!kept)
-		inode_destroy_object(inode);
+	object_give(inode->fs, inode);
 }
 
 struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *record)
 {
-	struct inode *inode = unused_take(fs, ino);
+	struct inode *inode = object_take(fs);
 
 	if (!inode)
 		inode = inode_new_object();
@@ -468,12 +466,10 @@ static void inode_drop(struct inode *inode, uint64_t references, uint64_t lookup
 	inode->references -= references;
 	inode->lookups -= min_u64(lookups, inode->lookups);
 	gone = inode_retire(shard, inode);
-	if (gone && unused_add(shard, inode))
-		gone = false;
 	queued = shard->reclaim != NULL;
 	shard_unlock(shard);
 	if (gone)
-		inode_destroy_object(inode);
+		object_give(fs, inode);
 	if (queued)
 		background_kick(fs);
 }
@@ -493,7 +489,7 @@ void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
 	background_run_inline(fs);
 }
 
-static inum_t shard_take_reclaim(struct inode_shard *shard)
+static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard)
 {
 	struct inode *inode;
 	inum_t ino = 0;
@@ -504,8 +500,7 @@ static inum_t shard_take_reclaim(struct inode_shard *shard)
 			continue; /* found again by its number: the next put brings it back */
 		ino = inode->ino;
 		table_remove(shard, inode);
-		if (!unused_add(shard, inode))
-			inode_destroy_object(inode);
+		object_give(fs, inode);
 	}
 	shard_unlock(shard);
 	return ino;
@@ -517,7 +512,7 @@ inum_t inode_take_reclaim(struct fs *fs, unsigned *index)
 	inum_t ino = 0;
 
 	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards, *index))) {
-		ino = shard_take_reclaim(shard);
+		ino = shard_take_reclaim(fs, shard);
 		*index = (unsigned)(shard - fs->table->shards) + 1;
 	}
 	return ino;

@@ -6,22 +6,36 @@
 #define FS_TABLE_H
 
 #include "fs/inode.h"
+#include "util/slot.h"
 
 #define INODE_BATCH 64 /* numbers taken from the root block at a time */
 
-#define INODE_SHARDS 128u /* a power of two */
+#define INODE_SHARDS 1024u /* a power of two; with a lookup's ten locks, two threads meet in one of 128 every fortieth time */
+
+#define INODE_BUCKETS_MIN 8
 
 /* The inodes whose numbers have one hash. Operations on different inodes seldom meet here. */
 struct inode_shard {
-	_Alignas(64) pthread_mutex_t lock;
-	struct inode **buckets;
-	size_t count_buckets; /* a power of two */
+	_Alignas(64) struct inode *first_buckets[INODE_BUCKETS_MIN];
+	pthread_mutex_t lock;
+	struct inode **buckets; /* first_buckets until they get too few */
+	size_t count_buckets;	/* a power of two */
 	size_t count;
 	struct inode *dirty;		       /* lazy times to be written; doubly linked */
 	struct inode *reclaim, **reclaim_tail; /* orphans whose last reference went */
 	inum_t reclaiming;		       /* its puts queue nothing */
-	struct inode *unused;		       /* objects to be used again, linked by hash_next */
-	unsigned count_unused;
+};
+
+/* Objects to be used again, linked by hash_next, so that what comes and goes takes nothing from the heap: of one slot's thread, without a lock. */
+struct inode_pool {
+	_Alignas(64) struct inode *unused;
+	unsigned count;
+};
+
+/* What the threads of one slot give to new inodes: who creates beside others then fills leaves of its own. */
+struct inode_numbers {
+	_Alignas(64) inum_t next;
+	inum_t end;
 };
 
 struct inode_table {
@@ -30,8 +44,9 @@ struct inode_table {
 	_Atomic uint64_t dirty_shards[INODE_SHARDS / 64], reclaim_shards[INODE_SHARDS / 64];
 	pthread_mutex_t reclaim_lock;	/* one reclaimer at a time */
 	pthread_mutex_t shrink_lock;	/* metaspace_shrink(): no chunk is retired between its checkpoint and its removals */
-	/* Under the metadata lock, held exclusively: */
-	inum_t next_ino, end_ino;
+	struct inode_pool pools[SLOT_SHARED];
+	/* In a transaction only: */
+	struct inode_numbers numbers[SLOT_COUNT];
 	uint64_t tx_started_ns;
 };
 
