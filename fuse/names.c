@@ -3,6 +3,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
+
+#define FORGETS_GATHER_NS 1000000
 
 struct fs_who front_who(fuse_req_t req)
 {
@@ -50,23 +53,37 @@ void front_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	counter_end(OP_LOOKUP, begin);
 }
 
+/*
+ * Over io_uring only these still come through /dev/fuse, to a thread that has nothing else to do. Nobody waits for them, but each one that finds it reading
+ * wakes it; those that come while it sleeps arrive together.
+ */
+static void forget_gather(const struct front *front)
+{
+	if (front->uring)
+		nanosleep(&(struct timespec){.tv_nsec = FORGETS_GATHER_NS}, NULL);
+}
+
 void front_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
+	struct front *front = front_of(req);
 	uint64_t begin = front_begin();
 
-	fs_forget(front_of(req)->fs, ino, count);
+	fs_forget(front->fs, ino, count);
 	fuse_reply_none(req);
 	counter_end(OP_FORGET, begin);
+	forget_gather(front);
 }
 
 void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
+	struct front *front = front_of(req);
 	uint64_t begin = front_begin();
 
 	for (size_t i = 0; i < count; i++)
-		fs_forget(front_of(req)->fs, forgets[i].ino, forgets[i].nlookup);
+		fs_forget(front->fs, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 	counter_end(OP_BATCH_FORGET, begin);
+	forget_gather(front);
 }
 
 static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
