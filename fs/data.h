@@ -54,6 +54,8 @@ uint64_t extent_good_blocks(struct fs *fs, blkno_t start, uint64_t count);
 
 /* The data lock is held, shared at least. Errors as fs_read(). */
 int file_read_locked(struct inode *inode, uint64_t pos, void *buffer, size_t size, size_t *done);
+/* -EIO when some of the map of [pos, pos + length) was lost: what seems to be a hole there may be none. */
+int file_verify_whole(struct inode *inode, uint64_t pos, uint64_t length);
 /* As fs_seek(); the data lock is held, shared at least. */
 int file_seek_locked(struct inode *inode, uint64_t pos, int whence, uint64_t *out);
 /* The data lock is held exclusively. Errors as fs_write(); a NULL buffer means zeros. */
@@ -93,6 +95,7 @@ int chain_failed(struct fs *fs, inum_t ino, const char *what, int error);
 
 /* Lock the data of two files exclusively, ascending; they may be the same. */
 void inode_lock_two(struct inode *a, struct inode *b);
+void inode_lock_two_shared(struct inode *a, struct inode *b);
 void inode_unlock_two(struct inode *a, struct inode *b);
 
 /* What mount does with intents, by operation. */

@@ -75,6 +75,15 @@ void inode_lock_two(struct inode *a, struct inode *b)
 		lock_write(first == a ? &b->data_lock : &a->data_lock, LOCK_DATA);
 }
 
+void inode_lock_two_shared(struct inode *a, struct inode *b)
+{
+	struct inode *first = a->ino <= b->ino ? a : b;
+
+	lock_read(&first->data_lock, LOCK_DATA);
+	if (a != b)
+		lock_read(first == a ? &b->data_lock : &a->data_lock, LOCK_DATA);
+}
+
 void inode_unlock_two(struct inode *a, struct inode *b)
 {
 	pthread_rwlock_unlock(&a->data_lock);
@@ -115,20 +124,39 @@ static int damage_first(struct fs *fs, inum_t ino, uint64_t pos, uint64_t end, u
 	return error == -ENOENT ? 0 : error;
 }
 
+/* The same, where most have no such range at all. Under the metadata lock. */
+static int damage_first_of_any(struct fs *fs, inum_t ino, uint64_t pos, uint64_t end, uint64_t *first)
+{
+	maddr_t root;
+	unsigned level;
+
+	*first = end;
+	root_tree_get(fs->journal, FORMAT_TREE_DAMAGED, &root, &level);
+	return root ? damage_first(fs, ino, pos, end, first) : 0;
+}
+
+int file_verify_whole(struct inode *inode, uint64_t pos, uint64_t length)
+{
+	struct fs *fs = inode->fs;
+	uint64_t first;
+	int error;
+
+	journal_read_begin(fs->journal);
+	error = damage_first_of_any(fs, inode->ino, pos, pos + length, &first);
+	journal_read_end(fs->journal);
+	return !error && first < pos + length ? -EIO : error;
+}
+
 /* The extents from pos on, and how far (bytes) the file's map is whole. */
 static int read_map(const struct read_cursor *c, struct extent *extents, unsigned *count,
 		    uint64_t *covered)
 {
 	struct fs *fs = c->inode->fs;
-	uint64_t whole = c->end, block;
-	maddr_t damaged_root;
-	unsigned level;
-	int error = 0;
+	uint64_t whole, block;
+	int error;
 
 	journal_read_begin(fs->journal);
-	root_tree_get(fs->journal, FORMAT_TREE_DAMAGED, &damaged_root, &level);
-	if (damaged_root)
-		error = damage_first(fs, c->inode->ino, c->pos, c->end, &whole);
+	error = damage_first_of_any(fs, c->inode->ino, c->pos, c->end, &whole);
 	if (!error)
 		error = extent_collect(fs, c->inode->ino, c->pos >> BLOCK_SHIFT,
 				       file_block_up(c->end), extents, MAP_BATCH, count, &block);

@@ -171,6 +171,24 @@ int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint
  * the beginning of `from`, maybe empty.
  */
 int fs_clone(struct fs *fs, inum_t from, inum_t to);
+/*
+ * Deduplication, by the rules of FIDEDUPERANGE for one destination: if both ranges hold the same bytes, `to` shares the blocks of `from` afterwards. Positions in whole
+ * blocks; both ranges within their files (-EINVAL); the file may be the same, the ranges apart (-EINVAL); a last piece of a block is left out unless it
+ * ends both files. Holes and unwritten blocks are zeros; where `to` has such it stays as it is, and what is shared already is not read. Neither times nor
+ * privileges change, for the content does not; files that may only be appended to are fine, immutable ones are not (-EPERM).
+ *
+ * Compared and shared in slices of about 1 MiB, each under both files' data locks. A difference, or bytes that cannot be read (-EIO), in a range that nobody writes to
+ * leave it as it was; beside writers it ends short. Crash: any part of it is shared, the content is the same.
+ */
+#define FS_DEDUPE_BYTES (16ull << 20) /* compared by one call; what needs no comparing is not counted */
+struct fs_dedupe {
+	inum_t from, to;
+	uint64_t from_pos, to_pos, length;
+	uint64_t done;	 /* bytes from the beginning that are the same, and shared where there is anything to share. May be short */
+	uint64_t gained; /* of these, not shared before */
+	bool differs;	 /* done is 0 then */
+};
+int fs_dedupe(struct fs *fs, struct fs_dedupe *dedupe);
 /* FALLOC_FL_ flags: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE; others -EOPNOTSUPP. */
 int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */

@@ -1,115 +1,14 @@
 /* Sharing of blocks: copy_file_range and whole-file clones. */
-#include "fs/data.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "fs/flags.h"
+#include "fs/share.h"
 
 #define COPY_MAX_BYTES (1ull << 30) /* of data per call, so that it ends in a while; holes cost nothing */
 #define BOUNCE_BYTES (256u << 10)
 #define COPY_EXTENTS 16
-#define SHARE_ROOM_BLOCKS \
-	64 /* what one more step of sharing may join: an unmap step, an insert, the intent */
-
-struct share {
-	struct inode *from, *to;
-	struct fs *fs;
-	uint64_t from_block, to_block, left; /* next blocks of both files, and how many */
-	uint64_t shared_blocks;		     /* of those that are done, holes not counted */
-};
-
-/* --- one link ------------------------------------------------------------------------------- */
-
-/* What the source has at from_block: a piece of data, or (mapped false) a hole or unwritten blocks.
- */
-static int share_source(struct share *s, struct extent *piece, bool *mapped)
-{
-	uint64_t end = s->from_block + s->left;
-	int error = extent_lookup(s->fs, s->from->ino, s->from_block, piece);
-
-	if (error && error != -ENOENT)
-		return error;
-	*mapped =
-	    !error && piece->file_block == s->from_block && !(piece->flags & EXTENT_UNWRITTEN);
-	if (error || piece->file_block >= end)
-		piece->count_blocks = s->left;
-	else if (piece->file_block > s->from_block)
-		piece->count_blocks = piece->file_block - s->from_block;
-	else
-		piece->count_blocks = min_u64(piece->count_blocks, s->left);
-	return 0;
-}
-
-/* The destination maps what the source maps, for one piece or what of it one unmap could clear. */
-static int share_step(struct share *s, struct tx *tx, struct inode_record *to, bool *cleared)
-{
-	struct extent piece;
-	uint64_t next, unmapped, count;
-	bool mapped;
-	int error = share_source(s, &piece, &mapped);
-
-	if (error)
-		return error;
-	error = extent_unmap(s->fs, tx, s->to, s->to_block, s->to_block + piece.count_blocks, &next,
-			     &unmapped);
-	if (error)
-		return error;
-	*cleared = next == s->to_block + piece.count_blocks;
-	count = next - s->to_block;
-	if (mapped && count) {
-		struct extent e = {
-		    .file_block = s->to_block, .block = piece.block, .count_blocks = count};
-
-		error = extent_insert(s->fs, tx, s->to->ino, &e);
-		to->count_blocks += count;
-		s->shared_blocks += count;
-	}
-	to->count_blocks -= unmapped;
-	s->from_block += count;
-	s->to_block += count;
-	s->left -= count;
-	return error;
-}
-
-/* Both inodes say so from the transaction on that first shares. */
-static int share_mark(struct share *s, struct tx *tx)
-{
-	struct inode *both[2] = {s->from, s->to};
-	struct inode_record record;
-	unsigned i;
-	int error = 0;
-
-	for (i = 0; i < 2 && !error; i++) {
-		if (both[i]->record.flags & INODE_MAY_SHARE)
-			continue;
-		record = both[i]->record;
-		record.flags |= INODE_MAY_SHARE;
-		error = inode_update(both[i], tx, &record);
-	}
-	return error;
-}
-
-/*
- * As many pieces as one transaction takes. *to: the destination's record, for the caller to
- * complete and store.
- */
-static int share_apply(struct share *s, struct tx *tx, struct inode_record *to)
-{
-	unsigned steps;
-	bool cleared = true;
-	int error = share_mark(s, tx);
-
-	*to = s->to->record;
-	for (steps = 0; !error && cleared && s->left && steps < EXTENTS_PER_LINK; steps++) {
-		if (steps && tx_room(tx) < SHARE_ROOM_BLOCKS)
-			break;
-		error = share_step(s, tx, to, &cleared);
-	}
-	record_touch(to);
-	return error;
-}
 
 /* --- copy_file_range ------------------------------------------------------------------------ */
 
@@ -136,6 +35,7 @@ static int copy_share_link(struct copy *c, struct share *s)
 	if (error)
 		return error;
 	error = share_apply(s, tx, &record);
+	record_touch(&record);
 	bytes = min_u64((s->to_block - before.to_block) << BLOCK_SHIFT, c->length - c->done);
 	record.size_bytes = max_u64(record.size_bytes, c->to_pos + c->done + bytes);
 	if (!error)
@@ -385,6 +285,7 @@ static int clone_link_apply(struct clone *c, struct tx *tx)
 	bool shared_all = !c->share.left; /* before this link, which then has room for the rest */
 	int error = share_apply(&c->share, tx, &record);
 
+	record_touch(&record);
 	if (!error && (shared_all || (!c->share.left && tx_room(tx) >= SHARE_ROOM_BLOCKS)))
 		error = clone_finish_link(c, tx, &record);
 	if (!error)

@@ -114,7 +114,7 @@ static bool times_are_stored(const struct model *model, enum model_kind kind, co
 	if (kind == MODEL_FSYNC || kind == MODEL_SYNCFS || change->ino != inode->ino)
 		return true;
 	before = state_find(&model->states[model->count - 1], inode->ino);
-	if (kind == MODEL_FALLOCATE)
+	if (kind == MODEL_FALLOCATE || kind == MODEL_DEDUPE)
 		return false;
 	if (kind != MODEL_WRITE && kind != MODEL_APPEND && kind != MODEL_COPY)
 		return true;
@@ -305,6 +305,19 @@ static int do_copy(struct attempt *a)
 	return !error && a->done < bytes ? -ENOSPC : error;
 }
 
+/* What is the same is a matter of the model's too. */
+static int do_dedupe(struct attempt *a)
+{
+	const struct model_target *t = &a->target;
+	const struct model_op *op = t->op;
+	struct fs_dedupe dedupe = {.from = t->ino, .to = t->ino2, .from_pos = op->pos, .to_pos = op->pos2, .length = op->length};
+	bool same = !target_differs(state_last(a->model), t, a->model->buffer);
+	int error = fs_dedupe(a->fs, &dedupe);
+
+	a->done = dedupe.done;
+	return error || dedupe.differs != same ? error : -EUCLEAN;
+}
+
 static int do_reference(struct attempt *a)
 {
 	const struct model_target *t = &a->target;
@@ -354,6 +367,8 @@ static int do_on_fs(struct attempt *a)
 		return do_copy(a);
 	case MODEL_CLONE:
 		return fs_clone(a->fs, t->ino, t->ino2);
+	case MODEL_DEDUPE:
+		return do_dedupe(a);
 	case MODEL_FALLOCATE:
 		return fs_fallocate(a->fs, t->ino, (int)t->op->flags, t->op->pos, t->op->length);
 	case MODEL_FSYNC:
@@ -532,7 +547,7 @@ const char *model_kind_name(enum model_kind kind)
 {
 	static const char *const names[MODEL_KINDS] = {
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
-		"append", "copy",    "clone",	"fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
+		"append", "copy",    "clone",	"dedupe", "fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
 		"setxattr", "removexattr", "kill",
 		"flags",
 	};

@@ -37,6 +37,7 @@ enum model_kind {
 	MODEL_APPEND,	 /* path, length, tag */
 	MODEL_COPY,	 /* path, pos to path2, pos2, length */
 	MODEL_CLONE,	 /* path over path2 */
+	MODEL_DEDUPE,	 /* path, pos, with path2, pos2, length */
 	MODEL_FALLOCATE, /* path, flags, pos, length */
 	MODEL_FSYNC,	 /* path */
 	MODEL_SYNCFS,

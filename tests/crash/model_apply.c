@@ -80,7 +80,7 @@ static bool kind_has_path(enum model_kind kind)
 
 static bool kind_has_path2(enum model_kind kind)
 {
-	return kind == MODEL_LINK || kind == MODEL_RENAME || kind == MODEL_COPY || kind == MODEL_CLONE;
+	return kind == MODEL_LINK || kind == MODEL_RENAME || kind == MODEL_COPY || kind == MODEL_CLONE || kind == MODEL_DEDUPE;
 }
 
 int target_resolve(const struct model *model, const struct model_op *op, struct model_target *target)
@@ -98,7 +98,7 @@ int target_resolve(const struct model *model, const struct model_op *op, struct 
 		return error;
 	if (kind_has_path(op->kind) && !target->ino && !kind_makes_name(op->kind) && !kind_removes_name(op->kind))
 		return -ENOENT;
-	if ((op->kind == MODEL_COPY || op->kind == MODEL_CLONE) && !target->ino2)
+	if ((op->kind == MODEL_COPY || op->kind == MODEL_CLONE || op->kind == MODEL_DEDUPE) && !target->ino2)
 		return -ENOENT;
 	return 0;
 }
@@ -181,6 +181,7 @@ bool target_is_durable(const struct model_state *before, const struct model_targ
 		return true;
 	case MODEL_COPY:
 	case MODEL_CLONE:
+	case MODEL_DEDUPE:
 		return has_flags(before, t->ino2, INODE_SYNC);
 	case MODEL_SETATTR:
 	case MODEL_WRITE:
@@ -311,6 +312,44 @@ static int expect_copy(const struct model_state *state, const struct model_targe
 	return error;
 }
 
+static bool range_is_within(const struct model_state *state, inum_t ino, uint64_t pos, uint64_t length)
+{
+	return pos + length <= state_find(state, ino)->record.size_bytes;
+}
+
+static int expect_dedupe(const struct model_state *state, const struct model_target *t)
+{
+	const struct model_op *op = t->op;
+	uint64_t gap = op->pos > op->pos2 ? op->pos - op->pos2 : op->pos2 - op->pos;
+	int error = expect_file(state, t->ino);
+
+	if (!error)
+		error = expect_file(state, t->ino2);
+	if (!error)
+		error = deny(has_flags(state, t->ino2, INODE_IMMUTABLE));
+	if (error)
+		return error;
+	if (op->pos % BLOCK_BYTES || op->pos2 % BLOCK_BYTES || !range_is_within(state, t->ino, op->pos, op->length) ||
+	    !range_is_within(state, t->ino2, op->pos2, op->length))
+		return -EINVAL;
+	return t->ino == t->ino2 && gap < round_up_u64(op->length, BLOCK_BYTES) ? -EINVAL : 0;
+}
+
+bool target_differs(const struct model_state *state, const struct model_target *t, uint8_t *buffer)
+{
+	const struct model_op *op = t->op;
+	const struct model_inode *from = state_find(state, t->ino), *to = state_find(state, t->ino2);
+	uint64_t length = op->length;
+
+	if (!S_ISREG(from->record.mode) || !S_ISREG(to->record.mode) || length > MODEL_FILE_BYTES_MAX / 2)
+		return false;
+	if (op->pos + length != from->record.size_bytes || op->pos2 + length != to->record.size_bytes)
+		length -= length % BLOCK_BYTES;
+	inode_read(from, op->pos, buffer, length);
+	inode_read(to, op->pos2, buffer + length, length);
+	return memcmp(buffer, buffer + length, length) != 0;
+}
+
 static int expect_xattr(const struct model_state *state, const struct model_target *t)
 {
 	mode_t mode = mode_of(state, t->ino);
@@ -402,6 +441,8 @@ int target_expect(const struct model_state *state, const struct model_target *t)
 		return expect_copy(state, t);
 	case MODEL_CLONE:
 		return expect_clone(state, t);
+	case MODEL_DEDUPE:
+		return expect_dedupe(state, t);
 	case MODEL_SETXATTR:
 	case MODEL_REMOVEXATTR:
 		return expect_xattr(state, t);
@@ -666,6 +707,8 @@ void target_change(const struct model_state *before, const struct model_target *
 		*change = (struct model_change){CHANGE_PREFIX, t->ino2, t->ino, op->pos2, op->pos2 + target_copy_bytes(before, t)};
 	if (op->kind == MODEL_CLONE)
 		*change = (struct model_change){CHANGE_FINISHED, t->ino2, t->ino, 0, MODEL_FILE_BYTES_MAX};
+	if (op->kind == MODEL_DEDUPE)
+		*change = (struct model_change){CHANGE_SIZE, t->ino2, t->ino, op->pos2, op->pos2 + op->length};
 	if (op->kind == MODEL_FALLOCATE)
 		change->kind = op->flags & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) ? CHANGE_PUNCH : CHANGE_SIZE;
 }

@@ -25,5 +25,7 @@ void target_apply(struct model_state *state, const struct model_target *target, 
 void target_change(const struct model_state *before, const struct model_target *target, struct model_change *change);
 /* How many bytes a copy is to say that it copied. */
 uint64_t target_copy_bytes(const struct model_state *state, const struct model_target *target);
+/* Do the ranges of a deduplication, less a last piece that is left out, hold other bytes? `buffer` as the model's. */
+bool target_differs(const struct model_state *state, const struct model_target *target, uint8_t *buffer);
 
 #endif

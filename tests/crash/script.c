@@ -41,6 +41,7 @@ static const struct verb verbs[] = {
 	{"append", MODEL_APPEND, "pl", 0, 0},
 	{"copy", MODEL_COPY, "pnqol", 0, 0},
 	{"clone", MODEL_CLONE, "pq", 0, 0},
+	{"dedupe", MODEL_DEDUPE, "pnqol", 0, 0},
 	{"alloc", MODEL_FALLOCATE, "pnl", 0, 0},
 	{"keep", MODEL_FALLOCATE, "pnl", FALLOC_FL_KEEP_SIZE, 0},
 	{"punch", MODEL_FALLOCATE, "pnl", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0},

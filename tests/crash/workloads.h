@@ -4,7 +4,7 @@
  *   create mkdir PATH . node PATH MODE RDEV . tmpfile DIR SLOT . symlink PATH TARGET
  *   link OLD NEW . unlink rmdir PATH . rename replace whiteout exchange OLD NEW (rename: RENAME_NOREPLACE)
  *   chmod PATH MODE . chown PATH UID GID . truncate PATH SIZE . utimes PATH NS . settle PATH SIZE MODE (size, mode and mtime at once) . killpriv PATH
- *   write PATH POS LENGTH . append PATH LENGTH . copy FROM POS TO POS LENGTH . clone FROM TO
+ *   write PATH POS LENGTH . append PATH LENGTH . copy FROM POS TO POS LENGTH . clone FROM TO . dedupe FROM POS TO POS LENGTH
  *   alloc keep punch zero zerokeep PATH POS LENGTH . fsync PATH . syncfs . open PATH SLOT . forget SLOT . label TEXT . resize LENGTH
  *   setxattr PATH NAME LENGTH . removexattr PATH NAME . setacl setdefault PATH MODE (ACLs that come to this mode) . kill PATH (privileges)
  *   chattr PATH FLAGS . project PATH NUMBER (both as root)

@@ -71,6 +71,8 @@ const char *const pairs_ops[] = {
 	"clone foo A/foo",
 	"clone A/foo foo",
 	"clone A/foo A/bar",
+	"dedupe foo 0 A/bar 0 2b+500",
+	"copy foo 0 A/foo 0 1; copy foo 1 A/foo 1 2b; dedupe foo 0 A/foo 0 2b",
 	"alloc foo 0 5b",
 	"keep A/foo 0 3b",
 	"punch foo 0 1b",

@@ -138,6 +138,17 @@ static void say_attribute(struct writer *w)
 	}
 }
 
+/* Mostly of what was made equal just now. */
+static void say_dedupe(struct writer *w)
+{
+	const char *from = any_file(w), *to = any_file(w);
+	unsigned length = (1 + pick(w, 4)) * BLOCK_BYTES;
+
+	if (pick(w, 4))
+		say(w, "copy %s 0 %s 0 1; copy %s 1 %s 1 %u; ", from, to, from, to, length);
+	say(w, "dedupe %s 0 %s 0 %u; ", from, to, length);
+}
+
 static void say_content(struct writer *w)
 {
 	/* mostly none, append only, no dump, sync */
@@ -147,6 +158,8 @@ static void say_content(struct writer *w)
 	switch (pick(w, 15)) {
 	case 12:
 		return say_attribute(w);
+	case 13:
+		return say_dedupe(w);
 	case 0:
 	case 1:
 		return say(w, "append %s %u; ", any_file(w), any_length(w));

@@ -6,6 +6,9 @@
 #define TREE "mkdir d; mkdir d/e; create d/x; write d/x 0 100; create y; write y 0 5000; link y d/z; mkdir other"
 /* More extents than one link of a chain takes: m, and n with the same blocks. */
 #define MANY "create m; spread m 150; create n; write n 0 2b+50"
+/* The same bytes as another's, in blocks of its own: copies that no block's edge allows to share. Single holes become blocks of zeros. */
+#define TWIN FILES "; create k; copy f 0 k 0 1; copy f 1 k 1 3b+99"
+#define MANY_TWIN "create m; spread m 150; create n; copy m 0 n 0 1; copy m 1 n 1 300b"
 
 const struct single workloads_single[] = {
 	/* names */
@@ -175,6 +178,20 @@ const struct single workloads_single[] = {
 	{"clone-many-extents", MANY, "clone m n"},
 	{"clone-over-many-extents", MANY, "clone n m"},
 	{"clone-then-write", FILES "; create a", "clone f a; write a 0 100; write f 1b 100; write a 1b 1b"},
+	{"dedupe", TWIN, "dedupe f 0 k 0 3b+100"},
+	{"dedupe-parts", TWIN, "dedupe f 1b k 1b 1b; dedupe k 2b f 2b 1b+100; dedupe f 0 k 0 3b+100"},
+	{"dedupe-tail-left-out", TWIN "; append k 50", "dedupe f 0 k 0 3b+100"},
+	{"dedupe-differs", TWIN "; write k 2b+9 1", "dedupe f 0 k 0 3b+100; dedupe f 0 k 0 2b"},
+	{"dedupe-shared-already", FILES, "dedupe f 0 g 0 3b+100"},
+	{"dedupe-unwritten", FILES "; create w; alloc w 0 6b", "dedupe u 0 w 0 4b; dedupe h 1b u 0 3b; dedupe u 0 h 1b 3b"},
+	{"dedupe-within-file", "create a; write a 0 1b; copy a 0 a 1b 1; copy a 1 a 1b+1 1b-1", "dedupe a 0 a 1b 1b; dedupe a 0 a 0 1b"},
+	{"dedupe-many-extents", MANY_TWIN, "dedupe m 0 n 0 299b"},
+	{"dedupe-to-many-extents", MANY_TWIN, "dedupe n 0 m 0 299b"},
+	{"dedupe-then-write", TWIN, "dedupe f 0 k 0 3b+100; write f 1b 100; write k 0 2b"},
+	{"dedupe-then-unlink", TWIN, "dedupe f 0 k 0 3b+100; unlink f; unlink g; write k 10 100"},
+	{"dedupe-after-overwrite", TWIN "; write f 0 100; write k 0 100; copy f 9 k 9 91; copy f 0 k 0 9; syncfs", "dedupe f 0 k 0 3b; write k 0 8"},
+	{"dedupe-flags", TWIN,
+	 "chattr k 0x10; dedupe f 0 k 0 1b; chattr k 0x20; dedupe f 0 k 0 1b; chattr k 8; dedupe f 1b k 1b 1b; chattr f 0x10; dedupe f 2b k 2b 1b; dedupe k 0 f 0 1b"},
 
 	/* space */
 	{"alloc", FILES, "alloc h 0 8b"},
@@ -216,6 +233,7 @@ const struct single workloads_single[] = {
 	{"full-xattr", "create a; create f; fill f; setxattr a user.a 65536",
 	 "setxattr a user.b 65536; setxattr a user.c 65536; setxattr a user.d 65536; removexattr a user.a; setxattr a user.e 3000"},
 	{"full-clone", MANY "; create a; fill a", "clone m n; copy m 0 n 0 300b"},
+	{"full-dedupe", MANY_TWIN "; create a; fill a", "dedupe n 0 m 0 299b; unlink m"},
 	{"full-zero", FILES "; create a; write a 0 20b; fill a", "zerokeep a 100 18b; zero g 0 3b; zero h 0 9b"},
 	{"full-truncate", MANY "; create a; fill a", "punch m 0 100b; truncate m 0; write n 0 9b"},
 };

@@ -417,6 +417,42 @@ static int run_clone_over_big(struct fs *fs, const struct ops_tree *tree)
 	return fs_clone(fs, tree->file, tree->big);
 }
 
+/* The same bytes in blocks of its own. */
+static int prepare_twin(struct fs *fs, const struct ops_tree *tree)
+{
+	return put(fs, tree->empty, 0, 50000, (uint8_t)'f');
+}
+
+static int run_dedupe(struct fs *fs, const struct ops_tree *tree)
+{
+	struct fs_dedupe dedupe = {.from = tree->file, .to = tree->empty, .length = 50000};
+	int error = fs_dedupe(fs, &dedupe);
+
+	return !error && dedupe.differs ? -EUCLEAN : error;
+}
+
+static int prepare_big_twin(struct fs *fs, const struct ops_tree *tree)
+{
+	int error = copy_all(fs, tree->big, 0, tree->empty, 0, 1);
+
+	return error ? error : copy_all(fs, tree->big, 1, tree->empty, 1, (2 * BIG_PIECES - 1) * BLOCK_BYTES - 1);
+}
+
+static int run_dedupe_big(struct fs *fs, const struct ops_tree *tree)
+{
+	struct fs_dedupe dedupe = {.from = tree->big, .to = tree->empty};
+	int error = 0;
+
+	while (!error && dedupe.from_pos < (2 * BIG_PIECES - 1) * BLOCK_BYTES) {
+		dedupe.length = (2 * BIG_PIECES - 1) * BLOCK_BYTES - dedupe.from_pos;
+		error = fs_dedupe(fs, &dedupe);
+		if (!error && !dedupe.done)
+			return -EUCLEAN;
+		dedupe.from_pos = dedupe.to_pos += dedupe.done;
+	}
+	return error;
+}
+
 static int run_allocate(struct fs *fs, const struct ops_tree *tree)
 {
 	return fs_fallocate(fs, tree->file, 0, 40000, 100000);
@@ -571,6 +607,8 @@ const struct op ops[] = {
 	{"clone", "fs_clone", NULL, run_clone, "/empty"},
 	{"clone a chain", "fs_clone", NULL, run_clone_big, "/other"},
 	{"clone over a chain", "fs_clone", NULL, run_clone_over_big, NULL},
+	{"dedupe", "fs_dedupe", prepare_twin, run_dedupe, NULL},
+	{"dedupe many extents", "fs_dedupe", prepare_big_twin, run_dedupe_big, NULL},
 	{"fallocate", "fs_fallocate", NULL, run_allocate, NULL},
 	{"fallocate holes", "fs_fallocate", NULL, run_allocate_holes, NULL},
 	{"punch", "fs_fallocate", NULL, run_punch, "/big"},

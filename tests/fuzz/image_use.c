@@ -270,6 +270,19 @@ static void order_xattrs(struct use *use, unsigned opcode, const struct argument
 	}
 }
 
+/* Often of ranges that may be asked for. */
+static void order_dedupe(struct use *use, const struct arguments *a)
+{
+	struct fs_dedupe dedupe = {.from = a->ino, .to = a->other, .from_pos = a->pos, .to_pos = a->pos + a->flags * 4096u, .length = a->length};
+
+	if (a->length >> 57 & 1) {
+		dedupe.from_pos = a->pos % 8 * 4096;
+		dedupe.to_pos = a->flags % 8 * 4096u;
+		dedupe.length = a->length % 32 * 4096;
+	}
+	fs_dedupe(use->fs, &dedupe);
+}
+
 static void order_data(struct use *use, unsigned opcode, const struct arguments *a)
 {
 	static const int modes[] = {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE};
@@ -296,7 +309,10 @@ static void order_data(struct use *use, unsigned opcode, const struct arguments 
 		fs_clone(use->fs, a->ino, a->other);
 		break;
 	default:
-		fs_copy_range(use->fs, a->ino, a->pos, a->other, a->pos + a->flags * 4096u, a->length, &copied);
+		if (a->length >> 56 & 1)
+			order_dedupe(use, a);
+		else
+			fs_copy_range(use->fs, a->ino, a->pos, a->other, a->pos + a->flags * 4096u, a->length, &copied);
 		break;
 	}
 }

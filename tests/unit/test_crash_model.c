@@ -33,6 +33,7 @@ static const struct function functions[] = {
 	{"fs_clone", CHANGES, BIT(MODEL_CLONE)},
 	{"fs_copy_range", CHANGES, BIT(MODEL_COPY)},
 	{"fs_create", CHANGES, BIT(MODEL_CREATE)},
+	{"fs_dedupe", CHANGES, BIT(MODEL_DEDUPE)},
 	{"fs_events", READS, 0},
 	{"fs_fallocate", CHANGES, BIT(MODEL_FALLOCATE)},
 	{"fs_forget", CHANGES, BIT(MODEL_FORGET)},
