@@ -28,6 +28,8 @@ struct control_hooks {
 	 * pages and attributes there. May block on write-back; called by a control thread that
 	 * holds no lock. */
 	void (*changed)(void *arg, inum_t ino);
+	/* fs_stop(), with what the kernel holds and knows. */
+	int (*shut_down)(void *arg, enum fs_stop_mode mode);
 };
 
 struct command_context {
@@ -50,7 +52,7 @@ struct command_args {
 	bool all;         /* the whole device */
 	bool latent;
 	bool progress; /* the client wants to see how far a long command is */
-	const char *text;    /* label, uuid: the new one; NULL: none is given */
+	const char *text;    /* label, uuid: the new one; shutdown: the mode; NULL: none is given */
 	uint64_t size_bytes; /* resize: 0 for all that there is */
 };
 #define COMMAND_ARGS_INIT ((struct command_args){.kind = -1})
@@ -83,6 +85,7 @@ const struct command *command_find(const char *name); /* NULL: no such command *
 int command_run(const struct command *command, const struct command_context *context,
 		const struct command_args *args, struct command_sink *sink, struct why *why);
 int command_kind_parse(const char *name); /* enum fs_owner_kind or -EINVAL */
+int command_stop_mode_parse(const char *name); /* enum fs_stop_mode or -EINVAL */
 
 /*
  * Device ranges behind [offset, offset + length_bytes) of the arguments: of the file, or the

@@ -213,6 +213,8 @@ static void failure_shutdown(void *holder, const char *reason)
 	struct fs *fs = holder;
 	bool is_first;
 
+	if (fs_is_stopped(fs)) /* whatever fails now fails because of that */
+		return;
 	pthread_mutex_lock(&fs->state_lock);
 	is_first = !fs->shutdown && !fs->metadata_lost;
 	if (is_lost)
@@ -245,7 +247,9 @@ static void failure_done(void *holder, uint64_t cause_id)
 
 static int failure_tx_begin(void *holder, struct tx **tx)
 {
-	return fs_tx_begin(holder, TX_RESERVE, tx);
+	int error = fs_tx_begin(holder, TX_RESERVE, tx);
+
+	return error && fs_is_stopped(holder) ? -EROFS : error;
 }
 
 const struct notify_holder_ops fs_holder_ops = {

@@ -497,8 +497,9 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 
 	if (!mode_is_known(mode))
 		return -EOPNOTSUPP;
-	if (fs_is_readonly(fs))
-		return -EROFS;
+	error = fs_refuses_changes(fs);
+	if (error)
+		return error;
 	if (!length)
 		return -EINVAL;
 	if (f.end < pos || f.end > FS_FILE_MAX)

@@ -285,6 +285,8 @@ int fs_fsync(struct fs *fs, inum_t ino)
 		return error;
 	error = fs_is_readonly(fs) ? 0 : inode_flush_times(inode);
 	inode_put(inode);
+	if (!error && fs_is_stopped(fs))
+		return -EIO; /* since we looked for the inode */
 	return error || fs_is_readonly(fs) ? error : journal_sync(fs->journal);
 }
 

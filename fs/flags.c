@@ -53,6 +53,8 @@ int fs_verify_open(struct fs *fs, inum_t ino, int open_flags)
 	struct fs_attr attr;
 	int error;
 
+	if (fs_is_stopped(fs))
+		return -EIO;
 	if (!writes && !(open_flags & O_TRUNC))
 		return 0;
 	error = fs_getattr(fs, ino, &attr);
@@ -85,7 +87,7 @@ int flags_settle(struct inode *inode, int error)
 	uint64_t size;
 	int settled;
 
-	if (!(flags_of(inode, &size) & INODE_SYNC) || fs_is_readonly(inode->fs))
+	if (!(flags_of(inode, &size) & INODE_SYNC) || (fs_is_readonly(inode->fs) && !fs_is_stopped(inode->fs)))
 		return error;
 	settled = inode_flush_times(inode);
 	if (!settled)

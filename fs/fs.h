@@ -193,6 +193,18 @@ int fs_dedupe(struct fs *fs, struct fs_dedupe *dedupe);
 int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
 
+/*
+ * The end of use, as FS_IOC_SHUTDOWN has it. From now on every call answers -EIO, but for fs_statfs(), fs_forget(), fs_unmount() and what fs/query.h has; the state is
+ * "shutdown", an event says so, and on return nothing is stored any more by anybody, fs_unmount() included. How much of what was acknowledged is durable on PAGE
+ * media (on others all of it is): everything; the journal, with all data that it names; what happens to be. The next mount recovers. 0, also when it was stopped already;
+ * the error of syncing: stopped all the same.
+ */
+enum fs_stop_mode { FS_STOP_SYNCED, FS_STOP_LOGGED, FS_STOP_AT_ONCE };
+int fs_stop(struct fs *fs, enum fs_stop_mode mode);
+/* Visit the inodes that the kernel may know (with lookup references), no lock held. Stops at the first nonzero answer and returns it; -ENOMEM. */
+typedef int fs_known_fn(void *arg, inum_t ino);
+int fs_known(struct fs *fs, fs_known_fn *visit, void *arg);
+
 struct fs_statfs {
 	uint64_t total_blocks, free_blocks;
 	uint64_t available_blocks;    /* to data: free but for the reserve of metadata and deletes */

@@ -32,6 +32,8 @@ struct fs {
 	void *invalidate_arg;
 	pthread_mutex_t state_lock;
 	_Atomic uint64_t trimmed_free_blocks; /* fs/trim.c: free blocks when the host was last given space back */
+	atomic_bool stopped; /* fs_stop(): every call answers -EIO */
+	pthread_mutex_t stop_lock; /* one fs_stop() at a time; no other lock is held around it */
 	bool metadata_lost, shutdown;
 	const char *shutdown_reason;
 };
@@ -71,8 +73,16 @@ struct inode {
 	} undo;
 };
 
-/* A reference (not a lookup reference). -ENOENT, -EIO, -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */
+static inline bool fs_is_stopped(const struct fs *fs)
+{
+	return atomic_load_explicit(&fs->stopped, memory_order_relaxed);
+}
+/* Before a change: 0; -EIO: stopped; -EROFS. */
+int fs_refuses_changes(struct fs *fs);
+
+/* A reference (not a lookup reference). -ENOENT, -EIO (after fs_stop() always), -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */
 int inode_get(struct fs *fs, inum_t ino, struct inode **out);
+int inode_get_anyway(struct fs *fs, inum_t ino, struct inode **out); /* after fs_stop() too */
 int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out);
 void inode_put(struct inode *inode); /* the last one of an orphan without lookups queues its reclaim */
 void inode_attr(struct inode *inode, struct fs_attr *out);
@@ -117,6 +127,8 @@ struct super_version {
 };
 /* Store it with a higher update number in all slots, then show it to everybody. Under super_lock. */
 int super_update(struct fs *fs, struct super *super, struct why *why);
+/* Label, uuid or size cannot be changed now: the error, with `why`. */
+int identity_refuses(struct fs *fs, struct why *why);
 /* Slots that do not hold the superblock as it is are rewritten: an update that a crash cut, or a copy that went bad. */
 int super_complete(struct fs *fs);
 void super_forget(struct fs *fs);

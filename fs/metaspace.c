@@ -156,13 +156,13 @@ int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out)
 			break;
 		error = metaspace_grow(fs, kind);
 		if (error == -EROFS)
-			return error;
+			break;
 		if (error || i == GROW_ATTEMPTS)
 			metaspace_note_failure(fs, error);
 	}
 	if (!error && journal_wants_checkpoint(fs->journal))
 		background_kick(fs);
-	return error;
+	return error == -EROFS && fs_is_stopped(fs) ? -EIO : error;
 }
 
 /* --- giving back ---------------------------------------------------------------------------------------------------------- */

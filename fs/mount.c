@@ -325,6 +325,7 @@ static int mount_teardown(struct fs *fs)
 		event_bus_destroy(fs->events);
 	super_forget(fs);
 	pthread_mutex_destroy(&fs->super_lock);
+	pthread_mutex_destroy(&fs->stop_lock);
 	pthread_mutex_destroy(&fs->state_lock);
 	free(fs);
 	return error;
@@ -364,6 +365,7 @@ static struct fs *mount_alloc(const struct fs_options *options)
 	fs->options = *options;
 	pthread_mutex_init(&fs->state_lock, NULL);
 	pthread_mutex_init(&fs->super_lock, NULL);
+	pthread_mutex_init(&fs->stop_lock, NULL);
 	return fs;
 }
 

@@ -195,7 +195,7 @@ int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_
 	struct btree_key key = {{ino, 0, 0}};
 	struct inode *inode;
 	struct fs_attr attr;
-	int error = inode_get(fs, ino, &inode);
+	int error = inode_get_anyway(fs, ino, &inode);
 
 	if (error)
 		return error;

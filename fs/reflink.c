@@ -219,9 +219,9 @@ int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint
 	int error;
 
 	*done = 0;
-	if (fs_is_readonly(fs))
-		return -EROFS;
-	error = file_get(fs, from, &c.from);
+	error = fs_refuses_changes(fs);
+	if (!error)
+		error = file_get(fs, from, &c.from);
 	if (error)
 		return error;
 	error = file_get(fs, to, &c.to);
@@ -371,10 +371,10 @@ static int clone_locked(struct inode *from, struct inode *to)
 int fs_clone(struct fs *fs, inum_t from, inum_t to)
 {
 	struct inode *source, *target;
-	int error;
+	int error = fs_refuses_changes(fs);
 
-	if (fs_is_readonly(fs))
-		return -EROFS;
+	if (error)
+		return error;
 	if (from == to)
 		return -EINVAL;
 	error = file_get(fs, from, &source);

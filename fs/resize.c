@@ -129,8 +129,10 @@ static int resize_refuses(struct fs *fs, uint64_t size_bytes, struct why *why)
 {
 	uint64_t now = fs_super(fs)->size_bytes;
 
-	if (fs_is_readonly(fs))
-		return why_set(why, -EROFS, "%s: read-only", media_path(fs->media));
+	int error = identity_refuses(fs, why);
+
+	if (error)
+		return error;
 	if (size_bytes % BLOCK_BYTES)
 		return why_set(why, -EINVAL, "a size of %llu bytes is not possible: give a multiple of %u", (unsigned long long)size_bytes,
 			       BLOCK_BYTES);

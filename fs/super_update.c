@@ -114,11 +114,13 @@ int super_update(struct fs *fs, struct super *super, struct why *why)
 
 /* --- label and uuid --------------------------------------------------------------------------------------------------------- */
 
-static int identity_refuses(struct fs *fs, struct why *why)
+int identity_refuses(struct fs *fs, struct why *why)
 {
-	if (fs_is_readonly(fs))
-		return why_set(why, -EROFS, "%s: read-only", media_path(fs->media));
-	return 0;
+	int error = fs_refuses_changes(fs);
+
+	if (!error)
+		return 0;
+	return why_set(why, error, "%s: %s", media_path(fs->media), error == -EROFS ? "read-only" : "was shut down: unmount it, mount it again");
 }
 
 int fs_set_label(struct fs *fs, const char *label, struct why *why)

@@ -1,10 +1,14 @@
 /* The whole filesystem at once: make it durable, or forget what is only cached. */
+#include <errno.h>
+
 #include "fs/table.h"
 
 int fs_syncfs(struct fs *fs)
 {
 	int error;
 
+	if (fs_is_stopped(fs))
+		return -EIO;
 	if (fs_is_readonly(fs))
 		return 0;
 	error = inode_flush_all(fs);

@@ -362,15 +362,18 @@ static int inode_load(struct fs *fs, inum_t ino, struct inode **out)
 
 int inode_get_locked(struct fs *fs, inum_t ino, struct inode **out)
 {
-	struct inode *inode = inode_find_ref(fs, ino);
+	struct inode *inode;
 
+	if (fs_is_stopped(fs))
+		return -EIO;
+	inode = inode_find_ref(fs, ino);
 	if (!inode)
 		return inode_load(fs, ino, out);
 	*out = inode;
 	return 0;
 }
 
-int inode_get(struct fs *fs, inum_t ino, struct inode **out)
+int inode_get_anyway(struct fs *fs, inum_t ino, struct inode **out)
 {
 	struct inode *inode = inode_find_ref(fs, ino);
 	int error;
@@ -383,6 +386,11 @@ int inode_get(struct fs *fs, inum_t ino, struct inode **out)
 	error = inode_load(fs, ino, out);
 	journal_read_end(fs->journal);
 	return error;
+}
+
+int inode_get(struct fs *fs, inum_t ino, struct inode **out)
+{
+	return fs_is_stopped(fs) ? -EIO : inode_get_anyway(fs, ino, out);
 }
 
 int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out)
@@ -521,6 +529,38 @@ inum_t inode_take_reclaim(struct fs *fs, unsigned *index)
 bool inode_has_reclaim(struct fs *fs)
 {
 	return shards_find(fs->table, fs->table->reclaim_shards, 0) != NULL;
+}
+
+/* Numbers of a shard's inodes with lookup references, into an array that holds all of them. */
+static size_t shard_list_known(struct inode_shard *shard, inum_t **out)
+{
+	size_t count = 0;
+
+	lock_mutex(&shard->lock, LOCK_TABLE);
+	*out = malloc((shard->count + 1) * sizeof(**out));
+	for (size_t i = 0; *out && i < shard->count_buckets; i++)
+		for (const struct inode *inode = shard->buckets[i]; inode; inode = inode->hash_next)
+			if (inode->lookups || inode->ino == FS_ROOT_INO)
+				(*out)[count++] = inode->ino;
+	shard_unlock(shard);
+	return count;
+}
+
+int fs_known(struct fs *fs, fs_known_fn *visit, void *arg)
+{
+	int result = 0;
+
+	for (unsigned i = 0; i < INODE_SHARDS && !result; i++) {
+		inum_t *inos;
+		size_t count = shard_list_known(&fs->table->shards[i], &inos);
+
+		if (!inos)
+			return -ENOMEM;
+		for (size_t k = 0; k < count && !result; k++)
+			result = visit(arg, inos[k]);
+		free(inos);
+	}
+	return result;
 }
 
 static void shard_forget_all(struct inode_shard *shard)

@@ -269,8 +269,10 @@ int file_write_in_place(struct inode *inode, uint64_t pos, const void *buffer, s
 
 static int write_check(struct fs *fs, uint64_t pos, size_t *size)
 {
-	if (fs_is_readonly(fs))
-		return -EROFS;
+	int error = fs_refuses_changes(fs);
+
+	if (error)
+		return error;
 	if (pos >= FS_FILE_MAX && *size)
 		return -EFBIG;
 	*size = (size_t)min_u64(*size, FS_FILE_MAX - pos);

@@ -12,6 +12,7 @@
 
 #include "fuse/job.h"
 #include "fuse/session.h"
+#include "fuse/shutdown.h"
 
 /* --- flags ---------------------------------------------------------------------------------------------------------------- */
 
@@ -162,6 +163,7 @@ static const struct ioctl ioctls[] = {
 	{FS_IOC_FSSETXATTR, sizeof(struct fsxattr), 0, set_xattr, true},
 	{FS_IOC_GETFSLABEL, 0, FSLABEL_MAX, get_label, false},
 	{FS_IOC_SETFSLABEL, FSLABEL_MAX, 0, set_label, true},
+	{FS_IOC_SHUTDOWN, 0, 0, shutdown_ioctl, true},
 };
 
 static const struct ioctl *ioctl_find(unsigned command)
@@ -180,7 +182,8 @@ static int ioctl_verify(const struct ioctl *ioctl, unsigned flags, size_t in_siz
 }
 
 /* Apart from libfuse's buffer, which the reply may overwrite, and from the stack, which a job leaves. */
-static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, const struct ioctl *ioctl, const void *in, size_t in_size)
+static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, const struct ioctl *ioctl, const void *argument, const void *in,
+					    size_t in_size)
 {
 	struct ioctl_call *call = malloc(sizeof(*call));
 
@@ -190,6 +193,8 @@ static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, cons
 	call->front = front_of(req);
 	call->ino = ino;
 	call->who = front_who(req);
+	call->pid = fuse_req_ctx(req)->pid;
+	call->argument = (uintptr_t)argument;
 	call->out_used = 0;
 	if (in_size)
 		memcpy(call->in, in, in_size);
@@ -220,7 +225,7 @@ void front_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argumen
 	int error = ioctl_verify(ioctl, flags, in_size, out_size);
 
 	if (!error) {
-		job.ioctl = ioctl_call_create(req, ino, ioctl, in, in_size);
+		job.ioctl = ioctl_call_create(req, ino, ioctl, argument, in, in_size);
 		error = job.ioctl ? 0 : -ENOMEM;
 	}
 	if (!error) {

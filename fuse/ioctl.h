@@ -11,6 +11,8 @@ struct ioctl_call {
 	struct front *front;
 	fuse_ino_t ino;
 	struct fs_who who;
+	pid_t pid;	   /* of the thread that waits; 0: not known here */
+	uint64_t argument; /* as the caller gave it: an address of its own, mostly */
 	size_t out_used;	     /* the handler's answer: what the table says at most */
 	uint8_t in[IOCTL_BYTES_MAX]; /* as many as the table says at least */
 	uint8_t out[IOCTL_BYTES_MAX];

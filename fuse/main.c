@@ -9,6 +9,7 @@
 #include "fuse/daemon.h"
 #include "fuse/mountinfo.h"
 #include "fuse/session.h"
+#include "fuse/shutdown.h"
 #include "fuse/utab.h"
 #include "util/log.h"
 
@@ -47,7 +48,14 @@ static void changed(void *arg, inum_t ino)
 	session_invalidate(&server->front, ino, 0, 0);
 }
 
-static const struct control_hooks hooks = {.stats = stats, .changed = changed};
+static int shut_down(void *arg, enum fs_stop_mode mode)
+{
+	struct server *server = arg;
+
+	return front_shut_down(&server->front, mode);
+}
+
+static const struct control_hooks hooks = {.stats = stats, .changed = changed, .shut_down = shut_down};
 
 /* INIT was answered: requests are served from here on. Runs once, on a request thread. */
 static void mounted(void *arg)

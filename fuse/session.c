@@ -201,6 +201,68 @@ void session_forget_attr(struct front *front, inum_t ino)
 	free(forgotten);
 }
 
+/* --- everything ------------------------------------------------------------------------------------------------------------- */
+
+struct forgotten_all {
+	struct front *front;
+	size_t count, capacity;
+	inum_t *inos;
+};
+
+static int forget_all_add(void *arg, inum_t ino)
+{
+	struct forgotten_all *all = arg;
+	size_t capacity = all->capacity ? 2 * all->capacity : 256;
+	inum_t *inos;
+
+	notification_send(all->front, ino, -1, 0);
+	if (all->count == all->capacity) {
+		inos = reallocarray(all->inos, capacity, sizeof(*inos));
+		if (!inos)
+			return 0; /* its attributes are gone; its pages stay */
+		all->inos = inos;
+		all->capacity = capacity;
+	}
+	all->inos[all->count++] = ino;
+	return 0;
+}
+
+static void forget_all_end(struct forgotten_all *all)
+{
+	notification_end(all->front);
+	free(all->inos);
+	free(all);
+}
+
+static void *forget_all_pages(void *arg)
+{
+	struct forgotten_all *all = arg;
+
+	for (size_t i = 0; i < all->count && notification_begin(all->front); i++) {
+		notification_send(all->front, all->inos[i], 0, 0);
+		notification_end(all->front);
+	}
+	forget_all_end(all);
+	return NULL;
+}
+
+void session_forget_all(struct front *front)
+{
+	struct forgotten_all *all = calloc(1, sizeof(*all));
+	pthread_t thread;
+
+	if (!all || !notification_begin(front)) {
+		free(all);
+		return;
+	}
+	all->front = front;
+	fs_known(front->fs, forget_all_add, all);
+	if (!pthread_create(&thread, NULL, forget_all_pages, all))
+		pthread_detach(thread);
+	else
+		forget_all_end(all);
+}
+
 /* The notify thread. */
 static void invalidate(void *arg, inum_t ino, uint64_t pos, uint64_t length)
 {

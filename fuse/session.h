@@ -18,6 +18,8 @@ void session_close(struct front *front);
  */
 #define SESSION_ATTRIBUTES UINT64_MAX
 void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length);
+/* The same for all that the kernel knows: attributes before it returns, pages on a thread of their own. */
+void session_forget_all(struct front *front);
 /* "io_uring" or "dev_fuse". */
 const char *session_transport(const struct front *front);
 /* Whether io_uring can be used; with a one-line hint when not, or NULL. */

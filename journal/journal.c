@@ -337,6 +337,13 @@ void journal_shutdown(struct journal *journal)
 	journal->is_shut_down = true;
 }
 
+void journal_stop(struct journal *journal)
+{
+	journal_lock(journal);
+	journal_shutdown(journal);
+	journal_unlock(journal);
+}
+
 bool journal_is_readonly(const struct journal *journal)
 {
 	return journal->readonly || journal->is_shut_down;

@@ -78,6 +78,8 @@ bool journal_wants_checkpoint(const struct journal *journal);
 
 /* No transaction commits from now on (-EROFS from tx_begin), reads go on. Used by shutdown and when metadata is lost. */
 void journal_shutdown(struct journal *journal);
+/* The same, between two transactions: none is open on return. Takes the metadata lock. */
+void journal_stop(struct journal *journal);
 bool journal_is_readonly(const struct journal *journal); /* opened so, hole, or shut down */
 
 /*

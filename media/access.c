@@ -94,9 +94,12 @@ static int access_write(struct media *media, struct access *access, devoff_t *ba
 		return -ERANGE;
 	counts_add(&media->counts, COUNT_WRITES, 1);
 	counts_add(&media->counts, COUNT_WRITE_BYTES, access->length);
+	if (!stop_enter(&media->stop))
+		return -EIO;
 	error = access_run(media, access, bad ? bad : &ignored);
 	if (media->granularity == MEDIA_PAGE)
 		dirty_mark(&media->dirty, access->offset, access->done);
+	stop_leave(&media->stop);
 	if (error == 0)
 		fault_note_store(media);
 	return error;
@@ -136,6 +139,23 @@ void media_drain(struct media *media)
 
 int media_sync(struct media *media)
 {
+	if (media_is_stopped(media))
+		return -EIO;
 	counts_add(&media->counts, COUNT_SYNCS, 1);
 	return media->backend->sync(media);
+}
+
+void media_hold(struct media *media)
+{
+	stop_raise(&media->stop, STOP_OTHERS);
+}
+
+void media_stop(struct media *media)
+{
+	stop_raise(&media->stop, STOP_ALL);
+}
+
+bool media_is_stopped(const struct media *media)
+{
+	return stop_is_all(&media->stop);
 }

@@ -105,7 +105,10 @@ int media_clear(struct media *media, devoff_t offset, uint64_t length)
 		return -EINVAL;
 	if (offset >= media->size || length > media->size - offset)
 		return -ERANGE;
+	if (!stop_enter(&media->stop))
+		return -EIO;
 	error = media->backend->clear(media, offset, length);
+	stop_leave(&media->stop);
 	if (error < 0)
 		return error;
 	return known_remove(&media->known, offset, offset + length);

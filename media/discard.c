@@ -12,6 +12,8 @@ bool media_host_is_full(const struct media *media)
 
 int media_discard(struct media *media, devoff_t offset, uint64_t length)
 {
+	int error;
+
 	if (media->readonly)
 		return -EROFS;
 	/* BLKDISCARD drops what it is given, whatever the page cache holds, and reads as anything then. */
@@ -19,9 +21,11 @@ int media_discard(struct media *media, devoff_t offset, uint64_t length)
 		return -ENOTSUP;
 	if (offset >= media->size || length > media->size - offset)
 		return -ERANGE;
-	if (fallocate(media->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))
-		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
-	return 0;
+	if (!stop_enter(&media->stop))
+		return -EIO;
+	error = fallocate(media->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) ? -errno : 0;
+	stop_leave(&media->stop);
+	return error == -EOPNOTSUPP ? -ENOTSUP : error;
 }
 
 /* The mapping is shared: its pages stay what they are, only this process has to fetch them anew. */

@@ -114,7 +114,7 @@ static int grow_judge(const struct media *media, uint64_t size, struct why *why)
 			       (unsigned long long)size, BLOCK_BYTES, (unsigned long long)GROW_BYTES_MAX);
 	if (size && size < media->size)
 		return why_set(why, -EINVAL, "%s has %llu bytes: it cannot shrink", media->path, (unsigned long long)media->size);
-	if (media->readonly)
+	if (media->readonly || media_is_stopped(media))
 		return why_set(why, -EROFS, "%s is open for reading only", media->path);
 	return 0;
 }

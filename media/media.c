@@ -325,7 +325,7 @@ err_free:
 
 int media_close(struct media *media)
 {
-	int error = media_sync(media);
+	int error = media_is_stopped(media) ? 0 : media_sync(media);
 
 	media_free(media);
 	return error;

@@ -94,6 +94,14 @@ void media_drain(struct media *media);
  * the error of msync, which is sticky: the kernel has marked the pages clean, nothing may be acknowledged as durable any more.
  */
 int media_sync(struct media *media);
+/*
+ * No other thread stores, clears or discards anything from now on (-EIO, *bad untouched), and none is in the middle of it on return: what was stored before
+ * is there for this thread to sync. Not from within a store (the fault handler).
+ */
+void media_hold(struct media *media);
+/* The same for every thread, for good. media_sync() answers -EIO then, media_close() syncs nothing. Reading goes on. */
+void media_stop(struct media *media);
+bool media_is_stopped(const struct media *media);
 /* Counts that do not drift. sigbus: units of poison consumed; a full host or a shrunk file is none, nor is a good byte beside an armed one. */
 struct media_counts {
 	uint64_t reads, read_bytes, writes, write_bytes, drains, syncs, sigbus;

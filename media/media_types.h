@@ -13,6 +13,7 @@
 #include "media/known.h"
 #include "media/media.h"
 #include "media/poison.h"
+#include "media/stop.h"
 
 struct claim;
 struct pmem2_map;
@@ -72,6 +73,7 @@ struct media {
 	struct poison poison;
 	struct counts counts;
 	atomic_bool host_is_full;
+	struct stop stop;
 	struct claim *claim;
 	pthread_mutex_t handler_lock; /* both fields below; never held while the handler runs */
 	media_fault_fn *handler;

@@ -1,4 +1,4 @@
-/* label, uuid, resize: show, or change, one thing of a filesystem. */
+/* label, uuid, resize, shutdown: show, or change, one thing of a filesystem. */
 #include <errno.h>
 #include <string.h>
 
@@ -29,6 +29,14 @@ int identity_run(const struct subcommand *self, const struct options *options, s
 
 	args.text = changes ? options->words[1] : NULL;
 	return identity_ask(self, options, changes ? self->name : "list", &args, why);
+}
+
+int shutdown_run(const struct subcommand *self, const struct options *options, struct why *why)
+{
+	struct command_args args = COMMAND_ARGS_INIT;
+
+	args.text = options->mode;
+	return identity_ask(self, options, self->name, &args, why);
 }
 
 int resize_run(const struct subcommand *self, const struct options *options, struct why *why)

@@ -19,6 +19,7 @@ static const struct option long_options[] = {
     {"device-offset", required_argument, NULL, OPTION_DEVICE_OFFSET},
     {"latent", no_argument, NULL, OPTION_LATENT},
     {"force", no_argument, NULL, OPTION_FORCE},
+    {"mode", required_argument, NULL, OPTION_MODE},
     {"raw", no_argument, NULL, OPTION_RAW},
     {"records", no_argument, NULL, OPTION_RECORDS},
     {"from", required_argument, NULL, OPTION_FROM},
@@ -100,6 +101,14 @@ static int take_key(struct options *out, const char *text, struct why *why)
 	return why_set(why, -EINVAL, "--from %s: give the numbers of a key with commas between, as in 12 or 12,0", text);
 }
 
+static int take_mode(struct options *out, const char *text, struct why *why)
+{
+	out->mode = text;
+	return command_stop_mode_parse(text) < 0
+		   ? why_set(why, -EINVAL, "--mode %s: it is default, logflush or nologflush", text)
+		   : 0;
+}
+
 static int take_option(struct options *out, int option, struct why *why)
 {
 	switch (option) {
@@ -115,6 +124,8 @@ static int take_option(struct options *out, int option, struct why *why)
 		return take_number("device-offset", optarg, &out->device_offset, why);
 	case OPTION_KIND:
 		return take_kind(out, optarg, why);
+	case OPTION_MODE:
+		return take_mode(out, optarg, why);
 	case OPTION_FROM:
 		return take_key(out, optarg, why);
 	case OPTION_LIMIT:

@@ -17,6 +17,7 @@ enum option_bit {
 	OPTION_DEVICE_OFFSET = 1 << 7,
 	OPTION_LATENT = 1 << 8,
 	OPTION_FORCE = 1 << 9,
+	OPTION_MODE = 1 << 19,
 	OPTION_RAW = 1 << 20,
 	OPTION_RECORDS = 1 << 21,
 	OPTION_FROM = 1 << 22,
@@ -32,6 +33,7 @@ struct options {
 	uint64_t limit;
 	uint64_t from[3]; /* of a key; what was not given is 0 */
 	const char *file;
+	const char *mode; /* shutdown: one that command_stop_mode_parse() knows */
 	const char *command; /* NULL: no word at all */
 	char **words;        /* those after the command */
 	int count_words;

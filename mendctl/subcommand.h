@@ -33,7 +33,7 @@ subcommand_run_fn monitor_run;                                     /* monitor.c 
 subcommand_run_fn clone_run;                                       /* clone.c */
 subcommand_run_fn dump_command_run;                                /* dump.c */
 subcommand_check_fn dump_command_check;
-subcommand_run_fn identity_run, resize_run; /* identity.c */
+subcommand_run_fn identity_run, resize_run, shutdown_run; /* identity.c */
 subcommand_check_fn resize_check;
 subcommand_run_fn image_run;                                       /* image.c */
 

@@ -290,6 +290,21 @@ const struct subcommand subcommands[] = {
 		.run = resize_run,
 	},
 	{
+		.name = "shutdown",
+		.synopsis = "TARGET [--mode default|logflush|nologflush]",
+		.summary = "stop all use of a mounted filesystem: every call fails until it is unmounted and mounted again",
+		.details =
+			"      --mode default         write everything out first, what programs have only mapped too\n"
+			"      --mode logflush        make what the journal has durable first\n"
+			"      --mode nologflush      at once: nothing is written any more\n" TARGET_HELP,
+		.options = OPTION_MODE,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = list_columns,
+		.array = "filesystems",
+		.run = shutdown_run,
+	},
+	{
 		.name = "stats",
 		.synopsis = "TARGET",
 		.summary = "show how many requests were served, and how long they took",

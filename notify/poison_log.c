@@ -264,7 +264,7 @@ int poison_log_append(struct poison_log *log, struct poison_entry *entry)
 {
 	int rc;
 
-	if (media_is_readonly(log->media))
+	if (media_is_readonly(log->media) || media_is_stopped(log->media))
 		return -EROFS;
 	pthread_mutex_lock(&log->lock);
 	appending = true;

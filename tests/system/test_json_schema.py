@@ -230,7 +230,7 @@ class Unmounted(harness.Case):
                          [{"device_offset": 125, "len": 1}])
 
     def test_commands_for_mounts_say_how_to_mount(self):
-        for command in ("monitor", "stats", "sync", "drop-caches"):
+        for command in ("monitor", "stats", "sync", "drop-caches", "shutdown"):
             done = mendctl(command, self.image, check=False)
             self.assertEqual((done.returncode, done.stdout), (1, ""))
             self.assertEqual(len(done.stderr.splitlines()), 1)
@@ -277,7 +277,7 @@ class Help(unittest.TestCase):
     def test_every_command_has_help_and_version(self):
         listing = mendctl("--help").stdout
         for command in ("list", "map", "owners", "badblocks", "damaged", "inject-error", "uninject-error", "monitor", "clone", "stats",
-                        "check", "sync", "drop-caches", "version", "label", "uuid", "resize"):
+                        "check", "sync", "drop-caches", "version", "label", "uuid", "resize", "shutdown"):
             self.assertIn(f"\n  {command}", listing)
             self.assertTrue(mendctl(command, "-h").stdout.startswith(f"usage: mendctl {command}"))
             self.assertTrue(mendctl(command, "-V").stdout.startswith("mendctl "))
@@ -286,7 +286,8 @@ class Help(unittest.TestCase):
         for words in ([], ["nothing"], ["list", "--nothing"], ["owners"], ["owners", "/"], ["owners", "/", "--offset", "1"],
                       ["owners", "/", "--all", "--kind", "x"], ["owners", "/", "--offset", "-1", "--length", "1"],
                       ["inject-error", "/", "--length", "1"], ["inject-error", "/", "--device-offset", "1", "--length", "0"],
-                      ["damaged", "/", "--all"], ["clone", "a"], ["label"], ["resize", "/", "big"], ["resize", "/", "0"]):
+                      ["damaged", "/", "--all"], ["clone", "a"], ["label"], ["resize", "/", "big"], ["resize", "/", "0"], ["shutdown"],
+                      ["shutdown", "/", "--mode", "x"]):
             done = mendctl(*words, check=False)
             self.assertEqual((done.returncode, done.stdout, len(done.stderr.splitlines())), (2, "", 1), words)
 

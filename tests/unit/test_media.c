@@ -136,6 +136,82 @@ START_TEST(what_is_written_at_any_offset_is_read_back)
 }
 END_TEST
 
+static void *store_elsewhere(void *arg)
+{
+	int *errors = arg;
+
+	errors[0] = media_write(media, 0, "b", 1, NULL);
+	errors[1] = media_zero(media, 4096, 4096, NULL);
+	errors[2] = media_clear(media, 8192, 512);
+	errors[3] = media_discard(media, 8192, 4096);
+	return NULL;
+}
+
+static void expect_stores_elsewhere(int error)
+{
+	int errors[4];
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, store_elsewhere, errors), 0);
+	pthread_join(thread, NULL);
+	for (unsigned i = 0; i < ARRAY_SIZE(errors); i++)
+		ck_assert_int_eq(errors[i], error);
+}
+
+START_TEST(who_holds_the_medium_stores_alone_and_a_stop_is_for_all)
+{
+	char byte;
+
+	expect_stores_elsewhere(0);
+	media_hold(media);
+	expect_stores_elsewhere(-EIO);
+	ck_assert_int_eq(media_write(media, 1, "a", 1, NULL), 0);
+	ck_assert_int_eq(media_sync(media), 0);
+	media_stop(media);
+	expect_stores_elsewhere(-EIO);
+	ck_assert_int_eq(media_write(media, 1, "c", 1, NULL), -EIO);
+	ck_assert_int_eq(media_sync(media), -EIO);
+	ck_assert_int_eq(media_grow(media, 2 * IMAGE_BYTES, &why), -EROFS);
+	ck_assert_int_eq(media_read(media, 1, &byte, 1, NULL), 0);
+	ck_assert_int_eq(byte, 'a');
+}
+END_TEST
+
+/* Stores for as long as it may, something else each time. */
+static void *store_until_stopped(void *arg)
+{
+	uint8_t *buffer = calloc(1, 1u << 20);
+	devoff_t at = *(devoff_t *)arg;
+
+	while (!media_write(media, at, buffer, 1u << 20, NULL))
+		memset(buffer, buffer[0] + 1, 1u << 20);
+	free(buffer);
+	return NULL;
+}
+
+START_TEST(a_stop_waits_for_stores_under_way)
+{
+	devoff_t at[4] = {0, 1u << 20, 2u << 20, 3u << 20};
+	struct media_counts before;
+	uint8_t *first = malloc(4u << 20), *second = malloc(4u << 20);
+	pthread_t threads[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, store_until_stopped, &at[i]), 0);
+	do
+		media_counts(media, &before);
+	while (before.writes < 40);
+	media_stop(media);
+	ck_assert_int_eq(media_read(media, 0, first, 4u << 20, NULL), 0);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	ck_assert_int_eq(media_read(media, 0, second, 4u << 20, NULL), 0);
+	ck_assert(!memcmp(first, second, 4u << 20));
+	free(first);
+	free(second);
+}
+END_TEST
+
 START_TEST(zero_clears_exactly_the_range)
 {
 	static unsigned char out[600000];
@@ -824,6 +900,8 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, a_machine_check_is_placed_by_the_cursor_not_by_its_address);
 	tcase_add_test(tc, a_coarse_notice_during_a_copy_makes_its_range_suspect);
 	tcase_add_test(tc, a_backend_in_between_sees_every_store);
+	tcase_add_test(tc, who_holds_the_medium_stores_alone_and_a_stop_is_for_all);
+	tcase_add_test(tc, a_stop_waits_for_stores_under_way);
 	tcase_add_test(tc, threads_write_read_and_sync_side_by_side);
 	tcase_add_test(tc, neighbours_in_one_line_do_not_lose_each_others_bytes);
 }
