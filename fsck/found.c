@@ -5,11 +5,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "btree/node.h"
+#include "fsck/vector.h"
+#include "rmap/mapping.h"
+
 #define PROGRESS_BYTES (64u << 20)
 
 void found_fini(struct found_chunks *found)
 {
 	free(found->chunks);
+	free(found->places);
 	memset(found, 0, sizeof(*found));
 }
 
@@ -72,51 +77,191 @@ static int found_header(struct found_chunks *found, devoff_t place, const struct
 }
 
 /* Where its chunk would begin, by this block. */
-static int found_node(struct repair *repair, struct found_chunks *found, devoff_t place, maddr_t address)
+static int found_node(struct found_chunks *found, devoff_t place, maddr_t address)
 {
 	uint64_t before = (uint64_t)maddr_index(address) * BLOCK_BYTES;
-	struct found_chunk *known = found_get(found, maddr_chunk(address));
 
-	if (!known)
-		return -ENOMEM;
-	if (known->has_header || place < before)
+	if (place <= before)
 		return 0;
-	for (unsigned i = 0; i < ARRAY_SIZE(known->starts); i++)
-		if (!known->starts[i].votes || known->starts[i].start == place - before) {
-			known->starts[i].start = place - before;
-			known->starts[i].votes++;
-			break;
-		}
+	if (!found_get(found, maddr_chunk(address)) ||
+	    !vector_reserve((void **)&found->places, found->count_places, &found->capacity_places, sizeof(*found->places)))
+		return -ENOMEM;
+	found->places[found->count_places++] = (struct found_place){maddr_chunk(address), place - before, 1, maddr_index(address), 0};
 	return 0;
 }
 
-/* The place that most blocks vote for, and none of them any more. */
-static devoff_t take_start(struct found_chunk *chunk)
+/* A record of the reverse map: the copy of a chunk, if it is one. */
+static int found_owner(struct found_chunks *found, const struct rmap_record *record, uint64_t sequence)
 {
-	unsigned best = 0;
+	uint64_t copy = record->offset / CHUNK_SLOTS;
+	struct found_chunk *known;
 
-	for (unsigned i = 1; i < ARRAY_SIZE(chunk->starts); i++)
-		if (chunk->starts[i].votes > chunk->starts[best].votes)
-			best = i;
-	if (!chunk->starts[best].votes)
+	if (record->owner != OWNER(OWNER_CHUNK) || record->offset % CHUNK_SLOTS || !record->count || record->count & (record->count - 1) ||
+	    record->count > CHUNK_SLOTS || record->count < chunk_blocks(CHUNK_SHIFT_MIN))
 		return 0;
-	chunk->starts[best].votes = 0;
-	return chunk->starts[best].start;
+	known = found_get(found, copy / 2);
+	if (!known)
+		return -ENOMEM;
+	if (sequence < known->named[copy % 2].sequence)
+		return 0;
+	known->named[copy % 2].start = record->start * BLOCK_BYTES;
+	known->named[copy % 2].shift = (uint8_t)(__builtin_ctzll(record->count) + BLOCK_SHIFT);
+	known->named[copy % 2].sequence = sequence;
+	return 0;
 }
 
-static void found_count_votes(struct repair *repair, struct found_chunks *found)
+static int found_owners(struct found_chunks *found, const struct format_node *node)
 {
+	struct rmap_record record;
+	struct btree_key key;
+	const char *field;
+	const void *value;
+	size_t length;
+	int error = 0;
+
+	if (node->header.tree != FORMAT_TREE_RMAP || node->level || node_verify(node, &rmap_ops, &field))
+		return 0;
+	for (unsigned i = 0; i < node_count(node) && !error; i++) {
+		node_key(node, i, &key);
+		value = node_value(node, i, &length);
+		if (!rmap_unpack(&record, &key, value, length))
+			error = found_owner(found, &record, le64_get(node->header.sequence));
+	}
+	return error;
+}
+
+/* --- weighing ------------------------------------------------------------------------------------------------------------------ */
+
+static int compare_places(const void *a, const void *b)
+{
+	const struct found_place *x = a, *y = b;
+
+	if (x->chunk != y->chunk)
+		return x->chunk < y->chunk ? -1 : 1;
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+/* Of one chunk: what the reverse map names first, then what most blocks vote for. */
+static int compare_likely(const void *a, const void *b)
+{
+	const struct found_place *x = a, *y = b;
+
+	if (x->chunk != y->chunk)
+		return x->chunk < y->chunk ? -1 : 1;
+	if (!x->named != !y->named)
+		return x->named ? -1 : 1;
+	if (x->votes != y->votes)
+		return x->votes > y->votes ? -1 : 1;
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+static void places_merge(struct found_chunks *found)
+{
+	size_t kept = 0;
+
+	if (found->count_places)
+		qsort(found->places, found->count_places, sizeof(*found->places), compare_places);
+	for (size_t i = 0; i < found->count_places; i++) {
+		struct found_place *last = kept ? &found->places[kept - 1] : NULL;
+
+		if (last && !compare_places(last, &found->places[i])) {
+			last->votes++;
+			last->last = last->last > found->places[i].last ? last->last : found->places[i].last;
+		} else {
+			found->places[kept++] = found->places[i];
+		}
+	}
+	found->count_places = kept;
+}
+
+/* The reverse map names one copy where blocks lie, and another of which none is left. */
+static int place_add_named(struct found_chunks *found, const struct found_chunk *chunk, unsigned copy)
+{
+	if (!vector_reserve((void **)&found->places, found->count_places, &found->capacity_places, sizeof(*found->places)))
+		return -ENOMEM;
+	found->places[found->count_places++] = (struct found_place){chunk->chunk, chunk->named[copy].start, 0, 0, (uint8_t)(copy + 1)};
+	return 0;
+}
+
+static int chunk_name_places(struct found_chunks *found, const struct found_chunk *chunk)
+{
+	bool has_votes[2] = {false, false};
+	int error = 0;
+
+	for (unsigned copy = 0; copy < 2; copy++) {
+		const struct found_place key = {.chunk = chunk->chunk, .start = chunk->named[copy].start};
+		struct found_place *place = NULL;
+
+		if (chunk->named[copy].sequence && chunk->count_places)
+			place = bsearch(&key, &found->places[chunk->first_place], chunk->count_places, sizeof(key), compare_places);
+		has_votes[copy] = place != NULL;
+		if (place)
+			place->named = (uint8_t)(copy + 1);
+	}
+	for (unsigned copy = 0; copy < 2 && !error; copy++)
+		if (has_votes[!copy] && !has_votes[copy] && chunk->named[copy].sequence)
+			error = place_add_named(found, chunk, copy);
+	return error;
+}
+
+/* Each chunk's own stretch of the places, which are in order of chunk. */
+static void chunks_find_places(struct found_chunks *found)
+{
+	size_t at = 0;
+
 	for (size_t i = 0; i < found->count; i++) {
 		struct found_chunk *chunk = &found->chunks[i];
 
-		if (chunk->has_header)
-			continue;
-		chunk->shift = repair->super.chunk_shift;
-		chunk->generation = 1;
-		for (unsigned k = 0; k < repair->super.copies; k++)
-			chunk->copy[k] = take_start(chunk);
+		chunk->first_place = at;
+		chunk->count_places = 0;
+		chunk->votes = 0;
+		for (; at < found->count_places && found->places[at].chunk == chunk->chunk; at++) {
+			chunk->count_places++;
+			chunk->votes = found->places[at].votes > chunk->votes ? found->places[at].votes : chunk->votes;
+		}
 	}
 }
+
+/* The reverse map has changed its mind since: the header is of an earlier life of the number. */
+static void chunk_doubt_header(struct found_chunk *chunk)
+{
+	for (unsigned copy = 0; copy < 2; copy++)
+		if (chunk->named[copy].sequence > chunk->sequence && chunk->named[copy].start != chunk->copy[copy])
+			chunk->has_header = false;
+}
+
+static int compare_chunks(const void *a, const void *b)
+{
+	const struct found_chunk *x = a, *y = b;
+
+	if (x->has_header != y->has_header)
+		return x->has_header ? -1 : 1;
+	if (x->has_header && x->sequence != y->sequence)
+		return x->sequence > y->sequence ? -1 : 1;
+	if (x->votes != y->votes)
+		return x->votes > y->votes ? -1 : 1;
+	return (x->chunk > y->chunk) - (x->chunk < y->chunk);
+}
+
+static int found_weigh(struct found_chunks *found)
+{
+	int error = 0;
+
+	places_merge(found);
+	chunks_find_places(found);
+	for (size_t i = 0; i < found->count && !error; i++) {
+		chunk_doubt_header(&found->chunks[i]);
+		error = chunk_name_places(found, &found->chunks[i]);
+	}
+	if (!error && found->count_places)
+		qsort(found->places, found->count_places, sizeof(*found->places), compare_likely);
+	chunks_find_places(found);
+	if (!error && found->count)
+		qsort(found->chunks, found->count, sizeof(*found->chunks), compare_chunks);
+	return error;
+}
+
+/* --- looking ------------------------------------------------------------------------------------------------------------------- */
 
 static int found_block(struct repair *repair, struct found_chunks *found, devoff_t place)
 {
@@ -124,6 +269,7 @@ static int found_block(struct repair *repair, struct found_chunks *found, devoff
 	const struct format_block_header *header = (const struct format_block_header *)block;
 	const char *field;
 	maddr_t address;
+	int error;
 
 	if (media_read(repair->media, place, block, sizeof(*header), NULL) || le32_get(header->magic) != FORMAT_BLOCK_MAGIC ||
 	    memcmp(header->meta_uuid, repair->super.meta_uuid, FORMAT_UUID_BYTES))
@@ -132,8 +278,10 @@ static int found_block(struct repair *repair, struct found_chunks *found, devoff
 	if (maddr_is_fixed(address) || address >> 60 || media_read(repair->media, place, block, BLOCK_BYTES, NULL) ||
 	    format_block_verify(block, repair->super.meta_uuid, address, &field))
 		return 0;
-	return header->role == FORMAT_ROLE_CHUNK_HEADER ? found_header(found, place, (const void *)block)
-							: found_node(repair, found, place, address);
+	if (header->role == FORMAT_ROLE_CHUNK_HEADER)
+		return found_header(found, place, (const void *)block);
+	error = found_node(found, place, address);
+	return error || header->role != FORMAT_ROLE_NODE ? error : found_owners(found, (const void *)block);
 }
 
 /* The next byte at or after `from` that an image has space for. */
@@ -166,9 +314,9 @@ int found_scan(struct repair *repair, struct found_chunks *out)
 		}
 		error = found_block(repair, out, place);
 	}
+	if (!error)
+		error = found_weigh(out);
 	if (error)
 		found_fini(out);
-	else
-		found_count_votes(repair, out);
 	return error;
 }

@@ -11,6 +11,7 @@
 
 #include "format/root_format.h"
 #include "fsck/found.h"
+#include "fsck/taken.h"
 
 struct table {
 	struct table_state *state;
@@ -20,6 +21,7 @@ struct table {
 	uint64_t chunks;  /* entries that are, or may be, in use */
 	uint64_t capacity;
 	bool needs_scan;
+	struct iset taken; /* and by entries that are believed */
 };
 
 static struct format_chunk_entry *entry_of(const struct table *table, uint64_t chunk)
@@ -63,6 +65,33 @@ static bool block_is_used(const struct table *table, uint64_t index)
 	return false;
 }
 
+static void entry_forget(struct table *table, uint64_t chunk)
+{
+	memset(entry_of(table, chunk), 0, sizeof(struct format_chunk_entry));
+	table->state->entries_lost++;
+}
+
+/* Two entries with one place: neither is believed, their blocks tell. */
+static int entry_claim(struct table *table, uint64_t chunk, const struct chunk_entry *entry)
+{
+	const struct iset_range *meets = taken_meets(&table->taken, entry);
+	struct chunk_entry other;
+	int error = 0;
+
+	if (!meets)
+		return taken_add(&table->taken, chunk, entry);
+	entry_forget(table, chunk);
+	for (; meets && meets->tag != TAKEN_FIXED && !error; meets = taken_meets(&table->taken, entry)) {
+		uint64_t rival = meets->tag;
+
+		if (!entry_read(table, rival, &other) || other.state == FORMAT_CHUNK_FREE)
+			break;
+		error = taken_remove(&table->taken, &other);
+		entry_forget(table, rival);
+	}
+	return error;
+}
+
 /* --- how far the table goes, and what of it is lost ----------------------------------------------------------------------------- */
 
 /* A root block that counts fewer chunks than the table has is out of date. Chunks are numbered upward, and numbers are never given up. */
@@ -88,21 +117,25 @@ static void table_measure(struct table *table)
 		table->needs_scan = true;
 }
 
-static void table_find_lost(struct table *table)
+static int table_find_lost(struct table *table)
 {
 	uint64_t blocks = (table->chunks + CHUNK_ENTRIES_PER_BLOCK - 1) / CHUNK_ENTRIES_PER_BLOCK;
 	struct chunk_entry entry;
+	int error = taken_begin(&table->taken, table->super);
 
 	for (uint64_t index = 0; index < blocks; index++)
 		table->state->blocks_lost += block_is_lost(table, index);
-	for (uint64_t c = 0; c < table->chunks; c++) {
-		if (block_is_lost(table, c / CHUNK_ENTRIES_PER_BLOCK) || entry_read(table, c, &entry))
+	for (uint64_t c = 0; c < table->chunks && !error; c++) {
+		if (block_is_lost(table, c / CHUNK_ENTRIES_PER_BLOCK))
 			continue;
-		memset(entry_of(table, c), 0, sizeof(struct format_chunk_entry));
-		table->state->entries_lost++;
+		if (!entry_read(table, c, &entry))
+			entry_forget(table, c);
+		else if (entry.state != FORMAT_CHUNK_FREE)
+			error = entry_claim(table, c, &entry);
 	}
 	if (table->state->blocks_lost || table->state->entries_lost)
 		table->needs_scan = true;
+	return error;
 }
 
 /* Both are written by the same transactions: where they differ one of them is out of date. */
@@ -121,28 +154,6 @@ static void table_compare_root(struct table *table)
 }
 
 /* --- from the blocks ------------------------------------------------------------------------------------------------------------ */
-
-static bool places_meet(const struct chunk_entry *a, const struct chunk_entry *b)
-{
-	for (unsigned i = 0; i < 4; i++) {
-		devoff_t x = a->copy[i & 1], y = b->copy[i >> 1];
-
-		if (x && y && x < y + (1ull << b->shift) && y < x + (1ull << a->shift))
-			return true;
-	}
-	return false;
-}
-
-/* Space that the table gives to another chunk was this one's before. */
-static bool place_is_taken(const struct table *table, uint64_t chunk, const struct chunk_entry *entry)
-{
-	struct chunk_entry other;
-
-	for (uint64_t c = 0; c < table->chunks; c++)
-		if (c != chunk && entry_read(table, c, &other) && other.state != FORMAT_CHUNK_FREE && places_meet(entry, &other))
-			return true;
-	return false;
-}
 
 /* Nobody knows what is in use: all of it may be. */
 static void entry_fill_map(struct chunk_entry *entry)
@@ -170,14 +181,11 @@ static void block_doubt(const struct table *table, uint64_t index)
 static void entry_make(const struct found_chunk *found, struct chunk_entry *entry)
 {
 	memset(entry, 0, sizeof(*entry));
-	entry->copy[0] = found->copy[0];
-	entry->copy[1] = found->copy[1];
-	entry->generation = found->generation;
+	if (found->has_header)
+		memcpy(entry->copy, found->copy, sizeof(entry->copy));
 	entry->shift = found->shift;
+	entry->generation = found->has_header ? found->generation : found->generation + 1;
 	entry->state = FORMAT_CHUNK_LIVE;
-	entry->copy_state[0] = FORMAT_COPY_WHOLE;
-	entry->copy_state[1] = found->copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
-	entry_fill_map(entry);
 }
 
 /* What would not be believed when it is read again must not be written. */
@@ -202,19 +210,62 @@ static bool entry_is_known(const struct table *table, const struct found_chunk *
 	       (!found->has_header || entry.generation >= found->generation);
 }
 
-static void table_take(struct table *table, const struct found_chunk *found)
+/* As large as `shift` says, or as what else is there leaves room for; at least as its own blocks need. 0: it does not fit. */
+static uint8_t place_fit(const struct table *table, const struct found_place *place, unsigned shift)
 {
-	struct chunk_entry entry;
+	for (; shift >= CHUNK_SHIFT_MIN && chunk_blocks(shift) > place->last; shift--) {
+		const struct chunk_entry entry = {.copy = {place->start}, .shift = (uint8_t)shift};
 
-	if (found->chunk >= table->capacity || entry_is_known(table, found))
-		return;
+		if (place->start && entry_is_inside(table, &entry) && !taken_meets(&table->taken, &entry))
+			return (uint8_t)shift;
+	}
+	return 0;
+}
+
+/* Where its blocks and the reverse map say that its copies are, the likelier first, if nothing that is surer is there. */
+static void entry_choose(const struct table *table, const struct found_chunks *all, const struct found_chunk *found, struct chunk_entry *entry)
+{
+	unsigned count = 0;
+
+	entry->shift = table->super->chunk_shift;
+	for (size_t i = 0; i < found->count_places && count < table->super->copies; i++) {
+		const struct found_place *place = &all->places[found->first_place + i];
+		unsigned wanted = place->named ? (unsigned)min_u64(entry->shift, found->named[place->named - 1].shift) : entry->shift;
+		uint64_t distance = count && place->start < entry->copy[0] ? entry->copy[0] - place->start : place->start - entry->copy[0];
+		uint8_t shift = place_fit(table, place, wanted);
+
+		if (!shift || (count && (shift < entry->shift || distance < 1ull << shift)))
+			continue;
+		entry->shift = shift;
+		entry->copy[count++] = place->start;
+	}
+}
+
+static int table_take(struct table *table, const struct found_chunks *all, const struct found_chunk *found)
+{
+	struct chunk_entry entry, before;
+	bool replaces = false;
+	int error = 0;
+
+	if (found->chunk >= table->capacity || (!found->has_header && !found->votes) || entry_is_known(table, found))
+		return 0;
+	if (found->chunk < table->chunks && entry_read(table, found->chunk, &before) && before.state != FORMAT_CHUNK_FREE) {
+		replaces = true;
+		error = taken_remove(&table->taken, &before);
+	}
 	entry_make(found, &entry);
-	if (!entry_is_inside(table, &entry) || !entry_is_valid(&entry) || place_is_taken(table, found->chunk, &entry))
-		return;
+	if (!found->has_header)
+		entry_choose(table, all, found, &entry);
+	entry.copy_state[0] = FORMAT_COPY_WHOLE;
+	entry.copy_state[1] = entry.copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
+	entry_fill_map(&entry);
+	if (error || !entry_is_inside(table, &entry) || !entry_is_valid(&entry) || taken_meets(&table->taken, &entry))
+		return !error && replaces ? taken_add(&table->taken, found->chunk, &before) : error;
 	format_chunk_entry_pack(entry_of(table, found->chunk), &entry);
 	block_doubt(table, found->chunk / CHUNK_ENTRIES_PER_BLOCK);
 	table->chunks = max_u64(table->chunks, found->chunk + 1);
 	table->state->found++;
+	return taken_add(&table->taken, found->chunk, &entry);
 }
 
 static int table_scan(struct table *table)
@@ -224,10 +275,10 @@ static int table_scan(struct table *table)
 
 	if (error)
 		return error;
-	for (size_t i = 0; i < found.count; i++)
-		table_take(table, &found.chunks[i]);
+	for (size_t i = 0; i < found.count && !error; i++)
+		error = table_take(table, &found, &found.chunks[i]);
 	found_fini(&found);
-	return 0;
+	return error;
 }
 
 /* --- the root block ------------------------------------------------------------------------------------------------------------- */
@@ -283,10 +334,12 @@ int table_mend(void *arg, struct journal *journal, struct salvage_fixed *fixed, 
 	if (state->root_lost)
 		root_make(table.root);
 	table_measure(&table);
-	table_find_lost(&table);
-	table_compare_root(&table);
-	if (table.needs_scan)
+	error = table_find_lost(&table);
+	if (!error)
+		table_compare_root(&table);
+	if (!error && table.needs_scan)
 		error = table_scan(&table);
+	iset_fini(&table.taken);
 	if (error)
 		return why_set(why, error, "the chunk table cannot be made anew: %s", strerror(-error));
 	if (state->root_stale)

@@ -12,6 +12,7 @@
 
 #include "btree/node.h"
 #include "fsck/build.h"
+#include "fsck/taken.h"
 #include "fsck/walk.h"
 #include "journal/root.h"
 #include "journal/salvage.h"
@@ -138,39 +139,67 @@ static void chunks_take_leaf(struct trees *trees, const struct leaf *leaf)
 	buf_put(buf);
 }
 
+/* All its copies, at places that nothing else has. */
+static bool chunk_is_possible(const struct trees *trees, const struct iset *taken, const struct chunk_entry *entry)
+{
+	uint64_t distance = entry->copy[0] < entry->copy[1] ? entry->copy[1] - entry->copy[0] : entry->copy[0] - entry->copy[1];
+	uint64_t bytes = 1ull << entry->shift, size = trees->repair->super.size_bytes;
+
+	if (!entry->copy[0] || (trees->repair->super.copies > 1 && !entry->copy[1]))
+		return false;
+	if (distance < bytes || entry->copy[0] > size - bytes || entry->copy[1] > size - bytes)
+		return false;
+	return !taken_meets(taken, entry);
+}
+
 /* With all its copies a chunk counts again, empty as it is. */
-static void chunks_from_rmap(struct trees *trees)
+static void chunk_revive(struct trees *trees, uint64_t chunk, struct chunk_entry *entry)
+{
+	entry->state = FORMAT_CHUNK_LIVE;
+	entry->generation++;
+	trees->needed[chunk][0] |= 1;
+	entry->copy_state[0] = FORMAT_COPY_WHOLE;
+	entry->copy_state[1] = entry->copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
+	repair_tell(trees->repair, FSCK_ERROR, "metadata chunk %llu is missing in the chunk table; the reverse map knows it",
+		    (unsigned long long)chunk);
+	trees->unmarked++;
+	trees->forest.chunks = max_u64(trees->forest.chunks, chunk + 1);
+}
+
+static int chunks_revive(struct trees *trees, struct iset *taken)
+{
+	uint64_t end = round_up_u64(trees->forest.chunks, CHUNK_ENTRIES_PER_BLOCK);
+	struct chunk_entry *entries = trees->forest.entries;
+	int error = 0;
+
+	for (uint64_t c = 0; c < end && !error; c++)
+		if (entries[c].state != FORMAT_CHUNK_FREE)
+			error = taken_add(taken, c, &entries[c]);
+	for (uint64_t c = 0; c < end && !error; c++) {
+		if (entries[c].state != FORMAT_CHUNK_FREE || !entries[c].shift)
+			continue;
+		if (chunk_is_possible(trees, taken, &entries[c])) {
+			error = taken_add(taken, c, &entries[c]);
+			chunk_revive(trees, c, &entries[c]);
+		} else {
+			entries[c] = (struct chunk_entry){.generation = entries[c].generation};
+		}
+	}
+	return error;
+}
+
+static int chunks_from_rmap(struct trees *trees)
 {
 	const struct tree_state *rmap = &trees->forest.trees[FORMAT_TREE_RMAP];
-	uint64_t last = 0, distance;
+	struct iset taken;
+	int error = taken_begin(&taken, &trees->repair->super);
 
 	for (size_t i = 0; i < rmap->count_leaves; i++)
 		chunks_take_leaf(trees, &rmap->leaves[i]);
-	for (uint64_t c = 0; c < round_up_u64(trees->forest.chunks, CHUNK_ENTRIES_PER_BLOCK); c++) {
-		struct chunk_entry *entry = &trees->forest.entries[c];
-
-		if (entry->state != FORMAT_CHUNK_FREE || !entry->shift)
-			continue;
-		if (!entry->copy[0] || (trees->repair->super.copies > 1 && !entry->copy[1])) {
-			*entry = (struct chunk_entry){.generation = entry->generation};
-			continue;
-		}
-		distance = entry->copy[0] < entry->copy[1] ? entry->copy[1] - entry->copy[0] : entry->copy[0] - entry->copy[1];
-		if (entry->copy[1] && distance < 1ull << entry->shift) {
-			*entry = (struct chunk_entry){.generation = entry->generation};
-			continue;
-		}
-		entry->state = FORMAT_CHUNK_LIVE;
-		entry->generation++;
-		trees->needed[c][0] |= 1;
-		entry->copy_state[0] = FORMAT_COPY_WHOLE;
-		entry->copy_state[1] = entry->copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
-		repair_tell(trees->repair, FSCK_ERROR, "metadata chunk %llu is missing in the chunk table; the reverse map knows it",
-			    (unsigned long long)c);
-		trees->unmarked++;
-		last = c;
-	}
-	trees->forest.chunks = max_u64(trees->forest.chunks, last + 1);
+	if (!error)
+		error = chunks_revive(trees, &taken);
+	iset_fini(&taken);
+	return error;
 }
 
 static bool trees_are_wrong(const struct trees *trees)
@@ -178,9 +207,10 @@ static bool trees_are_wrong(const struct trees *trees)
 	return trees->unsound || trees->roots_change || trees->leaked || trees->unmarked;
 }
 
-static void trees_judge(struct trees *trees)
+static int trees_judge(struct trees *trees)
 {
 	struct repair *repair = trees->repair;
+	int error = 0;
 
 	for (unsigned i = 1; i < ARRAY_SIZE(trees->forest.trees); i++) {
 		struct tree_state *tree = &trees->forest.trees[i];
@@ -195,13 +225,14 @@ static void trees_judge(struct trees *trees)
 	}
 	compare_maps(trees);
 	if (trees->repair->table_was_lost || trees_are_wrong(trees)) /* an earlier run may have ended before it came to this */
-		chunks_from_rmap(trees);
+		error = chunks_from_rmap(trees);
 	if (trees->leaked && !trees->unsound)
 		repair_tell(repair, FSCK_ERROR, "%llu metadata blocks are marked as in use, and nothing refers to them",
 			    (unsigned long long)trees->leaked);
 	if (trees->unmarked)
 		repair_tell(repair, FSCK_ERROR, "%llu metadata blocks are in use, and marked as free",
 			    (unsigned long long)trees->unmarked);
+	return error;
 }
 
 /* --- step 1 -------------------------------------------------------------------------------------------------------------------- */
@@ -281,6 +312,17 @@ static bool rmap_names(struct trees *trees, uint64_t chunk, devoff_t place, unsi
 	return false;
 }
 
+/* To so many blocks, if that is a size of a chunk and leaves room for what is in use. A larger one might reach into what lies behind it. */
+static void chunk_shrink(struct chunk_entry *entry, uint64_t blocks)
+{
+	if (!blocks || blocks & (blocks - 1) || blocks < chunk_blocks(CHUNK_SHIFT_MIN) || blocks >= chunk_blocks(entry->shift))
+		return;
+	for (uint64_t i = blocks; i < CHUNK_SLOTS; i++)
+		if (entry->map[i / 64] >> i % 64 & 1)
+			return;
+	entry->shift = (uint8_t)(__builtin_ctzll(blocks) + BLOCK_SHIFT);
+}
+
 /*
  * A chunk with nothing in it that nobody else knows of may be one that was given back long ago, whose space a file has by now: it is none. What
  * the reverse map says of one that is corrects what its own blocks could not tell.
@@ -300,8 +342,7 @@ static void chunk_settle(struct trees *trees, uint64_t chunk, struct chunk_entry
 			entry->copy[0] = entry->copy[1];
 			entry->copy[1] = first;
 		}
-		if (blocks == chunk_blocks(entry->shift) / 2 || blocks == 2ull * chunk_blocks(entry->shift))
-			entry->shift = (uint8_t)(blocks < chunk_blocks(entry->shift) ? entry->shift - 1 : entry->shift + 1);
+		chunk_shrink(entry, blocks);
 		return;
 	}
 	if (bits)
@@ -436,9 +477,10 @@ static int trees_run(struct trees *trees, struct why *why)
 	struct repair *repair = trees->repair;
 	int error = forest_walk(&trees->forest);
 
+	if (!error)
+		error = trees_judge(trees);
 	if (error)
 		return error;
-	trees_judge(trees);
 	if (trees_are_wrong(trees)) {
 		repair->is_suspect = true;
 		if (!repair_ask(repair, trees->unsound ? "Make inner nodes of the trees anew over their leaves"
