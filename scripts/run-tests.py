@@ -2,7 +2,7 @@
 """Build and run the tests; ./run-tests installs what is missing first.
 
   ./run-tests               one Release build and its tests (under 15 minutes)
-  ./run-tests --all         every leg: quickstart, Release, the other transport, ASan+UBSan, TSan, libFuzzer, Debian's own libfuse (under 60 minutes)
+  ./run-tests --all         every leg: quickstart, Release, the other transport, ASan+UBSan, TSan, libFuzzer, Debian's own libfuse, a virtual machine (under 60 minutes)
   ./run-tests --leg NAME    that leg only (may be repeated); --list names them
   ./run-tests --build-only  build, run nothing
   ./run-tests --long        full runs of what is sampled otherwise
@@ -12,6 +12,7 @@ Each leg prints its seconds, tests and skips; more skips than tests/EXPECTED_SKI
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -21,15 +22,18 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # name: (build folder, cmake arguments, ctest arguments, environment)
 LEGS = {
     "quickstart": (),
-    "release": ("build", [], [], {"MENDFS_TRANSPORT": "io_uring"}),
+    "release": ("build", [], ["-LE", "vm"], {"MENDFS_TRANSPORT": "io_uring"}),
     # What a kill leaves does not depend on how requests came.
     "dev-fuse": ("build", [], ["-L", "system", "-E", "system-kill"], {"MENDFS_TRANSPORT": "dev_fuse"}),
-    "asan": ("build-asan", ["-DMENDFS_SANITIZE=address,undefined"], ["-LE", "twins"],
+    "asan": ("build-asan", ["-DMENDFS_SANITIZE=address,undefined"], ["-LE", "twins|vm"],
              {"ASAN_OPTIONS": "abort_on_error=1:handle_sigbus=0:detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
     "tsan": ("build-tsan", ["-DMENDFS_SANITIZE=thread"], ["-L", "threads"], {"TSAN_OPTIONS": "halt_on_error=1:handle_sigbus=0"}),
     "fuzz": ("build-fuzz", ["-DMENDFS_FUZZ=ON", "-DCMAKE_C_COMPILER=clang-14"], ["-L", "fuzz"], {}),
     "system-libfuse": ("build-314", ["-DMENDFS_SYSTEM_LIBFUSE=ON"], ["-L", "system", "-E", "system-kill"], {}),
+    # Guests with persistent memory (tests/vm), under 6 minutes. Other machines are slower, or busy.
+    "vm": ("build", [], ["-L", "vm"], {"MENDFS_VM_SLOW": "3"}),
 }
+QEMU = "qemu-system-x86_64"
 
 
 def expected_skips():
@@ -66,6 +70,9 @@ def count(text):
         tests += int(checks)
         failed += int(failures) + int(errors)
     tests += sum(int(n) for n in re.findall(r"^(?:\d+: )?Ran (\d+) tests? in", text, re.M))
+    taps = re.findall(r"^(?:\d+: )?(not )?ok \d+ - ", text, re.M)
+    tests += len(taps)
+    failed += sum(bool(no) for no in taps)
     for line in re.findall(r"^(?:\d+: )?FAILED \((.*)\)$", text, re.M):
         failed += sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", line))
     skipped += sum(int(n) for n in re.findall(r"^(?:\d+: )?(?:OK|FAILED) \(.*?skipped=(\d+)", text, re.M))
@@ -93,6 +100,9 @@ def run_quickstart(options):
 def run_leg(leg, options):
     if leg == "quickstart":
         return run_quickstart(options)
+    if leg == "vm" and not shutil.which(QEMU):
+        print(f"leg vm: SKIP: {QEMU} not found; scripts/setup vm installs it", flush=True)
+        return 0, 0, 1
     folder, _, arguments, environment = LEGS[leg]
     os.makedirs(os.path.join(ROOT, "build"), exist_ok=True)
     path = os.path.join(ROOT, "build", f"log-{leg}.txt")

@@ -1,0 +1,107 @@
+# Functions for tests in the guest. A test is run by `sh -eu`: any command that fails, fails it.
+HOST_PORT=/dev/ttyS1
+
+# host WORD...: ask the host driver (tests/vm/machine.py: ACTIONS) and print its answer; fails when that is an error.
+host() {
+	(
+		exec 9<>"$HOST_PORT"
+		flock 9
+		echo "$*" >&9
+		read -r verdict answer <&9
+		[ -z "$answer" ] || echo "$answer"
+		[ "$verdict" = ok ]
+	)
+}
+
+# The end: the status goes to the host twice, by word and as QEMU's own exit status. Both must agree.
+vm_exit() {
+	host done "$1" || true
+	printf "\\x$(printf %02x "$1")" | dd of=/dev/port bs=1 seek=244 count=1 2>/dev/null
+	poweroff -f
+}
+
+# step SENTENCE: what is being shown; the last one is named when the test fails.
+step() {
+	echo "== $*"
+	host step "$*"
+}
+
+fail() {
+	echo "FAILED: $*"
+	exit 1
+}
+
+# Power is cut and comes back: the test runs again from its top, with VM_BOOT one higher. What is in the NVDIMM stays.
+power_cycle() {
+	host restart
+	sleep 60
+	fail "the host did not restart the guest"
+}
+
+# refused PATTERN [STATUS] COMMAND...: it must fail, with exit status 1 or the one given, and say something that matches.
+refused() {
+	pattern=$1 expected=1 status=0
+	shift
+	case $1 in
+	[0-9]*)
+		expected=$1
+		shift
+		;;
+	esac
+	"$@" >/tmp/refused 2>&1 || status=$?
+	cat /tmp/refused
+	[ "$status" = "$expected" ] || fail "exit status $status, not $expected: $*"
+	grep -q -e "$pattern" /tmp/refused || fail "nothing that matches '$pattern' was said by: $*"
+}
+
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+	tries=$(($1 * 5))
+	shift
+	until "$@"; do
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || fail "in vain: $*"
+		sleep 0.2
+	done
+}
+
+# The NVDIMM as new: no labels, no namespaces.
+clean_labels() {
+	ndctl disable-region all
+	ndctl init-labels -f all
+	ndctl enable-region all
+} >/tmp/labels 2>&1
+
+# make_namespace [ndctl options]: a device-dax namespace in fresh labels, or in what is left of those of before; prints /dev/daxX.Y.
+make_namespace() {
+	[ -e /tmp/labels ] || clean_labels
+	echo "/dev/$(ndctl create-namespace -m devdax "$@" | sed -n 's/.*"chardev":"\(dax[0-9.]*\)".*/\1/p' | head -1)"
+}
+
+is_mounted() { grep -q " $1 fuse" /proc/mounts; }
+
+# mount_mendfs DEVICE DIRECTORY [options]: in the background; the daemon's pid is in $DAEMON, its log in /tmp/daemon.log.
+mount_mendfs() {
+	mkdir -p "$2"
+	mendfs "$1" "$2" -f ${3:+-o "$3"} >>/tmp/daemon.log 2>&1 &
+	DAEMON=$!
+	wait_for 30 mounted_or_dead "$2"
+	is_mounted "$2" || {
+		cat /tmp/daemon.log
+		fail "mendfs $1 did not mount"
+	}
+}
+
+mounted_or_dead() { is_mounted "$1" || ! kill -0 "$DAEMON" 2>/dev/null; }
+
+# umount_mendfs DIRECTORY: until the daemon has ended well.
+umount_mendfs() {
+	umount "$1"
+	wait "$DAEMON" || {
+		cat /tmp/daemon.log
+		fail "mendfs ended with $?"
+	}
+}
+
+# check_clean DEVICE: fsck finds nothing.
+check_clean() { fsck.mendfs -f -n "$1" >/tmp/fsck || { cat /tmp/fsck; fail "fsck.mendfs -f -n $1"; }; }
