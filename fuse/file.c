@@ -1,4 +1,5 @@
 /* Requests on the content of files. */
+#include "fuse/blkdev.h"
 #include "fuse/job.h"
 
 #include <errno.h>
@@ -250,9 +251,19 @@ void front_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	fsync_run(req, ino, OP_FSYNC);
 }
 
+static void syncfs_work(struct job *job)
+{
+	job->error = fs_syncfs(front_of(job->req)->fs);
+}
+
 void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	fsync_run(req, ino, OP_FSYNCDIR);
+	struct job job = {.work = syncfs_work, .answer = reply_error, .req = req, .op = OP_SYNCFS, .begin_ns = front_begin(), .ino = ino};
+
+	if (fi && fi->fh == BLKDEV_SYNCFS_HANDLE)
+		job_run(&job, true);
+	else
+		fsync_run(req, ino, OP_FSYNCDIR);
 }
 
 /*

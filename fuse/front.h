@@ -33,6 +33,7 @@ struct front {
 	bool killpriv;	 /* requests say whether setuid bits must go */
 	bool may_idle;	 /* its threads may be SCHED_IDLE */
 	bool uring;	 /* the kernel took FUSE over io_uring */
+	bool is_blkdev;	 /* mounted as fuseblk */
 	void (*on_init)(void *arg);
 	void *on_init_arg;
 };

@@ -126,6 +126,7 @@ static int run(struct server *server, struct why *why)
 	}
 	error = serve(server, why);
 	end = fs_unmount(server->front.fs);
+	session_release(&server->front);
 	if (end && !error)
 		error = why_set(why, end, "%s: the last changes could not be written home (%s); the next mount replays the journal",
 				server->options.source, strerror(-end));
@@ -136,8 +137,11 @@ static int run(struct server *server, struct why *why)
 static void in_parent(void *arg)
 {
 	const struct server *server = arg;
+	struct mountinfo mount;
 
-	utab_add(server->options.source, server->options.mountpoint);
+	/* The unmount of a block device waits by itself. */
+	if (!mountinfo_find(server->options.mountpoint, &mount) && !strcmp(mount.type, "fuse.mendfs"))
+		utab_add(server->options.source, server->options.mountpoint);
 }
 
 static int serve_or_remount(struct server *server, struct why *why)

@@ -17,7 +17,7 @@ void options_usage(const char *program)
 {
 	printf("usage: %s SOURCE DIR [options]\n"
 	       "\n"
-	       "Mount the mendfs filesystem on SOURCE (a device-dax device such as /dev/dax0.0, or an image file) at DIR.\n"
+	       "Mount the mendfs filesystem on SOURCE (a device-dax device such as /dev/dax0.0, an image file, or a block device) at DIR.\n"
 	       "\n"
 	       "  -f, --foreground   stay in the foreground, log to stderr\n"
 	       "  -d, --debug        as -f, and show every request\n"
@@ -33,6 +33,7 @@ void options_usage(const char *program)
 	       "       writeback          let the kernel gather writes (a crash of the daemon loses what it holds)\n"
 	       "       no_open            open and close files without asking the daemon (see mendfs(8) for what that costs)\n"
 	       "       no_io_uring        read and write /dev/fuse even where FUSE over io_uring is available\n"
+	       "       no_fuseblk         mount a block device as a file is, without an umount and a sync that wait\n"
 	       "       no_sched_idle      never let the io_uring threads be of the class SCHED_IDLE\n"
 	       "  -h, --help         this text\n"
 	       "  -V, --version      the version\n"
@@ -63,7 +64,7 @@ static int parse_bytes(const char *text, uint64_t *out)
 }
 
 enum { KEY_OTHER = FUSE_OPT_KEY_OPT, KEY_IO_URING, KEY_ALLOW_OTHER, KEY_NOALLOW_OTHER, KEY_COMMIT, KEY_CACHE, KEY_WRITEBACK, KEY_NO_OPEN, KEY_NO_URING,
-       KEY_NO_SCHED_IDLE };
+       KEY_NO_SCHED_IDLE, KEY_NO_FUSEBLK };
 
 static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
@@ -72,6 +73,7 @@ static const struct fuse_opt option_keys[] = {
 	FUSE_OPT_KEY("cache=", KEY_CACHE),
 	FUSE_OPT_KEY("writeback", KEY_WRITEBACK),
 	FUSE_OPT_KEY("no_open", KEY_NO_OPEN),
+	FUSE_OPT_KEY("no_fuseblk", KEY_NO_FUSEBLK),
 	FUSE_OPT_KEY("io_uring", KEY_IO_URING),
 	FUSE_OPT_KEY("no_io_uring", KEY_NO_URING),
 	FUSE_OPT_KEY("no_sched_idle", KEY_NO_SCHED_IDLE),
@@ -133,6 +135,9 @@ static int take_option(void *data, const char *arg, int key, struct fuse_args *o
 		return 0;
 	case KEY_NO_SCHED_IDLE:
 		options->no_sched_idle = true;
+		return 0;
+	case KEY_NO_FUSEBLK:
+		options->no_fuseblk = true;
 		return 0;
 	case KEY_NO_URING:
 		options->no_uring = true;

@@ -19,6 +19,7 @@ struct options {
 	bool no_sched_idle;
 	bool allow_other;
 	bool no_uring;
+	bool no_fuseblk;
 	unsigned commit_seconds; /* 0: default */
 	uint64_t cache_bytes;	 /* 0: default */
 	struct fuse_args args;	 /* what goes on to libfuse */

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "fuse/blkdev.h"
 #include "fuse/job.h"
 #include "fuse/sched.h"
 #include "fuse/terminate.h"
@@ -320,27 +322,85 @@ err_handlers:
 	return error;
 }
 
+/* libfuse takes out of the arguments what it knows, and a second attempt needs them again. */
+static int args_copy(const struct fuse_args *from, struct fuse_args *to)
+{
+	for (int i = 0; i < from->argc; i++)
+		if (fuse_opt_add_arg(to, from->argv[i]))
+			return -ENOMEM;
+	return 0;
+}
+
+static int session_create(struct front *front, const struct fuse_args *common, struct why *why)
+{
+	struct fuse_args args = {0};
+	int error = args_copy(common, &args);
+
+	if (!error && front->uring)
+		error = fuse_opt_add_arg(&args, "-oio_uring");
+	/* With another size of blocks than the device has now, the mount would drop its page cache (media/block.c). */
+	if (!error && front->is_blkdev)
+		error = fuse_opt_add_arg(&args, "-oblkdev,blksize=4096");
+	front->session = error ? NULL : fuse_session_new(&args, &front_ops, sizeof(front_ops), front);
+	fuse_opt_free_args(&args);
+	if (error)
+		return why_set(why, -ENOMEM, "out of memory");
+	if (!front->session)
+		return why_set(why, -EINVAL, "a mount option is wrong (see the line above); mendfs --help lists them");
+	return 0;
+}
+
+static int session_begin(struct front *front, const struct options *options, struct why *why)
+{
+	int error = session_create(front, &options->args, why);
+
+	if (error)
+		return error;
+	if (front->is_blkdev) {
+		error = blkdev_watch(front->session);
+		if (error)
+			why_set(why, error, "this libfuse does not let its requests be looked at");
+		else
+			media_hand_over(fs_media(front->fs));
+	}
+	if (!error)
+		error = session_mount(front, options, why);
+	if (error) {
+		blkdev_unwatch();
+		fuse_session_destroy(front->session);
+	}
+	return error;
+}
+
+/* A kernel that does not let a mounted device be open for writing as well (CONFIG_BLK_DEV_WRITE_MOUNTED) refuses fuseblk. */
+static int session_begin_plainly(struct front *front, const struct options *options, struct why *why)
+{
+	int error = media_take_back(fs_media(front->fs), why);
+
+	if (error)
+		return error;
+	log_warning("%s cannot be mounted as fuseblk (%s): umount(8) will not wait for the daemon, nor sync(1) reach it", options->source, why->text);
+	front->is_blkdev = false;
+	return session_begin(front, options, why);
+}
+
 int session_open(struct front *front, struct options *options, struct why *why)
 {
 	const char *hint = NULL;
 	int error;
 
+	front->is_blkdev = media_is_block(fs_media(front->fs)) && geteuid() == 0 && !options->no_fuseblk;
 	front->writeback = options->writeback;
 	front->no_open = options->no_open;
 	front->may_idle = !options->no_sched_idle;
 	front->uring = !options->no_uring && session_uring_available(&hint);
 	if (hint)
 		log_info("%s", hint);
-	if (front->uring && fuse_opt_add_arg(&options->args, "-oio_uring"))
-		return why_set(why, -ENOMEM, "out of memory");
-	front->session = fuse_session_new(&options->args, &front_ops, sizeof(front_ops), front);
-	if (!front->session)
-		return why_set(why, -EINVAL, "a mount option is wrong (see the line above); mendfs --help lists them");
-	error = session_mount(front, options, why);
-	if (error) {
-		fuse_session_destroy(front->session);
+	error = session_begin(front, options, why);
+	if (error && front->is_blkdev)
+		error = session_begin_plainly(front, options, why);
+	if (error)
 		return error;
-	}
 	front->mountpoint = options->mountpoint;
 	notifying_begin(front);
 	return 0;
@@ -353,7 +413,8 @@ int session_loop(struct front *front)
 
 	if (!config)
 		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, 1);
+	/* A request ends with the descriptor that it was read from; that of an unmount (fuse/blkdev.h) must be the session's, which is closed last. */
+	fuse_loop_cfg_set_clone_fd(config, !front->is_blkdev);
 	fuse_loop_cfg_set_max_threads(config, 16);
 	rc = terminate_start(front->session, front->mountpoint);
 	if (!rc) {
@@ -388,15 +449,27 @@ void session_close(struct front *front)
 {
 	bool is_idle = notifying_end(front, NOTIFYING_SECONDS);
 
-	if (!is_idle)
+	if (!is_idle && !blkdev_is_destroyed())
 		connection_cut(front);
 	fs_set_invalidate(front->fs, NULL, NULL);
 	fuse_remove_signal_handlers(front->session);
+	if (blkdev_is_destroyed())
+		return;
 	fuse_session_unmount(front->session);
 	if (!is_idle && !notifying_end(front, NOTIFYING_SECONDS)) {
 		log_warning("a notification to the kernel does not end; its session is left behind");
 		return;
 	}
+	fuse_session_destroy(front->session);
+	front->session = NULL;
+}
+
+void session_release(struct front *front)
+{
+	/* Where a notification does not end, the end of the process closes the descriptors. */
+	if (!blkdev_is_destroyed() || !front->session || !notifying_end(front, 0))
+		return;
+	blkdev_unwatch();
 	fuse_session_destroy(front->session);
 	front->session = NULL;
 }

@@ -11,6 +11,8 @@ int session_open(struct front *front, struct options *options, struct why *why);
 int session_loop(struct front *front);
 /* Unmount if it still is. Other threads may call session_invalidate() all the while. */
 void session_close(struct front *front);
+/* After everything else, the medium included, is released: whoever unmounts a block device waits for this. */
+void session_release(struct front *front);
 /*
  * Drop the kernel's attributes of an inode, and its pages in [pos, pos + length) (length 0: to the end). Waits for the kernel's own reads and
  * writes of these pages: never from a request thread, nor under a lock that one takes. Does nothing without an open session. With

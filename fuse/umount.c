@@ -101,7 +101,8 @@ static bool is_mounted_elsewhere(const struct unmounting *unmounting)
 	char name[64];
 	struct stat st;
 
-	snprintf(name, sizeof(name), "/sys/fs/fuse/connections/%u", minor(unmounting->device));
+	/* The kernel's own way to write both numbers as one; of all but block devices the major number is 0. */
+	snprintf(name, sizeof(name), "/sys/fs/fuse/connections/%u", major(unmounting->device) << 20 | minor(unmounting->device));
 	return !stat(name, &st) || mountinfo_has_device(0, unmounting->device) || mountinfo_has_device(unmounting->daemon, unmounting->device);
 }
 

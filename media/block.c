@@ -128,6 +128,18 @@ void media_hand_over(struct media *media)
 	media->block.exclusive_fd = -1;
 }
 
+int media_take_back(struct media *media, struct why *why)
+{
+	struct why mine;
+	int error = 0;
+
+	if (media->is_block && media->claim && media->block.exclusive_fd < 0)
+		error = block_claim(media, &mine);
+	if (error)
+		*why = mine;
+	return error;
+}
+
 static int block_map_piece(struct media *media, devoff_t from, devoff_t end, struct why *why)
 {
 	int protection = PROT_READ | (media->readonly ? 0 : PROT_WRITE);

@@ -40,6 +40,8 @@ int media_open(const char *path, const struct media_options *options, struct why
  * give it up just before. The flock and the socket stay, so no other mendfs program gets in between.
  */
 void media_hand_over(struct media *media);
+/* Claim it again, where no mount came of it. 0, -EBUSY. */
+int media_take_back(struct media *media, struct why *why);
 /* Sync what is dirty, drop the claim, unmap. Returns the sync's error; the object is gone either way. */
 int media_close(struct media *media);
 

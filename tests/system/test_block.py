@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
-"""Block devices: loop devices over files, with and without a kernel that knows fuseblk."""
+"""Block devices: loop devices over files, mounted as fuseblk, and as plain FUSE where that is asked for."""
+import ctypes
 import errno
+import mmap
 import os
+import shutil
+import signal
 import sys
 import unittest
 
@@ -10,6 +14,7 @@ import harness
 from harness import BLOCK, mendctl, mendctl_json, program, run
 
 MIB = 1 << 20
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def need_loops():
@@ -136,7 +141,7 @@ class Claim(BlockCase):
         with self.assertRaises(OSError) as caught:
             os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
         self.assertEqual(caught.exception.errno, errno.EBUSY)
-        self.assertEqual(mendctl_json("list")[0]["device"], device)
+        self.assertEqual({item["mountpoint"]: item["device"] for item in mendctl_json("list")}[mount.directory], device)
 
     def test_what_a_kernel_filesystem_has_mounted_is_refused_with_its_place(self):
         device = self.attach(self.make_backing())
@@ -151,6 +156,139 @@ class Claim(BlockCase):
             run("umount", place)
         self.assertIn("ext4", self.refused(program("mkfs.mendfs"), device))
         run(program("mkfs.mendfs"), "-q", "-f", device)
+
+
+class Fuseblk(BlockCase):
+    def line(self, mount):
+        with open("/proc/self/mountinfo") as file:
+            return next(line.split() for line in file if line.split()[4] == mount.directory)
+
+    def requests(self, mount):
+        return {item["opcode"]: item["count"] for item in mendctl_json("stats", mount.directory)}
+
+    def test_the_mount_table_shows_fuseblk_and_the_device(self):
+        mount = self.mounted(image=self.make_device())
+        line = self.line(mount)
+        dash = line.index("-")
+        number = os.stat(mount.image).st_rdev
+        self.assertEqual(line[dash + 1:dash + 3], ["fuseblk.mendfs", mount.image])
+        self.assertEqual(line[2], f"{os.major(number)}:{os.minor(number)}")
+        self.assertEqual(os.stat(mount.directory).st_dev, number)
+        self.assertEqual({item["mountpoint"]: item["device"] for item in mendctl_json("list")}[mount.directory], mount.image)
+
+    def test_umount_returns_when_the_daemon_has_let_go_of_everything(self):
+        """The system call itself, no helper: at its return nobody has the device open."""
+        backing = self.make_backing(64 * MIB)
+        for round_ in range(8):
+            device = self.attach(backing)
+            run(program("mkfs.mendfs"), "-q", "-f", device)
+            mount = harness.Mount(device, os.path.join(self.folder, "mnt"), "commit=3600")
+            self.addCleanup(mount.umount)
+            data = self.fill(mount, "file", 8 * MIB)
+            self.assertEqual(LIBC.umount2(mount.directory.encode(), 0), 0)
+            run("losetup", "-d", device)
+            self.assertFalse(os.path.exists(f"/sys/block/{os.path.basename(device)}/loop"), f"round {round_}: it was still open")
+            mount.umount()
+            run(program("fsck.mendfs"), "-f", "-n", backing)
+            plain = harness.Mount(backing, os.path.join(self.folder, "plain"))  # the same bytes, as an image file
+            try:
+                self.assertEqual(self.content(plain, "file"), data)
+            finally:
+                plain.umount()
+
+    def names_after_a_host_crash(self):
+        """What the backing file has at this moment, seen by another boot."""
+        copy = os.path.join(self.folder, "copy")
+        shutil.copyfile(os.path.join(self.folder, "backing"), copy)
+        os.environ["MENDFS_BOOT_ID"] = "another boot"
+        self.addCleanup(os.environ.pop, "MENDFS_BOOT_ID", None)
+        mount = harness.Mount(copy, os.path.join(self.folder, "crashed"))
+        try:
+            return {name: self.content(mount, name) for name in os.listdir(mount.directory)}
+        finally:
+            mount.umount()
+            del os.environ["MENDFS_BOOT_ID"]
+
+    def test_sync_and_syncfs_reach_the_daemon_and_make_durable(self):
+        mount = self.mounted("commit=3600", image=self.make_device(64 * MIB))
+        fd = os.open(mount.directory, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        first = self.fill(mount, "first", 100000)
+        self.assertEqual(LIBC.syncfs(fd), 0)
+        self.assertEqual(self.requests(mount)["SYNCFS"], 1)
+        second = self.fill(mount, "second", 5000)
+        found = self.names_after_a_host_crash()
+        self.assertEqual(found.get("first"), first)
+        self.assertNotIn("second", found)
+        os.sync()
+        self.assertEqual(self.requests(mount)["SYNCFS"], 2)
+        self.assertEqual(self.names_after_a_host_crash().get("second"), second)
+
+    def test_after_sigterm_everything_is_written_and_free(self):
+        device = self.make_device()
+        mount = self.mounted("commit=3600", image=device)
+        data = self.fill(mount, "file", 3 * MIB)
+        mount.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(mount.daemon.wait(harness.TIMEOUT), 0)
+        self.assertFalse(mount.is_mounted())
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+        mount.remount()
+        self.assertEqual(self.content(mount, "file"), data)
+
+    def test_the_dead_mount_of_a_killed_daemon_keeps_the_device_and_is_named(self):
+        mount = self.mounted(image=self.make_device())
+        data = self.fill(mount, "file", MIB)
+        mount.daemon.kill()
+        mount.daemon.wait()
+        done = run(program("fsck.mendfs"), "-n", mount.image, check=False)
+        self.assertEqual(done.returncode, 8)
+        self.assertIn(f"umount {mount.directory}", done.stderr)
+        run("umount", mount.directory)
+        mount.log.close()
+        mount.mount()
+        self.assertEqual(self.content(mount, "file"), data)
+
+    def test_forced_and_lazy_unmounts_end_the_daemon(self):
+        mount = self.mounted(image=self.make_device())
+        for flag in ("-f", "-l"):
+            data = self.fill(mount, "file", MIB)
+            run("umount", flag, mount.directory)
+            self.assertEqual(mount.daemon.wait(harness.TIMEOUT), 0)
+            mount.remount()
+            self.assertEqual(self.content(mount, "file"), data)
+
+    def test_mapped_and_cached_writes_are_there_after_umount(self):
+        for option in ("rw", "writeback"):
+            mount = self.mounted(option, image=self.make_device(), name=option)
+            self.fill(mount, "file", MIB)
+            with open(mount.path("file"), "r+b") as file:
+                with mmap.mmap(file.fileno(), MIB) as mapped:
+                    mapped[5000:5004] = b"page"
+                file.seek(9000)
+                file.write(b"buffered")
+            mount.remount()
+            content = self.content(mount, "file")
+            self.assertEqual((content[5000:5004], content[9000:9008]), (b"page", b"buffered"))
+            mount.umount()
+
+    def test_it_can_be_mounted_as_plain_fuse(self):
+        mount = self.mounted("no_fuseblk", image=self.make_device())
+        self.assertIn("fuse.mendfs", self.line(mount))
+        self.fill(mount, "file", MIB)
+        os.sync()
+        self.assertNotIn("SYNCFS", self.requests(mount))
+        with self.assertRaises(OSError):  # still claimed, by the daemon itself
+            os.open(mount.image, os.O_RDONLY | os.O_EXCL)
+
+    def test_where_fuseblk_cannot_be_had_it_is_plain_fuse(self):
+        """The kernel takes the name that the mount table is to show for the device of a fuseblk mount."""
+        device = self.make_device()
+        mount = self.mounted("fsname=another", image=device)
+        self.assertIn("fuse.mendfs", self.line(mount))
+        self.assertIn("cannot be mounted as fuseblk", mount.read_log())
+        self.fill(mount, "file", MIB)
+        with self.assertRaises(OSError):
+            os.open(device, os.O_RDONLY | os.O_EXCL)
 
 
 class Poison(BlockCase):

@@ -252,6 +252,61 @@ class Helpers(harness.Case):
         self.assert_released()
 
 
+class Block(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.backing = os.path.join(self.folder, "backing")
+        self.directory = os.path.join(self.folder, "mnt")
+        os.mkdir(self.directory)
+        with open(self.backing, "wb") as file:
+            file.truncate(64 << 20)
+        if not os.path.exists("/dev/loop-control"):
+            self.skipTest("no loop device can be made here")
+        self.device = run("losetup", "-f", "--show", self.backing).stdout.strip()
+        self.addCleanup(run, "losetup", "-d", self.device, check=False)
+        self.call("mkfs", "-t", "mendfs", "-q", self.device)
+
+    def call(self, *command, check=True):
+        return run(*command, check=check, env=PLAIN)
+
+    def clear(self):
+        while mounts_at(self.directory):
+            run("umount", "-l", self.directory, check=False)
+
+    def test_mount_umount_fsck_and_fstab(self):
+        self.addCleanup(self.clear)
+        with open("/etc/fstab", "w") as file:
+            file.write(f"{self.device} {self.directory} fuse.mendfs defaults,nofail 0 2\n")
+        for command in (("mount", "-t", "mendfs", self.device, self.directory), ("mount", self.directory), ("mount", "-a")):
+            self.call(*command)
+            self.call("mount", "-a")
+            self.assertEqual(len(mounts_at(self.directory)), 1)
+            self.assertIn("fuseblk.mendfs", mounts_at(self.directory)[0])
+            with open(os.path.join(self.directory, "data"), "wb") as file:
+                file.write(os.urandom(1 << 20))
+            self.call("umount", self.directory)
+            os.close(os.open(self.device, os.O_RDONLY | os.O_EXCL))
+            self.call("fsck", "-t", "mendfs", self.device, "-f", "-n")
+
+    def test_mount_makes_a_loop_device_and_takes_it_away(self):
+        self.addCleanup(self.clear)
+        self.call("losetup", "-d", self.device)
+        self.call("mount", "-t", "mendfs", "-o", "loop", self.backing, self.directory)
+        device = mounts_at(self.directory)[0][-2]
+        self.assertTrue(device.startswith("/dev/loop"), device)
+        self.assertIn("fuseblk.mendfs", mounts_at(self.directory)[0])
+        self.call("umount", self.directory)
+        self.assertFalse(os.path.exists(f"/sys/block/{os.path.basename(device)}/loop"))
+        self.call("fsck", "-t", "mendfs", self.backing, "-f", "-n")
+
+    def test_the_helper_itself_unmounts_it(self):
+        self.addCleanup(self.clear)
+        self.call("mount", "-t", "mendfs", self.device, self.directory)
+        self.call("/sbin/umount.fuse.mendfs", self.directory)
+        self.assertFalse(mounts_at(self.directory))
+        os.close(os.open(self.device, os.O_RDONLY | os.O_EXCL))
+
+
 def main():
     harness.need_mounts()
     folder = os.environ.get(INSIDE)
