@@ -90,7 +90,7 @@ static int collect_entry(void *arg, const struct btree_key *key, const void *val
 	return 0;
 }
 
-static int finish(struct tx *tx, int error)
+int scramble_end(struct tx *tx, int error)
 {
 	if (!error)
 		return tx_commit(tx, NULL);
@@ -126,7 +126,7 @@ static int for_each_entry(struct fs *fs, inum_t dir, struct dir_names *names, st
 		do
 			error = step(fs, tx, dir, names, i++);
 		while (!error && i < names->count && tx_room(tx) > NAME_ROOM);
-		error = finish(tx, error);
+		error = scramble_end(tx, error);
 	}
 	return error;
 }
@@ -136,7 +136,7 @@ static int drop_markers(struct fs *fs, inum_t dir)
 	struct tx *tx;
 	int error = fs_tx_begin(fs, TX_RESERVE, &tx);
 
-	return error ? error : finish(tx, dir_remove_markers(fs, tx, dir));
+	return error ? error : scramble_end(tx, dir_remove_markers(fs, tx, dir));
 }
 
 /* All old names go before the first new one comes: it may be equal to an old one. The copy is nobody else's, so nobody sees the time between. */
@@ -197,8 +197,7 @@ static int scramble_dirs(struct fs *fs, struct image_report *report)
 	return error;
 }
 
-/* What the bytes were must not be guessed from what they become. */
-static int random_bytes(uint8_t *to, size_t length)
+int scramble_random(uint8_t *to, size_t length)
 {
 	for (size_t i = 0; i < length; i += 256)
 		if (getentropy(to + i, min_u64(256, length - i)))
@@ -214,11 +213,11 @@ static int scramble_target(struct fs *fs, struct btree_record *record)
 
 	if (error)
 		return error;
-	error = random_bytes(bytes, record->length);
+	error = scramble_random(bytes, record->length);
 	for (unsigned i = 0; i < record->length; i++)
 		if (record->value[i] != '/')
 			record->value[i] = (uint8_t)letters[bytes[i] % LETTERS];
-	return finish(tx, error ? error : btree_update(&fs->xattrs, tx, &record->key, record->value, record->length));
+	return scramble_end(tx, error ? error : btree_update(&fs->xattrs, tx, &record->key, record->value, record->length));
 }
 
 static int scramble_targets(struct fs *fs, struct image_report *report)

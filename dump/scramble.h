@@ -4,6 +4,7 @@
 
 #include "dump/image.h"
 #include "fs/fs.h"
+#include "journal/tx.h"
 
 /* By transactions over the image at `path`; afterwards it is unmounted cleanly, but old names are still in places that nothing refers to. */
 int scramble_names(const char *path, struct image_report *report, struct why *why);
@@ -13,5 +14,9 @@ int scramble_attributes(struct fs *fs, struct image_report *report);
 int scramble_wipe(const char *path, int fd, struct why *why);
 /* Number `index` of the names with this length, all different; -EOVERFLOW: there are no more. */
 int scramble_make_name(uint64_t index, size_t length, char *to);
+/* What the bytes were must not be guessed from what they become. 0 or a negative errno. */
+int scramble_random(uint8_t *to, size_t length);
+/* Commit, or on an error abort and return it. */
+int scramble_end(struct tx *tx, int error);
 
 #endif

@@ -63,38 +63,22 @@ static int attribute_rename(struct attributes *attributes, struct attribute *att
 	return scramble_make_name(attributes->next[length]++, length, attribute->name + prefix);
 }
 
-static int random_bytes(uint8_t *to, size_t length)
-{
-	for (size_t i = 0; i < length; i += 256)
-		if (getentropy(to + i, min_u64(256, length - i)))
-			return -errno;
-	return 0;
-}
-
-static int finish(struct tx *tx, int error)
-{
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
-}
-
 static int attribute_remove(struct inode *inode, const struct attribute *attribute)
 {
 	struct tx *tx;
 	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
 
-	return error ? error : finish(tx, xattr_remove(inode, tx, attribute->name));
+	return error ? error : scramble_end(tx, xattr_remove(inode, tx, attribute->name));
 }
 
 static int attribute_insert(struct inode *inode, const struct attribute *attribute, uint8_t *value)
 {
 	struct tx *tx;
-	int error = random_bytes(value, attribute->value_length);
+	int error = scramble_random(value, attribute->value_length);
 
 	if (!error)
 		error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
-	return error ? error : finish(tx, xattr_store(inode, tx, attribute->name, value, attribute->value_length, 0));
+	return error ? error : scramble_end(tx, xattr_store(inode, tx, attribute->name, value, attribute->value_length, 0));
 }
 
 /* All old ones go before the first new one comes: it may have the name of an old one. The inode is not stamped. */
