@@ -382,6 +382,16 @@ static int run_syncfs(struct fs *fs, const struct ops_tree *tree)
 	return fs_syncfs(fs);
 }
 
+static int know(void *arg, inum_t ino)
+{
+	return 0;
+}
+
+static int run_known(struct fs *fs, const struct ops_tree *tree)
+{
+	return fs_known(fs, know, NULL);
+}
+
 /* May copy less at a time. */
 static int copy_all(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length)
 {
@@ -602,6 +612,7 @@ const struct op ops[] = {
 	{"write by another", "fs_write_as", prepare_xattrs, run_write_as, "/file"},
 	{"fsync", "fs_fsync", prepare_dirty, run_fsync, NULL},
 	{"syncfs", "fs_syncfs", prepare_dirty, run_syncfs, NULL},
+	{"known inodes", "fs_known", prepare_dirty, run_known, NULL},
 	{"copy", "fs_copy_range", NULL, run_copy, "/other"},
 	{"copy unaligned", "fs_copy_range", NULL, run_copy_unaligned, "/other"},
 	{"clone", "fs_clone", NULL, run_clone, "/empty"},
