@@ -62,6 +62,7 @@ static bool is_direct_open(const struct front *front, const struct fuse_file_inf
 
 void front_open_flags(const struct front *front, struct fuse_file_info *fi)
 {
+	fi->fh = FRONT_HANDLE_KNOWN | ((unsigned)fi->flags & O_ACCMODE);
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 	/*

@@ -6,6 +6,7 @@
 #define FUSE_FRONT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "fs/fs.h"
 #include "fs/query.h"
@@ -17,6 +18,9 @@
 /* With writeback the kernel never learns that what it handed over takes space: st_blocks of a file would stay 0, which some take for one hole. */
 #define FRONT_WRITEBACK_SECONDS 1.0
 #define FRONT_MAX_WRITE (1u << 20) /* the kernel's default limit of max_pages */
+
+/* fi->fh of an open file: this and how it is open (O_ACCMODE). With no_open it is 0: nobody knows. */
+#define FRONT_HANDLE_KNOWN 4u
 
 struct front {
 	struct fs *fs;
@@ -34,6 +38,12 @@ struct front {
 	bool may_idle;	 /* its threads may be SCHED_IDLE */
 	bool uring;	 /* the kernel took FUSE over io_uring */
 	bool is_blkdev;	 /* mounted as fuseblk */
+	/*
+	 * How many requests may wait for others of the kernel's at a time, and do. A ring holds few requests (io_uring_q_depth of libfuse), and when all of them wait for one that finds no
+	 * place in it, they wait for ever.
+	 */
+	unsigned most_waiting;
+	atomic_uint count_waiting;
 	void (*on_init)(void *arg);
 	void *on_init_arg;
 };

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/mendfs_ioctl.h"
 #include "fuse/job.h"
 #include "fuse/session.h"
 #include "fuse/shutdown.h"
@@ -26,10 +27,15 @@ static const struct {
 /* An extent-size hint is there when it is not 0; these two only say so. HASATTR is read-only. */
 #define XFLAGS_OF_HINT (FS_XFLAG_EXTSIZE | FS_XFLAG_EXTSZINHERIT)
 
+void ioctl_reply(struct ioctl_call *call, const void *answer, size_t length)
+{
+	memcpy(call->out, answer, length);
+	call->out_used = length;
+}
+
 static void reply_u32(struct ioctl_call *call, uint32_t value)
 {
-	memcpy(call->out, &value, sizeof(value));
-	call->out_used = sizeof(value);
+	ioctl_reply(call, &value, sizeof(value));
 }
 
 static int get_flags(struct ioctl_call *call)
@@ -164,6 +170,10 @@ static const struct ioctl ioctls[] = {
 	{FS_IOC_GETFSLABEL, 0, FSLABEL_MAX, get_label, false},
 	{FS_IOC_SETFSLABEL, FSLABEL_MAX, 0, set_label, true},
 	{FS_IOC_SHUTDOWN, 0, 0, shutdown_ioctl, true},
+	{MENDFS_IOC_TICKET, 0, sizeof(struct mendfs_ticket), ioctl_ticket, false},
+	{MENDFS_IOC_CLONE, sizeof(struct mendfs_clone), 0, ioctl_clone, true},
+	{MENDFS_IOC_DEDUPE, sizeof(struct mendfs_dedupe), sizeof(struct mendfs_dedupe), ioctl_dedupe, true},
+	{MENDFS_IOC_MAP, sizeof(struct mendfs_map), sizeof(struct mendfs_map), ioctl_map, true},
 };
 
 static const struct ioctl *ioctl_find(unsigned command)
@@ -182,8 +192,8 @@ static int ioctl_verify(const struct ioctl *ioctl, unsigned flags, size_t in_siz
 }
 
 /* Apart from libfuse's buffer, which the reply may overwrite, and from the stack, which a job leaves. */
-static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, const struct ioctl *ioctl, const void *argument, const void *in,
-					    size_t in_size)
+static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, uint64_t handle, const struct ioctl *ioctl, const void *argument,
+					    const void *in, size_t in_size)
 {
 	struct ioctl_call *call = malloc(sizeof(*call));
 
@@ -192,6 +202,7 @@ static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, cons
 	call->ioctl = ioctl;
 	call->front = front_of(req);
 	call->ino = ino;
+	call->handle = handle;
 	call->who = front_who(req);
 	call->pid = fuse_req_ctx(req)->pid;
 	call->argument = (uintptr_t)argument;
@@ -225,11 +236,14 @@ void front_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argumen
 	int error = ioctl_verify(ioctl, flags, in_size, out_size);
 
 	if (!error) {
-		job.ioctl = ioctl_call_create(req, ino, ioctl, argument, in, in_size);
+		job.ioctl = ioctl_call_create(req, ino, fi ? fi->fh : 0, ioctl, argument, in, in_size);
 		error = job.ioctl ? 0 : -ENOMEM;
 	}
 	if (!error) {
-		job_run(&job, ioctl->changes);
+		if (ioctl->run == ioctl_clone)
+			job_run_apart(&job);
+		else
+			job_run(&job, ioctl->changes);
 		return;
 	}
 	fuse_reply_err(req, -error);

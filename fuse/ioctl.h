@@ -10,6 +10,7 @@ struct ioctl_call {
 	const struct ioctl *ioctl;
 	struct front *front;
 	fuse_ino_t ino;
+	uint64_t handle; /* how it is open: fuse/front.h */
 	struct fs_who who;
 	pid_t pid;	   /* of the thread that waits; 0: not known here */
 	uint64_t argument; /* as the caller gave it: an address of its own, mostly */
@@ -17,5 +18,13 @@ struct ioctl_call {
 	uint8_t in[IOCTL_BYTES_MAX]; /* as many as the table says at least */
 	uint8_t out[IOCTL_BYTES_MAX];
 };
+
+void ioctl_reply(struct ioctl_call *call, const void *answer, size_t length);
+
+/* ioctl_share.c */
+int ioctl_ticket(struct ioctl_call *call);
+int ioctl_clone(struct ioctl_call *call); /* waits for requests of the kernel's */
+int ioctl_dedupe(struct ioctl_call *call);
+int ioctl_map(struct ioctl_call *call);
 
 #endif

@@ -1,5 +1,6 @@
 #include "fuse/job.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -53,6 +54,15 @@ static struct job *job_take(void)
 	return job;
 }
 
+/* A ring's requests are answered by its own thread, others by any. */
+static void job_hand_back(struct job *job)
+{
+	if (job->ring)
+		ring_give_back(job->ring, &job->call);
+	else
+		job_return(&job->call);
+}
+
 static void *job_main(void *arg)
 {
 	struct job *job;
@@ -61,7 +71,7 @@ static void *job_main(void *arg)
 	while ((job = job_take())) {
 		pthread_mutex_unlock(&pool.lock);
 		job->work(job);
-		ring_give_back(job->ring, &job->call);
+		job_hand_back(job);
 		pthread_mutex_lock(&pool.lock);
 	}
 	pthread_mutex_unlock(&pool.lock);
@@ -97,11 +107,8 @@ static bool job_queue(struct job *job)
 static bool job_send_away(const struct job *from)
 {
 	struct ring *ring = ring_current();
-	struct job *job;
+	struct job *job = malloc(sizeof(*job));
 
-	if (!ring)
-		return false;
-	job = malloc(sizeof(*job));
 	if (!job)
 		return false;
 	*job = *from;
@@ -112,15 +119,24 @@ static bool job_send_away(const struct job *from)
 		free(job);
 		return false;
 	}
-	ring_lend(ring);
+	if (ring)
+		ring_lend(ring);
 	return true;
 }
 
 void job_run(struct job *job, bool is_long)
 {
-	if (is_long && job_send_away(job))
+	if (is_long && ring_current() && job_send_away(job))
 		return;
 	job->work(job);
+	job_finish(job);
+}
+
+void job_run_apart(struct job *job)
+{
+	if (job_send_away(job))
+		return;
+	job->error = -ENOMEM;
 	job_finish(job);
 }
 

@@ -38,6 +38,11 @@ struct job {
 
 /* Work, answer, count. The caller's job is copied where it goes elsewhere; without memory or threads it does not. */
 void job_run(struct job *job, bool is_long);
+/*
+ * For work that waits for other requests, as a notification about pages does: never on a thread that serves any, whatever the transport. -ENOMEM is answered where it cannot be.
+ * `answer` may then run on any thread.
+ */
+void job_run_apart(struct job *job);
 /* No request comes in any more: end the threads. */
 void job_stop(void);
 

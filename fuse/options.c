@@ -101,6 +101,19 @@ static int set_number(struct parse *parse, const char *arg, uint64_t max, uint64
 	return -1;
 }
 
+/* It goes on to libfuse; what we must know too is kept. */
+static int take_of_libfuse(struct parse *parse, const char *arg)
+{
+	uint64_t depth;
+
+	if (strncmp(arg, "io_uring_q_depth=", 17))
+		return 1;
+	if (set_number(parse, arg, 1024, &depth))
+		return -1;
+	parse->options->ring_depth = (unsigned)depth;
+	return 1;
+}
+
 static int take_other(struct parse *parse, const char *arg)
 {
 	if (vfs_option_take(&parse->options->vfs, arg))
@@ -110,7 +123,7 @@ static int take_other(struct parse *parse, const char *arg)
 			return 1;
 	for (size_t i = 0; i < ARRAY_SIZE(libfuse_prefixes); i++)
 		if (!strncmp(arg, libfuse_prefixes[i], strlen(libfuse_prefixes[i])))
-			return 1;
+			return take_of_libfuse(parse, arg);
 	why_set(parse->why, -EINVAL, "-o %s is no option of a mendfs mount; see mendfs(8) or mendfs --help", arg);
 	return -1;
 }

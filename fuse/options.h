@@ -20,6 +20,7 @@ struct options {
 	bool allow_other;
 	bool no_uring;
 	bool no_fuseblk;
+	unsigned ring_depth;	 /* requests that a ring of io_uring can hold; 0: libfuse's default */
 	unsigned commit_seconds; /* 0: default */
 	uint64_t cache_bytes;	 /* 0: default */
 	struct fuse_args args;	 /* what goes on to libfuse */

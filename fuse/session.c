@@ -16,6 +16,7 @@
 #include "util/log.h"
 
 #define NOTIFYING_SECONDS 2
+#define MOST_WAITING 4 /* less than the 8 of a ring by default */
 
 static void front_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -396,6 +397,9 @@ int session_open(struct front *front, struct options *options, struct why *why)
 	front->uring = !options->no_uring && session_uring_available(&hint);
 	if (hint)
 		log_info("%s", hint);
+	front->most_waiting = MOST_WAITING;
+	if (front->uring && options->ring_depth)
+		front->most_waiting = (unsigned)min_u64(MOST_WAITING, options->ring_depth - 1);
 	error = session_begin(front, options, why);
 	if (error && front->is_blkdev)
 		error = session_begin_plainly(front, options, why);
@@ -404,31 +408,6 @@ int session_open(struct front *front, struct options *options, struct why *why)
 	front->mountpoint = options->mountpoint;
 	notifying_begin(front);
 	return 0;
-}
-
-int session_loop(struct front *front)
-{
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	int rc;
-
-	if (!config)
-		return -ENOMEM;
-	/* A request ends with the descriptor that it was read from; that of an unmount (fuse/blkdev.h) must be the session's, which is closed last. */
-	fuse_loop_cfg_set_clone_fd(config, !front->is_blkdev);
-	fuse_loop_cfg_set_max_threads(config, 16);
-	rc = terminate_start(front->session, front->mountpoint);
-	if (!rc) {
-		/* After the signals are blocked, which threads inherit. */
-		if (front->uring && front->may_idle)
-			sched_start();
-		rc = fuse_session_loop_mt(front->session, config);
-		terminate_stop();
-	}
-	sched_stop();
-	job_stop();
-	fuse_loop_cfg_destroy(config);
-	/* Positive: the signal that ended it, which is an orderly end. */
-	return rc < 0 ? rc : 0;
 }
 
 /*
@@ -443,6 +422,43 @@ static void connection_cut(const struct front *front)
 		return;
 	if (umount2(front->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW))
 		umount2(front->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+/*
+ * A signal is about to end it, and requests are still served: let notifications about pages end, which wait for requests themselves, and those who wait for them. Once nobody serves
+ * any more it is too late.
+ */
+static void notifying_settle(void *arg)
+{
+	struct front *front = arg;
+
+	if (!notifying_end(front, NOTIFYING_SECONDS))
+		connection_cut(front);
+}
+
+int session_loop(struct front *front)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int rc;
+
+	if (!config)
+		return -ENOMEM;
+	/* A request ends with the descriptor that it was read from; that of an unmount (fuse/blkdev.h) must be the session's, which is closed last. */
+	fuse_loop_cfg_set_clone_fd(config, !front->is_blkdev);
+	fuse_loop_cfg_set_max_threads(config, 16);
+	rc = terminate_start(front->session, front->mountpoint, notifying_settle, front);
+	if (!rc) {
+		/* After the signals are blocked, which threads inherit. */
+		if (front->uring && front->may_idle)
+			sched_start();
+		rc = fuse_session_loop_mt(front->session, config);
+		terminate_stop();
+	}
+	sched_stop();
+	job_stop();
+	fuse_loop_cfg_destroy(config);
+	/* Positive: the signal that ended it, which is an orderly end. */
+	return rc < 0 ? rc : 0;
 }
 
 void session_close(struct front *front)

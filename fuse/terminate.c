@@ -17,6 +17,8 @@
 static struct {
 	struct fuse_session *session;
 	const char *mountpoint;
+	void (*settle)(void *arg);
+	void *settle_arg;
 	pthread_t loop, thread;
 	sigset_t signals;
 	sem_t flushed;
@@ -74,6 +76,7 @@ static void *terminate_main(void *arg)
 	if (atomic_load(&state.is_over))
 		return NULL;
 	flush();
+	state.settle(state.settle_arg);
 	fuse_session_exit(state.session);
 	while (!atomic_load(&state.is_over)) {
 		pthread_kill(state.loop, SIGUSR1);
@@ -82,12 +85,14 @@ static void *terminate_main(void *arg)
 	return NULL;
 }
 
-int terminate_start(struct fuse_session *session, const char *mountpoint)
+int terminate_start(struct fuse_session *session, const char *mountpoint, void (*settle)(void *arg), void *settle_arg)
 {
 	struct sigaction action = {.sa_handler = nudge};
 
 	state.session = session;
 	state.mountpoint = mountpoint;
+	state.settle = settle;
+	state.settle_arg = settle_arg;
 	state.loop = pthread_self();
 	sem_init(&state.flushed, 0, 0);
 	sigemptyset(&state.signals);

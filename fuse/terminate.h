@@ -10,7 +10,7 @@
 #define TERMINATE_FLUSH_SECONDS 10
 
 /* From the thread that is about to run the loop; it and all threads it starts have the signals blocked from here on. 0 or negative errno. */
-int terminate_start(struct fuse_session *session, const char *mountpoint);
+int terminate_start(struct fuse_session *session, const char *mountpoint, void (*settle)(void *arg), void *settle_arg);
 /* The loop has ended, for whatever reason. */
 void terminate_stop(void);
 

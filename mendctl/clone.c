@@ -3,13 +3,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/mendfs_ioctl.h"
 #include "mendctl/query.h"
 #include "mendctl/subcommand.h"
 
 #define COPY_BYTES (1ull << 30) /* what one FUSE request can carry */
+#define AGAIN_TIMES 1000
+#define AGAIN_US 1000
 
 struct clone {
 	const char *from, *to;
@@ -91,6 +95,24 @@ static int settle_size(const struct clone *clone, struct why *why)
 	return 0;
 }
 
+/* Anybody may; -EOPNOTSUPP: it must be asked for in another way. */
+static int clone_by_ioctl(const struct clone *clone, struct why *why)
+{
+	struct mendfs_clone order = {.flags = MENDFS_CLONE_WHOLE};
+	unsigned times = 0;
+	int rc;
+
+	if (ioctl(clone->from_fd, MENDFS_IOC_TICKET, &order.source))
+		return -EOPNOTSUPP;
+	while ((rc = ioctl(clone->to_fd, MENDFS_IOC_CLONE, &order)) && errno == EAGAIN && times++ < AGAIN_TIMES)
+		usleep(AGAIN_US);
+	if (!rc)
+		return settle_size(clone, why);
+	if (errno == EAGAIN || errno == EOPNOTSUPP || errno == EACCES)
+		return -EOPNOTSUPP;
+	return why_set(why, -errno, "cloning to %s: %s", clone->to, strerror(errno));
+}
+
 static int clone_by_daemon(const struct clone *clone, struct target *target, struct output *output,
 			   struct why *why)
 {
@@ -114,8 +136,11 @@ static int clone_by_daemon(const struct clone *clone, struct target *target, str
 static int clone_contents(const struct clone *clone, struct output *output, struct why *why)
 {
 	struct target target;
-	int error = target_find(clone->from, why, &target);
+	int error = clone_by_ioctl(clone, why);
 
+	if (error != -EOPNOTSUPP)
+		return error ? error : emit_clone(clone, output, why);
+	error = target_find(clone->from, why, &target);
 	if (error)
 		return error;
 	if (target.client)
