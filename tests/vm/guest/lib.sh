@@ -105,3 +105,40 @@ umount_mendfs() {
 
 # check_clean DEVICE: fsck finds nothing.
 check_clean() { fsck.mendfs -f -n "$1" >/tmp/fsck || { cat /tmp/fsck; fail "fsck.mendfs -f -n $1"; }; }
+
+# --- places ---
+
+# number_after KEY: the first integer of that key in the JSON on stdin.
+number_after() { grep -o "\"$1\": *[0-9]*" | head -1 | grep -o '[0-9]*$'; }
+
+# data_offset FILE POSITION: the device byte; the file's first extent must have it.
+data_offset() { echo $(($(mendctl map --json "$1" | number_after device_offset) + $2)); }
+
+# physical_address OFFSET, virtual_address OFFSET (in the daemon): of a byte of /dev/dax0.0.
+physical_address() { printf '0x%x\n' $(($(cat /sys/bus/dax/devices/dax0.0/resource) + $1)); }
+
+virtual_address() {
+	while read -r range _ at _ _ name; do
+		start=$((0x${range%-*})) end=$((0x${range#*-})) at=$((0x$at))
+		if [ "$name" = /dev/dax0.0 ] && [ "$1" -ge "$at" ] && [ "$1" -lt $((at + end - start)) ]; then
+			printf '0x%x\n' $((start + $1 - at))
+			return
+		fi
+	done <"/proc/$DAEMON/maps"
+	fail "the daemon has device byte $1 nowhere"
+}
+
+# same_blocks FILE COPY SKIP [COUNT]: these blocks of FILE can be read past the page cache, and are as in COPY.
+same_blocks() {
+	dd if="$1" of=/tmp/blocks bs=4k skip="$3" ${4:+count=$4} iflag=direct 2>/tmp/dd || fail "$1 from block $3 on: $(cat /tmp/dd)"
+	dd if="$2" of=/tmp/expected bs=4k skip="$3" ${4:+count=$4} 2>/dev/null
+	cmp /tmp/blocks /tmp/expected || fail "$1 differs"
+}
+
+# one_bad_block FILE BLOCK COPY: that block, not the first or last, gives EIO, and every other one is as in COPY.
+one_bad_block() {
+	same_blocks "$1" "$3" 0 "$2"
+	same_blocks "$1" "$3" $(($2 + 1))
+	! dd if="$1" of=/tmp/blocks bs=4k skip="$2" count=1 iflag=direct 2>/tmp/dd || fail "block $2 of $1 can be read"
+	grep -q "Input/output error" /tmp/dd || fail "block $2 of $1: $(cat /tmp/dd)"
+}
