@@ -273,6 +273,14 @@ static int mount_count(struct fs *fs)
 	return tx_commit(tx, NULL);
 }
 
+static void mount_watch(struct fs *fs)
+{
+	int error = media_is_device(fs->media) ? notify_watch(fs->notify) : 0;
+
+	if (error)
+		log_warning("%s: failures of memory that nobody touches are not heard of: %s", media_path(fs->media), strerror(-error));
+}
+
 static int mount_start(struct fs *fs, struct why *why)
 {
 	int error;
@@ -280,6 +288,8 @@ static int mount_start(struct fs *fs, struct why *why)
 	if (fs->options.repair)
 		return 0;
 	mount_heed_flags(fs);
+	if (!fs->options.tools)
+		mount_watch(fs);
 	if (fs_is_readonly(fs))
 		return 0;
 	error = mount_count(fs);

@@ -198,14 +198,34 @@ static int fault_consumed(struct media *media, struct access *access, devoff_t *
 	return fault_poison(media, line, line + LINE_BYTES, access_at(access), bad);
 }
 
+static void fault_spread(const struct media *media, uint64_t at, unsigned lsb, devoff_t *start, devoff_t *end)
+{
+	uint64_t unit = UINT64_C(1) << (lsb < 12 ? 12 : lsb > 40 ? 40 : lsb);
+
+	*start = round_down_u64(at, unit);
+	*end = min_u64(*start + unit, media->size);
+}
+
 /* Somebody else's memory_failure() told us while we were copying: nothing was consumed here. */
 static int fault_notified(struct media *media, const struct guard_fault *fault)
 {
-	uint64_t unit = UINT64_C(1) << (fault->lsb < 12 ? 12 : fault->lsb > 40 ? 40 : fault->lsb);
-	devoff_t start = round_down_u64(fault->address, unit);
+	devoff_t start, end;
 
-	fault_report(media, MEDIA_FAULT_SUSPECT, start, min_u64(start + unit, media->size));
+	fault_spread(media, fault->address, fault->lsb, &start, &end);
+	fault_report(media, MEDIA_FAULT_SUSPECT, start, end);
 	return 0;
+}
+
+bool media_locate(const struct media *media, uint64_t address, unsigned lsb, devoff_t *offset, uint64_t *length)
+{
+	uint64_t base = (uintptr_t)media->map.base;
+	devoff_t end;
+
+	if (address < base || address - base >= media->size)
+		return false;
+	fault_spread(media, address - base, lsb, offset, &end);
+	*length = end - *offset;
+	return true;
 }
 
 int fault_injected(struct media *media, devoff_t first, devoff_t *bad)

@@ -139,6 +139,8 @@ struct media_fault {
  */
 typedef void media_fault_fn(void *arg, const struct media_fault *fault);
 void media_set_fault_handler(struct media *media, media_fault_fn *handler, void *arg);
+/* The device range that a SIGBUS with this si_addr and si_addr_lsb is about; false: the address is not in the mapping. Touches nothing. */
+bool media_locate(const struct media *media, uint64_t address, unsigned lsb, devoff_t *offset, uint64_t *length);
 
 /*
  * Make a poisoned range usable again before it is overwritten (content is undefined after it, until written). Device: libpmem2's clear;

@@ -112,7 +112,7 @@ static int fail_record(struct notify *notify, devoff_t start, devoff_t end, uint
 
 /* The first part that neither the trees nor the overlay have. Trees that cannot be read have
  * nothing. */
-static int fail_next_new(struct notify *notify, devoff_t start, devoff_t end, devoff_t *gap,
+int notify_next_new(struct notify *notify, devoff_t start, devoff_t end, devoff_t *gap,
 			 devoff_t *gap_end)
 {
 	int rc;
@@ -159,7 +159,7 @@ int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint3
 	devoff_t gap, gap_end;
 	int result = 0;
 
-	while (start < end && fail_next_new(notify, start, end, &gap, &gap_end) == 0) {
+	while (start < end && notify_next_new(notify, start, end, &gap, &gap_end) == 0) {
 		struct cause cause;
 		int rc = fail_record(notify, gap, gap_end, tag, &cause);
 

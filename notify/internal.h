@@ -40,6 +40,7 @@ struct notify {
 	size_t count_bad_copies;
 	devoff_t host_full_offset;
 	bool is_host_full, is_gone, is_stopping, append_warned;
+	bool is_list_changed; /* the kernel's, of bad blocks */
 	bool is_loaded;	 /* the thread may be started */
 	bool is_running; /* and was */
 	uint64_t submitted, handled;
@@ -53,6 +54,7 @@ struct notify {
 	unsigned logged; /* failures of this round that made a line in the log */
 	uint64_t trim_to, trim_sequence;
 	pthread_t thread;
+	struct watch *watch; /* NULL: nobody asked for it */
 };
 
 /* A piece of work taken from the queues at once. */
@@ -62,7 +64,7 @@ struct work {
 	struct bad_copy bad_copies[BAD_COPIES_MAX];
 	size_t count_bad_copies;
 	devoff_t host_full_offset;
-	bool is_host_full, is_gone;
+	bool is_host_full, is_gone, is_list_changed;
 	uint64_t submitted;
 	uint64_t tail; /* of the poison log: everything below is in this batch or was in an earlier one */
 };
@@ -73,6 +75,13 @@ void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblo
 int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source);
 /* Take the range out of the known set, but for what failed again since. The lock is held. */
 void notify_unknow(struct notify *notify, devoff_t start, devoff_t end);
+/* The same for the kernel's list, which the thread then reads. The lock is not held. */
+void notify_enter_list(struct notify *notify);
+/*
+ * Somewhere in this range memory has failed, and nobody has touched it. What is not known to be bad is queued, to be narrowed; until that is done a touch
+ * of the bad line is a machine check like any other, and the good lines beside it stay in use. Touches no medium: may be called with SIGBUS blocked.
+ */
+void notify_suspect(struct notify *notify, devoff_t offset, uint64_t length);
 /* Clip to the device and round to sectors: 0, -ERANGE. */
 int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start, devoff_t *end);
 /* adopt.c: everything that notify_create() takes in before the thread runs. */
@@ -90,8 +99,17 @@ void *notify_main(void *arg);
 void notify_shutdown(struct notify *notify, const char *reason, const struct event *cause);
 /* fail.c: one range of the queue that failed: into the ledger, then everybody is told. 0 or the error that kept it out of the trees. */
 int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint32_t tag);
+/* The next part of *start .. end that neither the ledger nor the overlay has, or cannot be asked for. -ENOENT: none. */
+int notify_next_new(struct notify *notify, devoff_t start, devoff_t end, devoff_t *gap, devoff_t *gap_end);
 /* narrow.c: a coarse report becomes exact: what is good leaves the known set, what is bad is reported or entered. */
 int notify_narrow_range(struct notify *notify, devoff_t start, devoff_t end);
+/*
+ * watch.c. From these descriptors, which it takes over: struct signalfd_siginfo as signalfd() gives it, and the kernel's list or a negative number.
+ */
+int watch_open(struct notify *notify, int signal_fd, int list_fd);
+void watch_stop(struct watch *watch);
+/* What the kernel lists and nobody here knows yet is reported. On the thread only. */
+void notify_read_list(struct notify *notify);
 /* One range of the queue that is good again. */
 int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end);
 

@@ -6,9 +6,13 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "notify/internal.h"
 #include "util/log.h"
+
+#define LIST_TRIES 5u
+#define LIST_WAIT_US 50000u
 
 /* What the kernel lists within the range. */
 static int narrow_ask(struct notify *notify, devoff_t start, devoff_t end, struct iset *bad)
@@ -31,16 +35,23 @@ static int narrow_ask(struct notify *notify, devoff_t start, devoff_t end, struc
 	return rc;
 }
 
-/* This word of the poison log comes before the range leaves the known set; a failure reported
- * meanwhile stays. */
+/*
+ * What of the range is in the known set because of a coarse word leaves it. This word of the poison log comes first; a failure reported
+ * meanwhile stays.
+ */
 static void narrow_unknow(struct notify *notify, devoff_t start, devoff_t end)
 {
-	struct iset_range queued;
-
 	pthread_mutex_lock(&notify->lock);
 	while (start < end) {
-		if (!queue_find_failed(&notify->queue.ranges, start, end, &queued))
-			queued.start = queued.end = end;
+		struct iset_range queued;
+		devoff_t known;
+		uint64_t length;
+
+		if (!media_bad_find(notify->media, start, end - start, &known, &length))
+			break;
+		start = known;
+		if (!queue_find_failed(&notify->queue.ranges, known, known + length, &queued))
+			queued.start = queued.end = known + length;
 		if (queued.start > start) {
 			notify_log(notify, start, queued.start, BADBLOCK_CLEARED, FAILURE_SIGBUS);
 			media_bad_remove(notify->media, start, queued.start - start);
@@ -50,25 +61,39 @@ static void narrow_unknow(struct notify *notify, devoff_t start, devoff_t end)
 	pthread_mutex_unlock(&notify->lock);
 }
 
+/* Known and in the log before anything else, where the coarse word did not enter it already. */
+static int narrow_fail(struct notify *notify, devoff_t start, devoff_t end)
+{
+	int rc;
+
+	pthread_mutex_lock(&notify->lock);
+	rc = media_bad_add(notify->media, start, end - start);
+	notify_log(notify, start, end, BADBLOCK_BAD, FAILURE_KERNEL);
+	pthread_mutex_unlock(&notify->lock);
+	if (rc)
+		log_error("no memory to remember the bad range %llu+%llu", (unsigned long long)start, (unsigned long long)(end - start));
+	return notify_fail_range(notify, start, end, queue_tag(BADBLOCK_BAD, FAILURE_KERNEL));
+}
+
 /* The kernel's list decides. */
 static int narrow_by_list(struct notify *notify, devoff_t start, devoff_t end,
 			  const struct iset *bad)
 {
 	int result = 0;
 
-	for (size_t i = 0; i < bad->count; i++) {
-		const struct iset_range *range = &bad->ranges[i];
-		int rc = notify_fail_range(notify, range->start, range->end,
-					   queue_tag(BADBLOCK_BAD, FAILURE_KERNEL));
+	while (start < end) {
+		const struct iset_range *range = iset_find(bad, start, end);
+		const devoff_t from = range ? max_u64(range->start, start) : end;
+		const devoff_t to = range ? min_u64(range->end, end) : end;
+		int rc = 0;
 
-		if (rc)
-			result = rc;
-		if (range->start > start)
-			narrow_unknow(notify, start, range->start);
-		start = range->end;
+		if (from > start)
+			narrow_unknow(notify, start, from);
+		if (from < to)
+			rc = narrow_fail(notify, from, to);
+		result = rc ? rc : result;
+		start = to;
 	}
-	if (start < end)
-		narrow_unknow(notify, start, end);
 	return result;
 }
 
@@ -89,20 +114,53 @@ static void narrow_by_probing(struct notify *notify, devoff_t start, devoff_t en
 	}
 }
 
-int notify_narrow_range(struct notify *notify, devoff_t start, devoff_t end)
+/* Does the list have anything in the range that we do not have? */
+static bool narrow_has_news(struct notify *notify, devoff_t start, devoff_t end, const struct iset *bad)
 {
-	struct iset bad;
-	int rc;
+	devoff_t gap, gap_end;
 
-	iset_init(&bad);
-	rc = narrow_ask(notify, start, end, &bad);
+	for (; start < end && notify_next_new(notify, start, end, &gap, &gap_end) == 0; start = gap_end)
+		if (iset_overlaps(bad, gap, gap_end))
+			return true;
+	return false;
+}
+
+/* The signal comes before the kernel's list has the sector; a probe would consume what the list names a moment later. */
+static bool narrow_consult(struct notify *notify, devoff_t start, devoff_t end, struct iset *bad)
+{
+	const unsigned tries = media_is_device(notify->media) ? LIST_TRIES : 1;
+	int rc = 0;
+
+	for (unsigned i = 0; i < tries && rc == 0; i++) {
+		if (i > 0)
+			usleep(LIST_WAIT_US);
+		rc = narrow_ask(notify, start, end, bad);
+		if (rc == 0 && narrow_has_news(notify, start, end, bad))
+			return true;
+	}
 	if (rc)
 		log_warning("the kernel's bad blocks cannot be asked for: error %d", -rc);
-	if (bad.count > 0) {
-		rc = narrow_by_list(notify, start, end, &bad);
-	} else {
-		narrow_by_probing(notify, start, end);
-		rc = 0;
+	return false;
+}
+
+/* What the ledger has stays as it is. */
+int notify_narrow_range(struct notify *notify, devoff_t start, devoff_t end)
+{
+	devoff_t gap, gap_end;
+	struct iset bad;
+	bool is_listed;
+	int rc = 0;
+
+	iset_init(&bad);
+	is_listed = narrow_consult(notify, start, end, &bad);
+	for (; start < end && notify_next_new(notify, start, end, &gap, &gap_end) == 0; start = gap_end) {
+		int error = 0;
+
+		if (is_listed)
+			error = narrow_by_list(notify, gap, gap_end, &bad);
+		else
+			narrow_by_probing(notify, gap, gap_end);
+		rc = error ? error : rc;
 	}
 	iset_fini(&bad);
 	return rc;

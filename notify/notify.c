@@ -118,6 +118,36 @@ int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, d
 	return 0;
 }
 
+void notify_enter_list(struct notify *notify)
+{
+	pthread_mutex_lock(&notify->lock);
+	notify->is_list_changed = true;
+	notify_submit(notify);
+	pthread_mutex_unlock(&notify->lock);
+}
+
+void notify_suspect(struct notify *notify, devoff_t offset, uint64_t length)
+{
+	devoff_t start = 0, end = 0;
+
+	if (notify_clip(notify, offset, length, &start, &end))
+		return;
+	pthread_mutex_lock(&notify->lock);
+	while (start < end) {
+		devoff_t bad = end;
+		uint64_t bad_length = 0;
+
+		if (!media_bad_find(notify->media, start, end - start, &bad, &bad_length))
+			bad = end;
+		/* Not into the poison log: that is a store to the medium, and tells nothing exact. */
+		if (bad > start)
+			queue_push(&notify->queue, start, bad, BADBLOCK_SUSPECT, FAILURE_KERNEL);
+		start = bad + bad_length;
+	}
+	notify_submit(notify);
+	pthread_mutex_unlock(&notify->lock);
+}
+
 static int notify_report_unknown(struct notify *notify, devoff_t start, devoff_t end,
 				 enum failure_source source)
 {
@@ -357,6 +387,7 @@ void notify_destroy(struct notify *notify)
 {
 	if (!notify)
 		return;
+	watch_stop(notify->watch);
 	if (notify_wait(notify, DESTROY_WAIT_MS))
 		log_warning("failures are still being handled: the poison log keeps them for the "
 			    "next mount");

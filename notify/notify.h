@@ -71,6 +71,12 @@ struct notify_setup {
  * are no error: the filesystem becomes read-only (ops->shutdown).
  */
 int notify_create(const struct notify_setup *setup, struct notify **out);
+/*
+ * For a mount that lasts: hear, from now on, of memory that failed untouched. The kernel's list of bad blocks wakes us when it changes (libndctl),
+ * and action-optional errors reach a thread of ours that asked for them. Once. 0, or why it is not to be had: the mount works without. Ends with
+ * notify_destroy().
+ */
+int notify_watch(struct notify *notify);
 /* Handles what is queued (bounded by 5 s), then waits for the thread's end: no op of the holder may wait for ever by now. */
 void notify_destroy(struct notify *notify);
 
@@ -117,5 +123,10 @@ struct source_badblock {
 	uint64_t length;
 };
 int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known);
+/*
+ * A descriptor that poll() reports with POLLPRI when the list that source_badblocks() reads has changed, once it was read to its end with pread(). The
+ * caller closes it. -ENOTSUP: this device has no such list.
+ */
+int source_watch(const char *path);
 
 #endif

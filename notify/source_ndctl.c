@@ -95,17 +95,24 @@ static bool region_overlaps(struct ndctl_region *region, const struct dax_range 
 	       base + ndctl_region_get_size(region) > range->start;
 }
 
+static int region_open_list(struct ndctl_region *region)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/nd/devices/%s/badblocks", ndctl_region_get_devname(region));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 /* The list of a region that no driver has reads as an error, which libndctl does not tell from an
  * empty one. */
 static bool region_tells(struct ndctl_region *region)
 {
-	char path[128], first[32];
+	char first[32];
 	ssize_t got;
-	int fd;
+	int fd = region_open_list(region);
 
-	snprintf(path, sizeof(path), "/sys/bus/nd/devices/%s/badblocks",
-		 ndctl_region_get_devname(region));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
 	got = read(fd, first, sizeof(first));
@@ -166,4 +173,32 @@ int source_badblocks(const char *path, struct source_badblock **out, size_t *cou
 	*count = list.count;
 	*known = is_known;
 	return 0;
+}
+
+static int buses_open_list(struct ndctl_ctx *ctx, const struct dax_range *range)
+{
+	struct ndctl_region *region;
+	struct ndctl_bus *bus;
+
+	ndctl_bus_foreach(ctx, bus) ndctl_region_foreach(bus, region) if (region_overlaps(region, range)) return region_open_list(region);
+	return -ENOTSUP;
+}
+
+int source_watch(const char *path)
+{
+	struct dax_range range;
+	struct ndctl_ctx *ctx;
+	struct stat st;
+	int rc;
+
+	if (stat(path, &st))
+		return -errno;
+	if (!S_ISCHR(st.st_mode))
+		return -ENOTSUP;
+	rc = ndctl_new(&ctx);
+	if (rc)
+		return rc;
+	rc = range_find_dev(ndctl_get_daxctl_ctx(ctx), st.st_rdev, &range) ? buses_open_list(ctx, &range) : -ENOTSUP;
+	ndctl_unref(ctx);
+	return rc;
 }

@@ -5,6 +5,12 @@
 
 #include "notify/notify.h"
 
+int source_watch(const char *path)
+{
+	(void)path;
+	return -ENOTSUP;
+}
+
 int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known)
 {
 	struct stat st;

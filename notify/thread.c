@@ -38,6 +38,8 @@ static void notify_take(struct notify *notify, struct work *work)
 	work->is_gone = notify->is_gone;
 	notify->is_host_full = false;
 	notify->is_gone = false;
+	work->is_list_changed = notify->is_list_changed;
+	notify->is_list_changed = false;
 	work->submitted = notify->submitted;
 	work->tail = poison_log_next_sequence(notify->setup.log);
 	notify->batch = &work->batch;
@@ -103,6 +105,8 @@ static void notify_handle_special(struct notify *notify, const struct work *work
 		event_publish(setup->events, &event);
 	if (work->is_gone)
 		notify_shutdown(notify, "device_removed", NULL);
+	if (work->is_list_changed)
+		notify_read_list(notify);
 	for (size_t i = 0; i < work->count_bad_copies; i++)
 		notify_repair_copy(notify, &work->bad_copies[i]);
 }

@@ -1,5 +1,8 @@
 #include <check.h>
+#include <signal.h>
+#include <sys/signalfd.h>
 
+#include "media/media_types.h"
 #include "tests/support/notifyfix.h"
 
 static struct notifyfix fix;
@@ -325,6 +328,84 @@ START_TEST(a_coarse_notice_is_narrowed_to_what_is_bad)
 	nfix_mount(&fix);
 	ck_assert(!nfix_is_known(&fix, nfix_block(4), 12 * BLOCK_BYTES));
 	nfix_check_counters(&fix);
+}
+END_TEST
+
+START_TEST(a_coarse_notice_leaves_alone_what_is_bad_for_another_reason)
+{
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 16);
+	ck_assert_int_eq(notify_report(fix.notify, nfix_block(5), 512, FAILURE_KERNEL), 0);
+	nfix_settle(&fix);
+	ck_assert_int_eq(media_bad_add(fix.media, nfix_block(0), 16 * BLOCK_BYTES), 0);
+	pthread_mutex_lock(&fix.notify->lock);
+	notify_enter(fix.notify, nfix_block(0), nfix_block(16), BADBLOCK_SUSPECT, FAILURE_SIGBUS);
+	pthread_mutex_unlock(&fix.notify->lock);
+	nfix_settle(&fix);
+	for (int i = 0; i < 2; i++) {
+		nfix_badblocks(&fix, &all);
+		ck_assert_uint_eq(all.count, 1);
+		ck_assert_uint_eq(all.bytes, 512);
+		ck_assert(nfix_is_known(&fix, nfix_block(5), 512));
+		ck_assert(!nfix_is_known(&fix, nfix_block(0), 5 * BLOCK_BYTES));
+		ck_assert(!nfix_is_known(&fix, nfix_block(5) + 512, 11 * BLOCK_BYTES - 512));
+		nfix_crash(&fix);
+		nfix_mount(&fix);
+	}
+	nfix_check_counters(&fix);
+}
+END_TEST
+
+/* As the kernel does for memory that nobody touched. */
+static void send_signal(int fd, int code, devoff_t offset, unsigned lsb)
+{
+	const struct signalfd_siginfo info = {
+	    .ssi_signo = SIGBUS,
+	    .ssi_code = code,
+	    .ssi_addr = (uintptr_t)fix.media->map.base + offset,
+	    .ssi_addr_lsb = (uint16_t)lsb,
+	};
+
+	ck_assert_int_eq(write(fd, &info, sizeof(info)), sizeof(info));
+}
+
+static void wait_for_badblocks(size_t count)
+{
+	for (int i = 0; i < 20000; i++) {
+		nfix_settle(&fix);
+		nfix_badblocks(&fix, &all);
+		if (all.count == count)
+			return;
+		usleep(1000);
+	}
+	ck_abort_msg("%zu bad blocks, not %zu", all.count, count);
+}
+
+START_TEST(an_error_that_nobody_touched_is_heard_of_once)
+{
+	int ends[2];
+
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 16);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(3) + 600, 1, true), 0);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(8), 1, true), 0);
+	ck_assert_int_eq(pipe(ends), 0);
+	ck_assert_int_eq(watch_open(fix.notify, ends[0], -1), 0);
+	send_signal(ends[1], BUS_MCEERR_AR, nfix_block(8), 12);
+	send_signal(ends[1], BUS_MCEERR_AO, media_size(fix.media) + 4096, 12);
+	send_signal(ends[1], BUS_MCEERR_AO, nfix_block(3), 12);
+	wait_for_badblocks(1);
+	ck_assert_uint_eq(all.records[0].offset, nfix_block(3) + 512);
+	ck_assert_uint_eq(all.bytes, 512);
+	expect_events(1, 1, 0);
+	/* Again, and for a larger page in which something else is bad. */
+	send_signal(ends[1], BUS_MCEERR_AO, nfix_block(3), 12);
+	send_signal(ends[1], BUS_MCEERR_AO, nfix_block(3), 21);
+	wait_for_badblocks(2);
+	expect_events(1, 1, 0);
+	ck_assert(!nfix_is_known(&fix, nfix_block(3) + 1024, 5 * BLOCK_BYTES - 1024));
+	nfix_crash(&fix);
+	close(ends[1]);
+	nfix_mount(&fix);
+	ck_assert(nfix_is_known(&fix, nfix_block(3) + 512, 512));
 }
 END_TEST
 
@@ -1010,6 +1091,8 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, freed_blocks_go_to_free_space_but_for_the_bad_ones);
 	tcase_add_test(tcase, latent_poison_is_silent_until_it_is_touched);
 	tcase_add_test(tcase, a_coarse_notice_is_narrowed_to_what_is_bad);
+	tcase_add_test(tcase, a_coarse_notice_leaves_alone_what_is_bad_for_another_reason);
+	tcase_add_test(tcase, an_error_that_nobody_touched_is_heard_of_once);
 	tcase_add_test(tcase, poison_armed_while_unmounted_is_announced_once_ever);
 	tcase_add_test(tcase, what_was_met_by_reading_before_the_pipeline_existed_is_announced);
 	tcase_add_test(tcase, the_loss_of_the_device_is_one_call);

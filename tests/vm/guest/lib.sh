@@ -78,6 +78,9 @@ make_namespace() {
 	echo "/dev/$(ndctl create-namespace -m devdax "$@" | sed -n 's/.*"chardev":"\(dax[0-9.]*\)".*/\1/p' | head -1)"
 }
 
+# is_told COUNT: so many files are named in /tmp/events.
+is_told() { [ "$(grep -c file_damaged /tmp/events)" = "$1" ]; }
+
 is_mounted() { grep -q " $1 fuse" /proc/mounts; }
 
 # mount_mendfs DEVICE DIRECTORY [options]: in the background; the daemon's pid is in $DAEMON, its log in /tmp/daemon.log.
@@ -114,8 +117,8 @@ number_after() { grep -o "\"$1\": *[0-9]*" | head -1 | grep -o '[0-9]*$'; }
 # data_offset FILE POSITION: the device byte; the file's first extent must have it.
 data_offset() { echo $(($(mendctl map --json "$1" | number_after device_offset) + $2)); }
 
-# physical_address OFFSET, virtual_address OFFSET (in the daemon): of a byte of /dev/dax0.0.
-physical_address() { printf '0x%x\n' $(($(cat /sys/bus/dax/devices/dax0.0/resource) + $1)); }
+# physical_address OFFSET [N], virtual_address OFFSET (in the daemon): of a byte of /dev/dax0.N, or dax0.0.
+physical_address() { printf '0x%x\n' $(($(cat "/sys/bus/dax/devices/dax0.${2:-0}/resource") + $1)); }
 
 virtual_address() {
 	while read -r range _ at _ _ name; do

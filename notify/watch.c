@@ -1,0 +1,165 @@
+/*
+ * Memory that failed without being touched. Two sources, one thread: the kernel's list of bad blocks, which wakes whoever polls it, and SIGBUS with
+ * BUS_MCEERR_AO, which the kernel sends to a thread that asked for early notice (PR_MCE_KILL) and to no other. The signal is blocked here and
+ * read from a descriptor, so nobody is disturbed; for the same reason this thread touches no medium and leaves the work to the notify thread.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "notify/internal.h"
+#include "util/log.h"
+
+struct watch {
+	struct notify *notify;
+	pthread_t thread;
+	int stop_fd, signal_fd;
+	int list_fd; /* or -1 */
+};
+
+enum { WATCH_STOP, WATCH_SIGNAL, WATCH_LIST, WATCH_COUNT };
+
+static void watch_take_signal(struct watch *watch)
+{
+	struct signalfd_siginfo info;
+	devoff_t offset;
+	uint64_t length;
+
+	if (read(watch->signal_fd, &info, sizeof(info)) != sizeof(info) || info.ssi_code != BUS_MCEERR_AO)
+		return;
+	if (media_locate(watch->notify->media, info.ssi_addr, info.ssi_addr_lsb, &offset, &length))
+		notify_suspect(watch->notify, offset, length);
+}
+
+/* A list counts as seen when it was read to its end. An error: its region has lost its driver, and the descriptor is dead. */
+static bool watch_see_list(int fd)
+{
+	char text[4096];
+	off_t at = 0;
+	ssize_t got;
+
+	while ((got = pread(fd, text, sizeof(text), at)) > 0)
+		at += got;
+	return got == 0;
+}
+
+static void watch_take_list(struct watch *watch)
+{
+	if (watch_see_list(watch->list_fd)) {
+		notify_enter_list(watch->notify);
+		return;
+	}
+	log_warning("%s: the kernel no longer says which of its blocks are bad", media_path(watch->notify->media));
+	close(watch->list_fd);
+	watch->list_fd = -1;
+}
+
+static void *watch_main(void *arg)
+{
+	struct watch *watch = arg;
+	struct pollfd fds[WATCH_COUNT] = {
+	    [WATCH_STOP] = {.fd = watch->stop_fd, .events = POLLIN},
+	    [WATCH_SIGNAL] = {.fd = watch->signal_fd, .events = POLLIN},
+	    [WATCH_LIST] = {.events = POLLPRI},
+	};
+
+	if (prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0))
+		log_info("no early notice of memory errors: %s", strerror(errno));
+	/* What has changed since the mount read it is found by this first reading. */
+	if (watch->list_fd >= 0)
+		watch_take_list(watch);
+	while (!fds[WATCH_STOP].revents) {
+		fds[WATCH_LIST].fd = watch->list_fd;
+		if (poll(fds, WATCH_COUNT, -1) < 0)
+			continue;
+		if (fds[WATCH_SIGNAL].revents)
+			watch_take_signal(watch);
+		if (fds[WATCH_LIST].revents)
+			watch_take_list(watch);
+	}
+	return NULL;
+}
+
+static void watch_free(struct watch *watch)
+{
+	const int fds[] = {watch->stop_fd, watch->signal_fd, watch->list_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(watch);
+}
+
+static int watch_start(struct watch *watch)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&watch->thread, NULL, watch_main, watch);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -rc;
+}
+
+int watch_open(struct notify *notify, int signal_fd, int list_fd)
+{
+	struct watch *watch = malloc(sizeof(*watch));
+	int rc;
+
+	if (!watch) {
+		close(signal_fd);
+		if (list_fd >= 0)
+			close(list_fd);
+		return -ENOMEM;
+	}
+	*watch = (struct watch){.notify = notify, .stop_fd = eventfd(0, EFD_CLOEXEC), .signal_fd = signal_fd, .list_fd = list_fd};
+	rc = watch->stop_fd < 0 ? -errno : watch_start(watch);
+	if (rc)
+		watch_free(watch);
+	else
+		notify->watch = watch;
+	return rc;
+}
+
+int notify_watch(struct notify *notify)
+{
+	sigset_t bus;
+	int fd;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	fd = signalfd(-1, &bus, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : watch_open(notify, fd, source_watch(media_real_path(notify->media)));
+}
+
+void watch_stop(struct watch *watch)
+{
+	const uint64_t one = 1;
+
+	if (!watch)
+		return;
+	if (write(watch->stop_fd, &one, sizeof(one)) == sizeof(one))
+		pthread_join(watch->thread, NULL);
+	watch_free(watch);
+}
+
+void notify_read_list(struct notify *notify)
+{
+	struct source_badblock *list = NULL;
+	size_t count = 0;
+	int known = 0;
+	int rc = source_badblocks(media_real_path(notify->media), &list, &count, &known);
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = notify_report(notify, list[i].offset, list[i].length, FAILURE_KERNEL);
+	free(list);
+	if (rc)
+		log_warning("the kernel's bad blocks cannot be asked for: error %d", -rc);
+}
