@@ -75,9 +75,9 @@ static void alloc_follow(void *arg, bool committed, uint64_t sequence)
 	pthread_mutex_unlock(&alloc->mutex);
 }
 
-static bool sequence_is_durable(void *arg, uint64_t sequence)
+bool sequence_is_durable(void *journal, uint64_t sequence)
 {
-	return tx_is_durable(arg, sequence);
+	return tx_is_durable(journal, sequence);
 }
 
 static int alloc_hook(struct alloc *alloc, struct tx *tx)

@@ -34,6 +34,17 @@ int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *r
  */
 int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start, uint64_t *count);
 void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count);
+/*
+ * Go through what is free: set the next piece that is neither busy nor set aside aside, as alloc_reserve() does, whatever is kept in reserve; alloc_unreserve() ends it. `at` moves
+ * behind it. Pieces shorter than least_blocks are passed over; longer than most_blocks, they come in parts; they start and end at multiples of align_blocks.
+ * 0; -ENOENT: there is nothing more; -EAGAIN: enough was looked at for one hold of the lock, go on.
+ */
+struct alloc_search {
+	blkno_t at, end;
+	uint64_t least_blocks, most_blocks, align_blocks;
+	blkno_t accepted_end; /* private; 0 at first */
+};
+int alloc_reserve_next(struct alloc *alloc, struct alloc_search *where, blkno_t *start, uint64_t *count);
 /* Take exactly this range, which must be free: -EEXIST otherwise. Busy or reserved (by the caller)
  * or not; a reservation of it ends at commit and comes back at abort. */
 int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count);

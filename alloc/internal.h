@@ -47,6 +47,10 @@ int free_carve(const struct alloc *alloc, struct tx *tx, const struct run *whole
 /* Put a run in. -EUCLEAN when some of it is there. */
 int free_merge(const struct alloc *alloc, struct tx *tx, const struct run *run);
 
+/* What is neither busy nor reserved of [*at, end), the first piece of it; *at moves behind it. The mutex is held. */
+bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece);
+bool sequence_is_durable(void *journal, uint64_t sequence); /* for busy_expire() */
+
 /* Choose a run for this request, within a transaction or as a reader. The mutex and the metadata
  * lock are held. 0, -ENOSPC, -EIO, -EUCLEAN. */
 int pick_run(const struct alloc *alloc, const struct alloc_request *request, bool in_tx,

@@ -18,8 +18,7 @@ struct pick {
 	struct run best;
 };
 
-/* What is neither busy nor reserved of [*at, end), the first piece of it; *at moves behind it. */
-static bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece)
+bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece)
 {
 	while (*at < end) {
 		const struct iset_range *reserved = iset_find(&alloc->reserved, *at, end);

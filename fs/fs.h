@@ -194,6 +194,17 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
 
 /*
+ * FITRIM: free space within the range, in runs of at least least_bytes, goes back to the host, and reads as zeros from then on. Blocks whose freeing is not durable, that are set
+ * aside, quarantined or known to be bad are left alone; others go on allocating meanwhile. go_on (may be NULL) is asked before each of many steps: false ends it with -EINTR.
+ * 0; -EINVAL (a start past the end, less than a block); -EOPNOTSUPP: the medium has no such thing; -EROFS; *trimmed_bytes counts, also with an error.
+ */
+struct fs_trim_range {
+	uint64_t start, length_bytes, least_bytes;
+};
+typedef bool fs_go_on_fn(void *arg);
+int fs_trim(struct fs *fs, const struct fs_trim_range *range, fs_go_on_fn *go_on, void *arg, uint64_t *trimmed_bytes);
+
+/*
  * The end of use, as FS_IOC_SHUTDOWN has it. From now on every call answers -EIO, but for fs_statfs(), fs_forget(), fs_unmount() and what fs/query.h has; the state is
  * "shutdown", an event says so, and on return nothing is stored any more by anybody, fs_unmount() included. How much of what was acknowledged is durable on PAGE
  * media (on others all of it is): everything; the journal, with all data that it names; what happens to be. The next mount recovers. 0, also when it was stopped already;

@@ -31,6 +31,9 @@ struct fs {
 	fs_invalidate_fn *invalidate;
 	void *invalidate_arg;
 	pthread_mutex_t state_lock;
+	pthread_mutex_t trim_lock; /* held while a piece is set aside to be given back to the host; inside data locks, outside the metadata lock */
+	atomic_uint count_trims;
+	atomic_bool trim_yields;
 	_Atomic uint64_t trimmed_free_blocks; /* fs/trim.c: free blocks when the host was last given space back */
 	atomic_bool stopped; /* fs_stop(): every call answers -EIO */
 	pthread_mutex_t stop_lock; /* one fs_stop() at a time; no other lock is held around it */
@@ -118,6 +121,8 @@ int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
 bool fs_make_space(struct fs *fs);
 /* The host is full: give it the free runs of a sparse image back. True when it is worth trying again. */
 bool fs_trim_host(struct fs *fs);
+/* Space may be missing only because it is being given back: wait until it is there again. True when it may have been that. */
+bool fs_trim_yield(struct fs *fs);
 
 /* --- fs/super_update.c, fs/resize.c ------------------------------------------------------------------------------------------ */
 

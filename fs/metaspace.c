@@ -280,5 +280,5 @@ bool fs_make_space(struct fs *fs)
 	busy = alloc_has_busy(fs->alloc);
 	if (busy && journal_sync(fs->journal))
 		return false;
-	return fs_trim_host(fs) || busy || orphans;
+	return fs_trim_yield(fs) || fs_trim_host(fs) || busy || orphans;
 }

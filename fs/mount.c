@@ -336,6 +336,7 @@ static int mount_teardown(struct fs *fs)
 	super_forget(fs);
 	pthread_mutex_destroy(&fs->super_lock);
 	pthread_mutex_destroy(&fs->stop_lock);
+	pthread_mutex_destroy(&fs->trim_lock);
 	pthread_mutex_destroy(&fs->state_lock);
 	free(fs);
 	return error;
@@ -376,6 +377,7 @@ static struct fs *mount_alloc(const struct fs_options *options)
 	pthread_mutex_init(&fs->state_lock, NULL);
 	pthread_mutex_init(&fs->super_lock, NULL);
 	pthread_mutex_init(&fs->stop_lock, NULL);
+	pthread_mutex_init(&fs->trim_lock, NULL);
 	return fs;
 }
 

@@ -14,6 +14,7 @@
 #include "fuse/job.h"
 #include "fuse/session.h"
 #include "fuse/shutdown.h"
+#include "fuse/trim.h"
 
 /* --- flags ---------------------------------------------------------------------------------------------------------------- */
 
@@ -169,6 +170,7 @@ static const struct ioctl ioctls[] = {
 	{FS_IOC_FSSETXATTR, sizeof(struct fsxattr), 0, set_xattr, true},
 	{FS_IOC_GETFSLABEL, 0, FSLABEL_MAX, get_label, false},
 	{FS_IOC_SETFSLABEL, FSLABEL_MAX, 0, set_label, true},
+	{FITRIM, sizeof(struct fstrim_range), sizeof(struct fstrim_range), trim_ioctl, true},
 	{FS_IOC_SHUTDOWN, 0, 0, shutdown_ioctl, true},
 	{MENDFS_IOC_TICKET, 0, sizeof(struct mendfs_ticket), ioctl_ticket, false},
 	{MENDFS_IOC_CLONE, sizeof(struct mendfs_clone), 0, ioctl_clone, true},
@@ -204,6 +206,7 @@ static struct ioctl_call *ioctl_call_create(fuse_req_t req, fuse_ino_t ino, uint
 	call->ino = ino;
 	call->handle = handle;
 	call->who = front_who(req);
+	call->req = req;
 	call->pid = fuse_req_ctx(req)->pid;
 	call->argument = (uintptr_t)argument;
 	call->out_used = 0;

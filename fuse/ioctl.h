@@ -12,6 +12,7 @@ struct ioctl_call {
 	fuse_ino_t ino;
 	uint64_t handle; /* how it is open: fuse/front.h */
 	struct fs_who who;
+	fuse_req_t req;	   /* not to be answered */
 	pid_t pid;	   /* of the thread that waits; 0: not known here */
 	uint64_t argument; /* as the caller gave it: an address of its own, mostly */
 	size_t out_used;	     /* the handler's answer: what the table says at most */

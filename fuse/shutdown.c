@@ -3,53 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "fuse/caller.h"
 #include "fuse/sched.h"
 #include "fuse/session.h"
 #include "util/log.h"
-
-#define CAPABILITY_SYS_ADMIN 21
-
-/* --- who asks --------------------------------------------------------------------------------------------------------------- */
-
-/* A capability counts in its user namespace: in another one than ours anybody may have made himself root. */
-static bool caller_shares_users(pid_t pid)
-{
-	struct stat his, ours;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-	return !stat(path, &his) && !stat("/proc/self/ns/user", &ours) && his.st_dev == ours.st_dev && his.st_ino == ours.st_ino;
-}
-
-static uint64_t caller_capabilities(pid_t pid)
-{
-	unsigned long long capabilities = 0;
-	char path[64], line[256];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	file = fopen(path, "re");
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "CapEff: %llx", &capabilities) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return capabilities;
-}
-
-/* The caller waits for our answer, so its number is still its own. 0: in a pid namespace that we do not see. */
-static bool caller_is_admin(pid_t pid)
-{
-	return pid > 0 && (caller_capabilities(pid) >> CAPABILITY_SYS_ADMIN & 1) && caller_shares_users(pid);
-}
-
-/* --- what for --------------------------------------------------------------------------------------------------------------- */
 
 /*
  * The code says that the kernel writes the word, so it is not sent along; it is where the caller said it is. Who may not read there does what is right

@@ -110,6 +110,7 @@ const struct media_backend media_backend_mapped = {
     .drain = mapped_drain,
     .sync = mapped_sync,
     .clear = clear_mapped,
+    .discard = discard_mapped,
 };
 
 /* A block device's page cache is mapped as a file's is. */

@@ -154,6 +154,8 @@ int media_clear(struct media *media, devoff_t offset, uint64_t length);
  * without holes), -ERANGE, -EROFS, or fallocate's error.
  */
 int media_discard(struct media *media, devoff_t offset, uint64_t length);
+/* Only whole aligned units of this many bytes, a power of two, give anything back; 0: media_discard() answers -ENOTSUP. */
+uint64_t media_discard_unit(const struct media *media);
 /* For a tool that reads all of a large medium once: what was read of it no longer counts as memory of this process. Changes nothing. */
 void media_let_go(struct media *media);
 /* A store was refused because the host's filesystem is full, and none has found room since. */

@@ -38,10 +38,13 @@ struct media_backend {
 	int (*sync)(struct media *media);
 	/* Make the range of the medium good. 0; -ENOTSUP, -EIO as media_clear(). */
 	int (*clear)(struct media *media, devoff_t offset, uint64_t length);
+	/* As media_discard(); NULL: not on this medium. */
+	int (*discard)(struct media *media, devoff_t offset, uint64_t length);
 };
 
 extern const struct media_backend media_backend_mapped;
 extern const struct media_backend media_backend_block;
+int discard_mapped(struct media *media, devoff_t offset, uint64_t length); /* discard.c */
 int clear_mapped(struct media *media, devoff_t offset, uint64_t length); /* clear.c */
 int clear_block(struct media *media, devoff_t offset, uint64_t length);
 

@@ -348,6 +348,7 @@ static int do_on_fs(struct attempt *a)
 {
 	const struct model_target *t = &a->target;
 	struct why ignored;
+	uint64_t trimmed;
 
 	switch (t->op->kind) {
 	case MODEL_UNLINK:
@@ -375,6 +376,8 @@ static int do_on_fs(struct attempt *a)
 		return fs_fsync(a->fs, t->ino);
 	case MODEL_SYNCFS:
 		return fs_syncfs(a->fs);
+	case MODEL_TRIM:
+		return fs_trim(a->fs, &(struct fs_trim_range){t->op->pos, t->op->length, t->op->flags}, NULL, NULL, &trimmed);
 	case MODEL_SETXATTR:
 	case MODEL_REMOVEXATTR:
 		return do_xattr(a);
@@ -549,7 +552,7 @@ const char *model_kind_name(enum model_kind kind)
 		"nothing", "create", "tmpfile", "symlink", "link", "unlink",    "rmdir", "rename", "setattr", "write",
 		"append", "copy",    "clone",	"dedupe", "fallocate", "fsync", "syncfs", "open",   "forget", "label", "resize",
 		"setxattr", "removexattr", "kill",
-		"flags",
+		"flags", "trim",
 	};
 
 	return names[kind];

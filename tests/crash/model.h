@@ -49,6 +49,7 @@ enum model_kind {
 	MODEL_REMOVEXATTR, /* path, path2 */
 	MODEL_KILL,	   /* path: setuid, setgid, security.capability */
 	MODEL_FLAGS,  /* path, flags: FS_SET_FLAGS (mode: the flags) or FS_SET_PROJECT (mode: the project); by root */
+	MODEL_TRIM,   /* pos, length; flags: the least length: nothing that can be seen */
 	MODEL_KINDS,
 };
 

@@ -75,7 +75,7 @@ static bool kind_removes_name(enum model_kind kind)
 
 static bool kind_has_path(enum model_kind kind)
 {
-	return kind != MODEL_SYNCFS && kind != MODEL_FORGET && kind != MODEL_LABEL && kind != MODEL_RESIZE;
+	return kind != MODEL_SYNCFS && kind != MODEL_FORGET && kind != MODEL_LABEL && kind != MODEL_RESIZE && kind != MODEL_TRIM;
 }
 
 static bool kind_has_path2(enum model_kind kind)

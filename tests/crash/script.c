@@ -48,6 +48,7 @@ static const struct verb verbs[] = {
 	{"zero", MODEL_FALLOCATE, "pnl", FALLOC_FL_ZERO_RANGE, 0},
 	{"zerokeep", MODEL_FALLOCATE, "pnl", FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0},
 	{"fsync", MODEL_FSYNC, "p", 0, 0},
+	{"trim", MODEL_TRIM, "nl", 0, 0},
 	{"syncfs", MODEL_SYNCFS, "", 0, 0},
 	{"open", MODEL_OPEN, "ps", 0, 0},
 	{"forget", MODEL_FORGET, "s", 0, 0},

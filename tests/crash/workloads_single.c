@@ -224,6 +224,9 @@ const struct single workloads_single[] = {
 	{"label", FILES, "label one; create a; label two"},
 	{"resize", FILES, "create a; resize 16b; write a 0 3b; resize 100b"},
 	{"resize-full", "create f; write f 0 20b; create a; fill f", "write a 0 4b; resize 64b; write a 0 4b"},
+	{"trim", FILES, "trim 0 4096b"},
+	{"trim-freed", FILES "; create a; write a 0 9b", "unlink f; unlink a; trim 0 4096b; write h 0 3b; unlink g; syncfs; trim 0 4096b; append h 9b"},
+	{"trim-part", FILES, "unlink h; syncfs; trim 100b 1000b"},
 	{"nothing", FILES, "syncfs"},
 
 	/* without space */

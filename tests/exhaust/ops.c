@@ -574,6 +574,13 @@ static int run_resize(struct fs *fs, const struct ops_tree *tree)
 	return fs_resize(fs, 0, &why);
 }
 
+static int run_trim(struct fs *fs, const struct ops_tree *tree)
+{
+	uint64_t trimmed;
+
+	return fs_trim(fs, &(struct fs_trim_range){.length_bytes = UINT64_MAX}, NULL, NULL, &trimmed);
+}
+
 const struct op ops[] = {
 	{"create", "fs_create", NULL, run_create, NULL},
 	{"mkdir", "fs_create", NULL, run_mkdir, NULL},
@@ -632,5 +639,6 @@ const struct op ops[] = {
 	{"label", "fs_set_label", NULL, run_label, NULL},
 	{"uuid", "fs_set_uuid", NULL, run_uuid, NULL},
 	{"resize", "fs_resize", NULL, run_resize, NULL},
+	{"trim", "fs_trim", NULL, run_trim, NULL},
 };
 const unsigned ops_count = sizeof(ops) / sizeof(ops[0]);

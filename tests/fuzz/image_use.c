@@ -329,7 +329,10 @@ static void order_rest(struct use *use, unsigned opcode, const struct arguments 
 		fs_syncfs(use->fs);
 		break;
 	case 17:
-		fs_drop_caches(use->fs);
+		if (a->length >> 56 & 1)
+			fs_trim(use->fs, &(struct fs_trim_range){a->pos, a->length, a->flags * 4096u}, NULL, NULL, &pos);
+		else
+			fs_drop_caches(use->fs);
 		break;
 	case 18:
 		fs_seek(use->fs, a->ino, a->pos, a->flags & 1 ? SEEK_DATA : SEEK_HOLE, &pos);

@@ -157,6 +157,15 @@ static int lab_clear(struct media *media, devoff_t offset, uint64_t length)
 	return 0;
 }
 
+/* What a crash leaves of it may be the old bytes or zeros, as of a store. */
+static int lab_discard(struct media *media, devoff_t offset, uint64_t length)
+{
+	struct guard_fault fault;
+
+	lab_put(media, offset, NULL, length, &fault);
+	return 0;
+}
+
 static const struct media_backend lab_backend = {
 	.load = lab_load,
 	.store = lab_store,
@@ -165,6 +174,7 @@ static const struct media_backend lab_backend = {
 	.drain = lab_drain,
 	.sync = lab_sync,
 	.clear = lab_clear,
+	.discard = lab_discard,
 };
 
 int lab_create(uint64_t size_bytes, enum media_granularity granularity, struct lab **out)

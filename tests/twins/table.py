@@ -113,4 +113,13 @@ RULES = [
     {"name": "tail-of-the-last-block-not-zeroed", "file": "fs/write.c",
      "old": "	return file_zero_edge(inode, size, BLOCK_BYTES - size % BLOCK_BYTES);\n", "new": "	return 0;\n",
      "caught_by": ["test_rules_order", "test_file"]},
+    {"name": "busy-space-is-trimmed", "file": "alloc/search.c",
+     "old": "	while (piece_next(search->alloc, &at, end, &piece))\n		if", "new": "	piece = (struct run){at, end - at};\n	if (at < end)\n		if",
+     "caught_by": ["test_trim", "crash --workload single.trim-freed.page"]},
+    {"name": "a-stop-does-not-wait-for-stores", "file": "media/stop.c",
+     "old": "	while (stop_is_busy(stop))\n		nanosleep(&pause, NULL);\n", "new": "	(void)pause;\n	(void)stop_is_busy;\n",
+     "caught_by": "test_media"},
+    {"name": "a-stop-syncs-before-others-are-kept-out", "file": "fs/stop.c",
+     "old": "	media_hold(fs->media);\n	synced = journal_sync(fs->journal);\n", "new": "	synced = 0;\n",
+     "caught_by": "test_stop"},
 ]

@@ -71,6 +71,7 @@ static const struct function functions[] = {
 	{"fs_symlink", CHANGES, BIT(MODEL_SYMLINK)},
 	{"fs_syncfs", CHANGES, BIT(MODEL_SYNCFS)},
 	{"fs_tmpfile", CHANGES, BIT(MODEL_TMPFILE)},
+	{"fs_trim", CHANGES, BIT(MODEL_TRIM)},
 	{"fs_unlink", CHANGES, BIT(MODEL_UNLINK)},
 	{"fs_unmount", LIFE, 0},
 	{"fs_verify_open", READS, 0},

@@ -530,7 +530,7 @@ static const char exempt[] = " fs_mount fs_mount_media fs_unmount " /* phases of
 			     "fs_format " /* has a test of its own */
 			     "fs_read_super fs_write_super " /* within mount, format, label */
 			     "fs_stop " /* ends all use: test_stop */
-			     "fs_abandon fs_statfs "; /* cannot fail */
+			     "fs_abandon fs_statfs fs_known "; /* cannot fail */
 
 static bool is_listed(const char *call)
 {
