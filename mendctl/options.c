@@ -25,6 +25,11 @@ static const struct option long_options[] = {
     {"from", required_argument, NULL, OPTION_FROM},
     {"limit", required_argument, NULL, OPTION_LIMIT},
     {"scramble-names", no_argument, NULL, OPTION_SCRAMBLE_NAMES},
+    {"recursive", no_argument, NULL, OPTION_RECURSIVE},
+    {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+    {"block-size", required_argument, NULL, OPTION_BLOCK_SIZE},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"dst-offset", required_argument, NULL, OPTION_DST_OFFSET},
     {"json", no_argument, NULL, 'j'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
@@ -130,6 +135,12 @@ static int take_option(struct options *out, int option, struct why *why)
 		return take_key(out, optarg, why);
 	case OPTION_LIMIT:
 		return take_number("limit", optarg, &out->limit, why);
+	case OPTION_BLOCK_SIZE:
+		return take_number("block-size", optarg, &out->block_size, why);
+	case OPTION_MEMORY:
+		return take_number("memory", optarg, &out->memory, why);
+	case OPTION_DST_OFFSET:
+		return take_number("dst-offset", optarg, &out->dst_offset, why);
 	case OPTION_FILE:
 		out->file = optarg;
 		return 0;
@@ -153,6 +164,12 @@ static int take_letter(struct options *out, int letter, char **argv, struct why 
 	case 'f':
 		out->given |= OPTION_FORCE;
 		return 0;
+	case 'r':
+		out->given |= OPTION_RECURSIVE;
+		return 0;
+	case 'n':
+		out->given |= OPTION_DRY_RUN;
+		return 0;
 	case ':':
 		return why_set(why, -EINVAL, "%s needs a value", argv[optind - 1]);
 	default:
@@ -174,7 +191,7 @@ int options_parse(int argc, char **argv, struct options *out, struct why *why)
 	memset(out, 0, sizeof(*out));
 	out->kind = -1;
 	opterr = 0;
-	while (!error && (option = getopt_long(argc, argv, ":fjhV", long_options, NULL)) != -1) {
+	while (!error && (option = getopt_long(argc, argv, ":fjhnrV", long_options, NULL)) != -1) {
 		if (!is_bit(option)) {
 			error = take_letter(out, option, argv, why);
 			continue;

@@ -17,6 +17,11 @@ enum option_bit {
 	OPTION_DEVICE_OFFSET = 1 << 7,
 	OPTION_LATENT = 1 << 8,
 	OPTION_FORCE = 1 << 9,
+	OPTION_RECURSIVE = 1 << 10,
+	OPTION_DRY_RUN = 1 << 11,
+	OPTION_BLOCK_SIZE = 1 << 12,
+	OPTION_MEMORY = 1 << 13,
+	OPTION_DST_OFFSET = 1 << 14,
 	OPTION_MODE = 1 << 19,
 	OPTION_RAW = 1 << 20,
 	OPTION_RECORDS = 1 << 21,
@@ -31,6 +36,7 @@ struct options {
 	uint64_t offset, length, sector, count, device_offset;
 	int kind; /* enum fs_owner_kind, or -1 */
 	uint64_t limit;
+	uint64_t block_size, memory, dst_offset;
 	uint64_t from[3]; /* of a key; what was not given is 0 */
 	const char *file;
 	const char *mode; /* shutdown: one that command_stop_mode_parse() knows */

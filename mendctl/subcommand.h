@@ -31,6 +31,8 @@ typedef int subcommand_check_fn(const struct options *options, struct why *why);
 subcommand_run_fn query_run, query_map, query_list, query_version; /* query.c */
 subcommand_run_fn monitor_run;                                     /* monitor.c */
 subcommand_run_fn clone_run;                                       /* clone.c */
+subcommand_run_fn dedupe_run;                                      /* dedupe.c */
+subcommand_check_fn dedupe_check;
 subcommand_run_fn dump_command_run;                                /* dump.c */
 subcommand_check_fn dump_command_check;
 subcommand_run_fn identity_run, resize_run, shutdown_run; /* identity.c */

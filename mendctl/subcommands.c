@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "mendctl/subcommand.h"
@@ -31,6 +32,10 @@ static const struct column list_columns[] = {
 static const struct column map_columns[] = {
     {"pos", "POS", 14},       {"len", "LEN", 12},        {"device_offset", "DEVICE_OFFSET", 16},
     {"shared", "SHARED", -6}, {"written", "WRITTEN", 0}, {NULL, NULL, 0},
+};
+static const struct column dedupe_columns[] = {
+    {"gained_bytes", "GAINED", 14}, {"len", "LEN", 14},       {"same", "SAME", -4},
+    {"pos", "POS", 14},             {"source_pos", "SOURCE_POS", 14}, {"path", "PATH", -30}, {"source", "SOURCE", 0}, {NULL, NULL, 0},
 };
 static const struct column label_columns[] = {{"label", "LABEL", 0}, {NULL, NULL, 0}};
 static const struct column uuid_columns[] = {{"uuid", "UUID", 0}, {NULL, NULL, 0}};
@@ -253,6 +258,28 @@ const struct subcommand subcommands[] = {
 		.words_max = 2,
 		.array = "cloned",
 		.run = clone_run,
+	},
+	{
+		.name = "dedupe",
+		.synopsis = "SRC DST... | -r DIR...",
+		.summary = "share the blocks of what is the same",
+		.details =
+			"SRC and each DST: where they hold the same bytes DST gets the blocks of SRC. Files that differ stay as they are.\n"
+			"      --offset B             from here on, in SRC\n"
+			"      --dst-offset B         and in DST; without it as in SRC\n"
+			"      --length B             that much; without it to the end of the shorter\n"
+			"  -r, --recursive            look for what is the same in all files below DIR (or in files)\n"
+			"      --block-size B         in pieces of this size; default 128K, at least 4K, a power of two\n"
+			"      --memory B             remember pieces in at most so much memory; default 128M\n"
+			"  -n, --dry-run              change nothing, say what would be\n" RANGE_HELP,
+		.options = OPTION_OFFSET | OPTION_LENGTH | OPTION_DST_OFFSET | OPTION_RECURSIVE | OPTION_BLOCK_SIZE | OPTION_MEMORY | OPTION_DRY_RUN,
+		.words_min = 1,
+		.words_max = INT_MAX,
+		.columns = dedupe_columns,
+		.array = "deduped",
+		.nothing = "nothing",
+		.check = dedupe_check,
+		.run = dedupe_run,
 	},
 	{
 		.name = "label",
