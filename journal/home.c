@@ -101,6 +101,12 @@ int journal_home_check(struct journal *journal, maddr_t address, struct home *ou
 	return error;
 }
 
+/* What a death between the stores of both leaves; the next opening that writes makes them equal. */
+static bool heads_follow(const struct format_journal_head *a, const struct format_journal_head *b)
+{
+	return le64_get(a->update) + 1 == le64_get(b->update) || le64_get(b->update) + 1 == le64_get(a->update);
+}
+
 void journal_heads_check(struct journal *journal, struct home *out)
 {
 	struct log_ring *ring = &journal->log;
@@ -118,6 +124,7 @@ void journal_heads_check(struct journal *journal, struct home *out)
 			copy->field = "head";
 		}
 	}
-	if (out->copy[0].state == HOME_WHOLE && out->copy[1].state == HOME_WHOLE && memcmp(&head[0], &head[1], sizeof(head[0])))
+	if (out->copy[0].state == HOME_WHOLE && out->copy[1].state == HOME_WHOLE && memcmp(&head[0], &head[1], sizeof(head[0])) &&
+	    !(journal->readonly && heads_follow(&head[0], &head[1])))
 		out->copy[le64_get(head[0].update) > le64_get(head[1].update)].state = HOME_OLDER;
 }

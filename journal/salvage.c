@@ -401,9 +401,10 @@ static unsigned heads_bad(struct log_ring *ring)
 	struct format_journal_head head;
 	unsigned bad = 0;
 
+	/* One update behind is what a death between the two stores leaves, and the next opening mends. */
 	for (unsigned k = 0; k < ring->copies; k++)
 		if (media_read(ring->media, ring->head[k], &head, sizeof(head), NULL) || record_head_verify(&head, ring) ||
-		    le64_get(head.update) < ring->update)
+		    le64_get(head.update) + 1 < ring->update)
 			bad |= 1u << k;
 	return bad;
 }

@@ -637,6 +637,33 @@ START_TEST(journal_heads_come_back_from_the_records)
 }
 END_TEST
 
+static void put_head_behind(const struct victim *head, unsigned copy, uint64_t updates)
+{
+	struct format_journal_head *stored = (struct format_journal_head *)(lab_bytes(lab) + head->copy[copy]);
+
+	stored->update = le64_make(le64_get(stored->update) - updates);
+	stored->crc32c = le32_make(0);
+	stored->crc32c = le32_make(crc32c(0, stored, sizeof(*stored)));
+}
+
+START_TEST(a_head_one_update_behind_is_what_a_death_leaves_and_no_error)
+{
+	struct fsck_report report;
+	struct victim head;
+
+	restore();
+	head = journal_head();
+	for (unsigned copy = 0; copy < 2; copy++)
+		for (unsigned behind = 1; behind <= 2; behind++) {
+			restore();
+			put_head_behind(&head, copy, behind);
+			expect_equal(run_fsck(false, &report), 0);
+			expect_equal(report.errors != 0, behind == 2);
+			expect_ends_well("a head behind", behind == 2);
+		}
+}
+END_TEST
+
 /* Nothing is home: every change is in the journal only, and its heads are gone. */
 START_TEST(a_journal_without_heads_is_replayed)
 {
@@ -762,6 +789,7 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
 	tcase_add_test(t, journal_heads_come_back_from_the_records);
 	tcase_add_test(t, a_hole_in_the_journal_ends_it);
+	tcase_add_test(t, a_head_one_update_behind_is_what_a_death_leaves_and_no_error);
 	tcase_add_test(t, a_journal_without_heads_is_replayed);
 }
 
