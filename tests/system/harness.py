@@ -55,6 +55,10 @@ def need_mounts():
         raise SystemExit(77)
 
 
+def has_loops():
+    return os.path.exists("/dev/loop-control") and run("losetup", "-f", check=False).returncode == 0
+
+
 def set_uring(value):
     """Write enable_uring and return what it was, or None where it cannot be written."""
     try:
@@ -220,6 +224,26 @@ class Case(unittest.TestCase):
         path = os.path.join(self.folder, name)
         run(program("mkfs.mendfs"), "-q", "-s", size, *options, path)
         return path
+
+    def attach(self, path, *options):
+        """A loop device over this file, for as long as the test runs; skips where there are none."""
+        if not has_loops():
+            self.skipTest("no loop device can be made here")
+        device = run("losetup", "-f", "--show", *options, path).stdout.strip()
+        self.addCleanup(self.detach, device)
+        return device
+
+    def detach(self, device):
+        if os.path.exists(f"/sys/block/{os.path.basename(device)}/loop"):
+            run("losetup", "-d", device)
+
+    def make_device(self, size="128M", *options):
+        """A filesystem on a loop device over the file `backing`."""
+        path = os.path.join(self.folder, "backing")
+        run("truncate", "-s", size, path)
+        device = self.attach(path)
+        run(program("mkfs.mendfs"), "-q", *options, device)
+        return device
 
     def mounted(self, *options, size="64M", image=None, name="mnt"):
         image = image or self.make_image(size)

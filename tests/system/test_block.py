@@ -17,35 +17,14 @@ MIB = 1 << 20
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def need_loops():
-    harness.need_mounts()
-    if not os.path.exists("/dev/loop-control") or run("losetup", "-f", check=False).returncode:
-        print("SKIP: no loop device can be made here")
-        raise SystemExit(77)
-
-
 class BlockCase(harness.Case):
     fsck_after = True
-
-    def attach(self, path, *options):
-        device = run("losetup", "-f", "--show", *options, path).stdout.strip()
-        self.addCleanup(self.detach, device)
-        return device
-
-    def detach(self, device):
-        if device in run("losetup", "-l", "-n", "-O", "NAME").stdout.split():
-            run("losetup", "-d", device)
 
     def make_backing(self, size=128 * MIB, name="backing"):
         path = os.path.join(self.folder, name)
         with open(path, "wb") as file:
             file.truncate(size)
         return path
-
-    def make_device(self, size=128 * MIB, *options):
-        device = self.attach(self.make_backing(size))
-        run(program("mkfs.mendfs"), "-q", *options, device)
-        return device
 
     def fill(self, mount, name, size):
         data = os.urandom(size)
@@ -210,7 +189,7 @@ class Fuseblk(BlockCase):
             del os.environ["MENDFS_BOOT_ID"]
 
     def test_sync_and_syncfs_reach_the_daemon_and_make_durable(self):
-        mount = self.mounted("commit=3600", image=self.make_device(64 * MIB))
+        mount = self.mounted("commit=3600", image=self.make_device("64M"))
         fd = os.open(mount.directory, os.O_RDONLY)
         self.addCleanup(os.close, fd)
         first = self.fill(mount, "first", 100000)
@@ -258,8 +237,9 @@ class Fuseblk(BlockCase):
             self.assertEqual(self.content(mount, "file"), data)
 
     def test_mapped_and_cached_writes_are_there_after_umount(self):
+        device = self.make_device()
         for option in ("rw", "writeback"):
-            mount = self.mounted(option, image=self.make_device(), name=option)
+            mount = self.mounted(option, image=device, name=option)
             self.fill(mount, "file", MIB)
             with open(mount.path("file"), "r+b") as file:
                 with mmap.mmap(file.fileno(), MIB) as mapped:
@@ -349,5 +329,8 @@ class Poison(BlockCase):
 
 
 if __name__ == "__main__":
-    need_loops()
+    harness.need_mounts()
+    if not harness.has_loops():
+        print("SKIP: no loop device can be made here")
+        raise SystemExit(77)
     unittest.main()

@@ -27,9 +27,9 @@ class Exercise(harness.Case):
     def fsck(self, image):
         run(harness.program("fsck.mendfs"), "-f", "-n", image)
 
-    def rounds(self, *options, size="64M", how=()):
-        mount = self.mounted(*options, size=size)
-        for number in range(ROUNDS):
+    def rounds(self, *options, size="64M", how=(), image=None, count=ROUNDS):
+        mount = self.mounted(*options, size=size, image=image)
+        for number in range(count):
             self.exercise(mount.directory, number, *how)
             if number % 2:
                 mount.kill()
@@ -50,6 +50,9 @@ class Exercise(harness.Case):
 
     def test_with_little_space(self):
         self.rounds(size="16M", how=("--full", "--max", str(6 << 20)))
+
+    def test_on_a_loop_device(self):
+        self.rounds(image=self.make_device("64M"), count=max(2, ROUNDS // 4))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ $MENDFS_SEED reruns a seed (up to scheduling), $MENDFS_KILLS sets the number of 
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ class Victim(harness.Mount):
         """Start the daemon and wait for nothing."""
         os.makedirs(self.directory, exist_ok=True)
         options = [*self.options, *options]
-        self.log = open(self.image + ".log", "w+")
+        self.log = open(self.directory + ".log", "w+")
         self.daemon = subprocess.Popen([program("mendfs"), self.image, self.directory, "-f", *(["-o", ",".join(options)] if options else [])],
                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **(env or {})})
 
@@ -72,6 +73,15 @@ class Victim(harness.Mount):
         if self.is_mounted():
             harness.wait_for(lambda: not self.is_mounted() or run("fusermount3", "-u", self.directory, check=False).returncode == 0,
                              what="fusermount3 -u of the dead mount point")
+        if stat.S_ISBLK(os.stat(self.image).st_mode):
+            harness.wait_for(self.is_free, what="the end of the dead mount in every mount namespace")
+
+    def is_free(self):
+        try:
+            os.close(os.open(self.image, os.O_RDONLY | os.O_EXCL))
+            return True
+        except OSError:
+            return False
 
     def umount(self):
         if self.daemon and self.daemon.poll() is not None:
@@ -138,13 +148,16 @@ class Syncer:
         self.process.wait(killwork.STEP_TIMEOUT)
 
 
-class Kill(harness.Case):
+class KillCase(harness.Case):
+    def make_medium(self):
+        return self.make_image("128M")
+
     def setUp(self):
         super().setUp()
         print(f"seed {SEED} (rerun with MENDFS_SEED={SEED})", flush=True)
         self.random = random.Random(SEED)
         self.slow = 8 if is_sanitized() else 1
-        self.image = self.make_image("128M")
+        self.image = self.make_medium()
         self.mount = Victim(self.image, os.path.join(self.folder, "mnt"))
         self.addCleanup(self.mount.umount)
         self.workers = [killwork.Hand(number, SEED, self.mount.directory) for number in range(COUNT_WORKERS)]
@@ -251,19 +264,31 @@ class Kill(harness.Case):
         run("cp", "--sparse=always", self.image, copy)
         return copy
 
-    # --- tests
-
-    def test_everything_acknowledged_is_there_after_each_kill(self):
-        total = rounds()
+    def run_rounds(self, total):
         for number in range(total):
             try:
                 self.round()
             except (AssertionError, OSError, subprocess.SubprocessError) as error:
                 raise AssertionError(f"round {number} (image kept: {self.keep_evidence(number)}): {error}") from error
-        self.assertGreater(self.fio.verified, 0)
         steps = sum(worker.ask("verify")[1] for worker in self.workers)
         print(f"sample: kill -9: {total} of {total} rounds verified ({self.kills['load']} kills under load, {self.kills['mount']} while mounting, "
               f"{self.kills['umount']} while unmounting; {steps} operations, {self.fio.verified} fio verifications)", flush=True)
+
+
+class KillOnALoopDevice(KillCase):
+    """As fuseblk, whose dead mount points hold the device, and whose unmount waits for a daemon that is killed meanwhile."""
+
+    def make_medium(self):
+        return self.make_device("128M")
+
+    def test_everything_acknowledged_is_there_after_each_kill(self):
+        self.run_rounds(max(12, rounds() // 6))
+
+
+class Kill(KillCase):
+    def test_everything_acknowledged_is_there_after_each_kill(self):
+        self.run_rounds(rounds())
+        self.assertGreater(self.fio.verified, 0)
 
     def work_and_kill(self):
         self.all_workers("work", 60, False)
