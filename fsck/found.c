@@ -230,12 +230,23 @@ static void chunk_doubt_header(struct found_chunk *chunk)
 			chunk->has_header = false;
 }
 
+static void chunk_confirm(const struct found_chunks *found, struct found_chunk *chunk)
+{
+	for (size_t i = 0; i < chunk->count_places; i++) {
+		devoff_t start = found->places[chunk->first_place + i].start;
+
+		chunk->is_confirmed |= chunk->has_header && (start == chunk->copy[0] || start == chunk->copy[1]);
+	}
+}
+
 static int compare_chunks(const void *a, const void *b)
 {
 	const struct found_chunk *x = a, *y = b;
 
 	if (x->has_header != y->has_header)
 		return x->has_header ? -1 : 1;
+	if (x->is_confirmed != y->is_confirmed)
+		return x->is_confirmed ? -1 : 1;
 	if (x->has_header && x->sequence != y->sequence)
 		return x->sequence > y->sequence ? -1 : 1;
 	if (x->votes != y->votes)
@@ -251,6 +262,7 @@ static int found_weigh(struct found_chunks *found)
 	chunks_find_places(found);
 	for (size_t i = 0; i < found->count && !error; i++) {
 		chunk_doubt_header(&found->chunks[i]);
+		chunk_confirm(found, &found->chunks[i]);
 		error = chunk_name_places(found, &found->chunks[i]);
 	}
 	if (!error && found->count_places)

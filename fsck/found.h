@@ -10,6 +10,7 @@
 struct found_chunk {
 	uint64_t chunk;
 	bool has_header; /* the fields up to `sequence` are what it says */
+	bool is_confirmed; /* by a block that lies where the header has it */
 	devoff_t copy[2];
 	uint32_t generation;
 	uint8_t shift;
@@ -32,7 +33,7 @@ struct found_place { /* where a copy of the chunk may begin */
 };
 
 struct found_chunks {
-	struct found_chunk *chunks; /* one of each number; first those with a header, the younger first, then the others, more votes first */
+	struct found_chunk *chunks; /* one of each number; first those with a header, confirmed ones before others, the younger first; then those without, more votes first */
 	size_t count, capacity;
 	struct found_place *places; /* by chunk, the likelier first */
 	size_t count_places, capacity_places;

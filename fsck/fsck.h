@@ -5,6 +5,7 @@
  *   table      chunk table, chunk headers and root block, from each other and from the blocks themselves
  *   trees      inner nodes anew over the leaves that are whole; which blocks are in use; replicas and primaries from each other
  *   records    trees against each other: whatever one says that another has lost is put back
+ *   replicas   a chunk of metadata with one copy gets the other; whatever copy is bad is written from the good one
  *   check      fs_check() judges the result
  * Without `write` only what can be seen without changing a byte is told.
  */

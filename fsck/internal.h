@@ -57,6 +57,8 @@ int repair_records(struct repair *repair, struct why *why);
 void repair_note_counters(struct repair *repair);
 /* Every counter of the root block anew from the trees. */
 int repair_counters(struct repair *repair, struct why *why);
+/* A replica for each chunk that has none; its blocks are still to be copied. Free space is what it says. */
+int repair_replicas(struct repair *repair, struct why *why);
 /* Both copies of every block in use, read and compared; bad ones written anew. */
 int repair_copies(struct repair *repair, struct why *why);
 /* What repair_copies() will do, told while repair->journal has not written anything yet. */

@@ -139,7 +139,7 @@ static int run_check(struct repair *repair, struct why *why)
 static int run_mounted(struct repair *repair, bool readonly, struct why *why)
 {
 	/* Twice: what is made anew takes new numbers. */
-	static phase_fn *const phases[] = {repair_upgrade, repair_counters, repair_records, repair_counters, repair_copies};
+	static phase_fn *const phases[] = {repair_upgrade, repair_counters, repair_records, repair_replicas, repair_counters, repair_copies};
 	int error = run_mount(repair, readonly, why), closed;
 
 	if (error)

@@ -21,7 +21,7 @@ struct table {
 	uint64_t chunks;  /* entries that are, or may be, in use */
 	uint64_t capacity;
 	bool needs_scan;
-	struct iset taken; /* and by entries that are believed */
+	struct iset taken; /* what no other chunk can have */
 };
 
 static struct format_chunk_entry *entry_of(const struct table *table, uint64_t chunk)
@@ -178,16 +178,6 @@ static void block_doubt(const struct table *table, uint64_t index)
 		}
 }
 
-static void entry_make(const struct found_chunk *found, struct chunk_entry *entry)
-{
-	memset(entry, 0, sizeof(*entry));
-	if (found->has_header)
-		memcpy(entry->copy, found->copy, sizeof(entry->copy));
-	entry->shift = found->shift;
-	entry->generation = found->has_header ? found->generation : found->generation + 1;
-	entry->state = FORMAT_CHUNK_LIVE;
-}
-
 /* What would not be believed when it is read again must not be written. */
 static bool entry_is_valid(const struct chunk_entry *entry)
 {
@@ -241,26 +231,39 @@ static void entry_choose(const struct table *table, const struct found_chunks *a
 	}
 }
 
+static bool entry_is_possible(const struct table *table, struct chunk_entry *entry)
+{
+	entry->state = FORMAT_CHUNK_LIVE;
+	entry->copy_state[0] = FORMAT_COPY_WHOLE;
+	entry->copy_state[1] = entry->copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
+	entry_fill_map(entry);
+	return entry_is_inside(table, entry) && entry_is_valid(entry) && !taken_meets(&table->taken, entry);
+}
+
+/* What the header says; where there is none, or what is surer is there already, what the other witnesses say. */
+static bool entry_find(const struct table *table, const struct found_chunks *all, const struct found_chunk *found, struct chunk_entry *out)
+{
+	*out = (struct chunk_entry){.copy = {found->copy[0], found->copy[1]}, .shift = found->shift, .generation = found->generation};
+	if (found->has_header && entry_is_possible(table, out))
+		return true;
+	*out = (struct chunk_entry){.generation = found->generation + 1};
+	entry_choose(table, all, found, out);
+	return entry_is_possible(table, out);
+}
+
 static int table_take(struct table *table, const struct found_chunks *all, const struct found_chunk *found)
 {
-	struct chunk_entry entry, before;
-	bool replaces = false;
+	struct chunk_entry entry, before = {.state = FORMAT_CHUNK_FREE};
 	int error = 0;
 
 	if (found->chunk >= table->capacity || (!found->has_header && !found->votes) || entry_is_known(table, found))
 		return 0;
-	if (found->chunk < table->chunks && entry_read(table, found->chunk, &before) && before.state != FORMAT_CHUNK_FREE) {
-		replaces = true;
+	if (found->chunk < table->chunks && entry_read(table, found->chunk, &before) && before.state != FORMAT_CHUNK_FREE)
 		error = taken_remove(&table->taken, &before);
-	}
-	entry_make(found, &entry);
-	if (!found->has_header)
-		entry_choose(table, all, found, &entry);
-	entry.copy_state[0] = FORMAT_COPY_WHOLE;
-	entry.copy_state[1] = entry.copy[1] ? FORMAT_COPY_WHOLE : FORMAT_COPY_ABSENT;
-	entry_fill_map(&entry);
-	if (error || !entry_is_inside(table, &entry) || !entry_is_valid(&entry) || taken_meets(&table->taken, &entry))
-		return !error && replaces ? taken_add(&table->taken, found->chunk, &before) : error;
+	if (error)
+		return error;
+	if (!entry_find(table, all, found, &entry))
+		return before.state != FORMAT_CHUNK_FREE ? taken_add(&table->taken, found->chunk, &before) : 0;
 	format_chunk_entry_pack(entry_of(table, found->chunk), &entry);
 	block_doubt(table, found->chunk / CHUNK_ENTRIES_PER_BLOCK);
 	table->chunks = max_u64(table->chunks, found->chunk + 1);

@@ -216,18 +216,74 @@ START_TEST(no_chunk_is_found_over_a_fixed_area)
 END_TEST
 
 /* A header of the number's earlier life, whole, where by now a file's data may lie; those of this life are lost. */
-START_TEST(a_header_of_an_earlier_life_is_not_believed)
+static void leave_old_header(devoff_t other_copy)
 {
 	devoff_t place = LAB_BYTES - (1u << 20);
 	struct format_chunk_header *header = (void *)at(place);
 
 	memcpy(header, image + chunks[1].copy[0], BLOCK_BYTES);
 	header->copy[0] = le64_make(place);
-	header->copy[1] = le64_make(place + (512u << 10));
+	header->copy[1] = le64_make(other_copy);
 	format_block_seal(header, 1);
 	lose_table();
 	lose_headers(1);
+}
+
+START_TEST(a_header_of_an_earlier_life_is_not_believed)
+{
+	leave_old_header(LAB_BYTES - (512u << 10));
 	expect_nothing_lost();
+}
+END_TEST
+
+typedef int rmap_fn(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record);
+
+/* As copies of chunk `number`: so many blocks, so far into those of chunk `from`. */
+static void change_rmap(rmap_fn *change, unsigned number, unsigned from, uint64_t skip, uint64_t count)
+{
+	struct fs *fs = mount_as(false, true);
+	struct tx *tx;
+
+	expect_equal(fs_tx_begin(fs, TX_RESERVE, &tx), 0);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		const struct rmap_record record = {
+			.start = chunks[from].copy[copy] / BLOCK_BYTES + skip, .count = count, .owner = OWNER(OWNER_CHUNK),
+			.offset = (number * 2ull + copy) * CHUNK_SLOTS,
+		};
+
+		expect_equal(change(&fs->rmap, tx, &record), 0);
+	}
+	expect_equal(tx_commit(tx, NULL), 0);
+	expect_equal(fs_unmount(fs), 0);
+}
+
+/* The leaf that would deny it is lost too. */
+START_TEST(a_header_whose_place_is_taken_gives_way_to_other_witnesses)
+{
+	change_rmap(rmap_remove, 1, 1, 0, chunk_blocks(chunks[1].shift));
+	leave_old_header(chunks[0].copy[1]);
+	expect_nothing_lost();
+}
+END_TEST
+
+START_TEST(a_replica_that_nothing_tells_of_is_made_anew)
+{
+	struct fs *fs;
+	struct chunk_entry entry;
+
+	change_rmap(rmap_remove, 1, 1, 0, chunk_blocks(chunks[1].shift));
+	lose_table();
+	lose_headers(1);
+	for (unsigned i = 0; i < chunk_blocks(chunks[1].shift); i++)
+		zero(chunks[1].copy[1] + i * BLOCK_BYTES);
+	expect_nothing_lost();
+	fs = mount_as(true, false);
+	journal_read_begin(fs->journal);
+	expect_equal(chunk_entry(fs->journal, 1, &entry), 0);
+	journal_read_end(fs->journal);
+	expect_equal(entry.copy[0], chunks[1].copy[0]);
+	expect(entry.copy[1] != 0);
+	expect_equal(fs_unmount(fs), 0);
 }
 END_TEST
 
@@ -258,20 +314,7 @@ END_TEST
 /* A record of the reverse map that is out of date, of a chunk that the table does not have. */
 START_TEST(the_reverse_map_puts_no_chunk_where_another_is)
 {
-	struct fs *fs = mount_as(false, true);
-	struct tx *tx;
-
-	expect_equal(fs_tx_begin(fs, TX_RESERVE, &tx), 0);
-	for (unsigned copy = 0; copy < 2; copy++) {
-		const struct rmap_record record = {
-			.start = chunks[0].copy[copy] / BLOCK_BYTES + 16, .count = 32, .owner = OWNER(OWNER_CHUNK),
-			.offset = (count_chunks * 2 + copy) * CHUNK_SLOTS,
-		};
-
-		expect_equal(rmap_insert(&fs->rmap, tx, &record), 0);
-	}
-	expect_equal(tx_commit(tx, NULL), 0);
-	expect_equal(fs_unmount(fs), 0);
+	change_rmap(rmap_insert, count_chunks, 0, 16, 32);
 	lose_table();
 	expect_nothing_lost();
 }
@@ -289,6 +332,8 @@ int main(void)
 	tcase_add_test(t, one_block_elsewhere_is_outvoted_however_many_there_are);
 	tcase_add_test(t, no_chunk_is_found_over_a_fixed_area);
 	tcase_add_test(t, a_header_of_an_earlier_life_is_not_believed);
+	tcase_add_test(t, a_header_whose_place_is_taken_gives_way_to_other_witnesses);
+	tcase_add_test(t, a_replica_that_nothing_tells_of_is_made_anew);
 	tcase_add_test(t, two_entries_with_one_place_are_both_made_anew);
 	tcase_add_test(t, an_entry_over_a_fixed_area_is_made_anew);
 	tcase_add_test(t, the_reverse_map_puts_no_chunk_where_another_is);
