@@ -70,6 +70,8 @@ static void attr_set(struct inode_record *record, unsigned set, const struct ino
 		record->gid = values->gid;
 	if (set_kills_ids(set))
 		kill_ids(record);
+	if ((set & FS_SET_KILL_SETGID) && !S_ISDIR(record->mode))
+		record->mode &= ~(uint32_t)S_ISGID;
 	attr_set_times(record, set, values, time_now_ns());
 	record->change++;
 }
@@ -191,7 +193,7 @@ int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed)
 
 static int attr_apply(struct inode *inode, unsigned set, const struct inode_record *values)
 {
-	unsigned rest = set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID | SET_TIMES);
+	unsigned rest = set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID | FS_SET_KILL_SETGID | SET_TIMES);
 	int error = attr_verify(inode, set, values);
 
 	if (set & FS_SET_SIZE)

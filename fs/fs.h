@@ -97,6 +97,7 @@ enum fs_set {
 	FS_SET_MODE = 1, FS_SET_UID = 2, FS_SET_GID = 4, FS_SET_SIZE = 8,
 	FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_ATIME_NOW = 64, FS_SET_MTIME_NOW = 128, FS_SET_CTIME = 256,
 	FS_SET_KILL_SUIDGID = 512,
+	FS_SET_KILL_SETGID = 1024, /* of no directory, also where the group may not execute: a new owner by one who is not in the file's group */
 };
 int fs_setattr(struct fs *fs, inum_t ino, unsigned set, const struct inode_record *values, struct fs_attr *out);
 
@@ -153,8 +154,8 @@ int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t
 /* The same as fs_write(), of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
 int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, bool *killed);
 /*
- * Before content changes: security.capability goes, and if `kills_ids` the setuid bit, and the setgid bit where the group may execute. fs_write_as() and the size
- * in fs_setattr() do that themselves. It is durable before any new content can be seen, so a crash never leaves new content with old privileges.
+ * Before content changes: security.capability goes, and if `kills_ids` the setuid bit, and the setgid bit where the group may execute. Calls that change content
+ * (those with _as, those without for one who may keep the bits, the size in fs_setattr()) do that themselves, once nothing can refuse them any more. It is durable before any new content can be seen, so a crash never leaves new content with old privileges.
  * *killed (may be NULL) is set when the mode has changed.
  */
 int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed);
@@ -191,6 +192,10 @@ struct fs_dedupe {
 int fs_dedupe(struct fs *fs, struct fs_dedupe *dedupe);
 /* FALLOC_FL_ flags: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE; others -EOPNOTSUPP. */
 int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);
+/* The same, of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
+int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_t pos, uint64_t length, bool *killed);
+int fs_copy_range_as(struct fs *fs, bool kills_ids, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done,
+		     bool *killed);
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
 
 /*

@@ -194,7 +194,7 @@ static int copy_check(const struct copy *c)
 	return 0;
 }
 
-static int copy_locked(struct copy *c)
+static int copy_locked(struct copy *c, bool kills_ids, bool *killed)
 {
 	uint64_t size = file_size(c->from);
 	int error = flags_verify_write(c->to, c->to_pos);
@@ -203,6 +203,8 @@ static int copy_locked(struct copy *c)
 		return error;
 	c->length = min_u64(c->length, size - c->from_pos);
 	error = copy_check(c);
+	if (!error)
+		error = inode_kill_privileges(c->to, kills_ids, killed);
 	if (!error && c->length && c->to_pos > file_size(c->to))
 		error = file_zero_tail(c->to);
 	if (!error)
@@ -214,6 +216,12 @@ static int copy_locked(struct copy *c)
 
 int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos,
 		  uint64_t length, uint64_t *done)
+{
+	return fs_copy_range_as(fs, false, from, from_pos, to, to_pos, length, done, NULL);
+}
+
+int fs_copy_range_as(struct fs *fs, bool kills_ids, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done,
+		     bool *killed)
 {
 	struct copy c = {.from_pos = from_pos, .to_pos = to_pos, .length = length};
 	int error;
@@ -228,7 +236,7 @@ int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint
 	if (error)
 		goto put_from;
 	inode_lock_two(c.from, c.to);
-	error = copy_locked(&c);
+	error = copy_locked(&c, kills_ids, killed);
 	inode_unlock_two(c.from, c.to);
 	error = flags_settle(c.to, error);
 	*done = error ? 0 : c.done; /* what should be durable and is not has not been copied */

@@ -305,14 +305,13 @@ int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const v
 		error = file_get(fs, ino, &inode);
 	if (error)
 		return error;
-	error = inode_kill_privileges(inode, kills_ids, killed);
-	if (!error) {
-		lock_read(&inode->data_lock, LOCK_DATA);
-		error = flags_verify_write(inode, pos);
-		if (!error)
-			error = file_write_in_place(inode, pos, buffer, size, done);
-		pthread_rwlock_unlock(&inode->data_lock);
-	}
+	lock_read(&inode->data_lock, LOCK_DATA);
+	error = flags_verify_write(inode, pos);
+	if (!error)
+		error = inode_kill_privileges(inode, kills_ids, killed);
+	if (!error)
+		error = file_write_in_place(inode, pos, buffer, size, done);
+	pthread_rwlock_unlock(&inode->data_lock);
 	if (!error && *done < size) {
 		lock_write(&inode->data_lock, LOCK_DATA);
 		error = flags_verify_write(inode, pos);

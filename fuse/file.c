@@ -271,16 +271,16 @@ void front_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fi
  * The kernel does not say whether the caller may keep the bits of a file that it allocates in or copies to: root may, as far as we can tell. Mostly it has sent
  * the SETATTR that clears them already.
  */
-static int kill_privileges(fuse_req_t req, fuse_ino_t ino)
+static bool caller_kills_ids(fuse_req_t req)
 {
-	return fs_kill_privileges(front_of(req)->fs, ino, fuse_req_ctx(req)->uid != 0, NULL);
+	return fuse_req_ctx(req)->uid != 0;
 }
 
 static void fallocate_work(struct job *job)
 {
-	job->error = kill_privileges(job->req, job->ino);
-	if (!job->error)
-		job->error = fs_fallocate(front_of(job->req)->fs, job->ino, job->mode, job->pos, job->length);
+	job->error = fs_fallocate_as(front_of(job->req)->fs, job->ino, caller_kills_ids(job->req), job->mode, job->pos, job->length, &job->killed);
+	if (job->killed)
+		session_forget_attr(front_of(job->req), job->ino);
 }
 
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
@@ -295,9 +295,12 @@ void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off
 
 static void copy_work(struct job *job)
 {
-	job->error = job->mode ? -EINVAL : kill_privileges(job->req, job->to_ino);
-	if (!job->error)
-		job->error = fs_copy_range(front_of(job->req)->fs, job->ino, job->pos, job->to_ino, job->to_pos, job->length, &job->done);
+	job->error = -EINVAL;
+	if (!job->mode)
+		job->error = fs_copy_range_as(front_of(job->req)->fs, caller_kills_ids(job->req), job->ino, job->pos, job->to_ino, job->to_pos, job->length,
+					      &job->done, &job->killed);
+	if (job->killed)
+		session_forget_attr(front_of(job->req), job->to_ino);
 }
 
 static void copy_answer(struct job *job)

@@ -337,6 +337,18 @@ static int run_write_as(struct fs *fs, const struct ops_tree *tree)
 	return fs_write_as(fs, tree->file, true, 10, buffer, 30000, &done, NULL);
 }
 
+static int run_fallocate_as(struct fs *fs, const struct ops_tree *tree)
+{
+	return fs_fallocate_as(fs, tree->file, true, 0, 0, 300000, NULL);
+}
+
+static int run_copy_as(struct fs *fs, const struct ops_tree *tree)
+{
+	uint64_t done;
+
+	return fs_copy_range_as(fs, true, tree->big, 0, tree->file, 100, 30000, &done, NULL);
+}
+
 /* --- data ------------------------------------------------------------------------------------------------------------------------- */
 
 static int run_write_new(struct fs *fs, const struct ops_tree *tree)
@@ -617,6 +629,8 @@ const struct op ops[] = {
 	{"inherit an ACL", "fs_create", prepare_default, run_mkdir, NULL},
 	{"kill privileges", "fs_kill_privileges", prepare_xattrs, run_kill, NULL},
 	{"write by another", "fs_write_as", prepare_xattrs, run_write_as, "/file"},
+	{"fallocate by another", "fs_fallocate_as", prepare_xattrs, run_fallocate_as, "/file"},
+	{"copy by another", "fs_copy_range_as", prepare_xattrs, run_copy_as, "/file"},
 	{"fsync", "fs_fsync", prepare_dirty, run_fsync, NULL},
 	{"syncfs", "fs_syncfs", prepare_dirty, run_syncfs, NULL},
 	{"known inodes", "fs_known", prepare_dirty, run_known, NULL},

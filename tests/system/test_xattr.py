@@ -13,7 +13,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
-from harness import BLOCK, mendctl_json, program, run
+from harness import BLOCK, mendctl_json, program, run, wait_for
 from users import UserMixin, as_user
 
 USER, OTHER = 1000, 2000
@@ -186,6 +186,71 @@ class Privileges(Base):
         os.chown(path, OTHER, OTHER)
         self.assertEqual(oct(self.mode("program")), oct(0o755))
         self.assert_errno(errno.EPERM, as_user, USER, USER, os.chown, path, USER, -1)
+
+    def test_a_new_owner_does_to_modes_what_tmpfs_does(self):
+        oracle = os.path.join(self.folder, "oracle")
+        os.mkdir(oracle)
+        os.chmod(oracle, 0o777)
+        os.chmod(self.mount.directory, 0o777)
+        ways = {"group": (-1, 3000), "same": (USER, 4000), "nothing": (-1, -1)}
+        if "writeback" in os.environ.get("MENDFS_OPTIONS", ""):
+            del ways["nothing"]  # comes with times then, as a SETATTR like any other
+        for mode in (0o2644, 0o2755, 0o6744, 0o4755, 0o2670, 0o6000, 0o644):
+            for kind in ("file", "directory"):
+                for name, (uid, gid) in ways.items():
+                    # root's chown to nobody else comes as a write of root does, which keeps the bits.
+                    for groups in ([3000], [3000, 4000], *([None] if name != "nothing" else [])):
+                        found = [self.chown_once(folder, kind, mode, uid, gid, groups) for folder in (oracle, self.mount.directory)]
+                        self.assertEqual(found[0], found[1], f"{kind} {mode:o} {name} {groups}")
+
+    def chown_once(self, folder, kind, mode, uid, gid, groups):
+        """groups None: by root. Else by the owner, who has these groups; the file's is 4000."""
+        path = os.path.join(folder, "it")
+        if kind == "file":
+            open(path, "w").close()
+        else:
+            os.mkdir(path)
+        try:
+            os.chown(path, USER, 4000)
+            os.chmod(path, mode)
+            try:
+                if groups is None:
+                    os.chown(path, uid, gid)
+                else:
+                    as_user(USER, USER, os.chown, path, uid, gid, groups=groups)
+            except OSError as error:
+                return error.errno
+            return oct(os.stat(path).st_mode), os.stat(path).st_gid
+        finally:
+            os.unlink(path) if kind == "file" else os.rmdir(path)
+
+    @unittest.skipIf("writeback" in os.environ.get("MENDFS_OPTIONS", ""), "gathered writes do not say whose they are: the bits go before")
+    def test_what_is_refused_leaves_them(self):
+        path, source = self.write("program", bytes(2 * BLOCK), 0o6777, (USER, USER)), self.write("source", bytes(2 * BLOCK), 0o644)
+        held = os.open(path, os.O_RDWR)
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def fallocate(mode):
+            if libc.fallocate(held, mode, ctypes.c_long(0), ctypes.c_long(BLOCK)):
+                raise OSError(ctypes.get_errno(), "fallocate")
+
+        def copy():
+            fd = os.open(source, os.O_RDONLY)
+            try:
+                os.copy_file_range(fd, held, BLOCK, 0, 0)
+            finally:
+                os.close(fd)
+
+        run("chattr", "+a", path)
+        try:
+            for way in (lambda: os.pwrite(held, b"x", 0), lambda: fallocate(3), lambda: fallocate(16), copy):
+                self.assert_errno(errno.EPERM, as_user, OTHER, OTHER, way)
+                self.assertEqual(oct(self.mode("program")), oct(0o6777))
+            as_user(OTHER, OTHER, os.pwrite, held, b"x", 2 * BLOCK)
+            wait_for(lambda: self.mode("program") == 0o777, what="an append of another that clears them")
+        finally:
+            os.close(held)
+            run("chattr", "-a", path)
 
     def test_capabilities_end_with_a_write_of_anybody(self):
         for name, way in self.ways(None).items():

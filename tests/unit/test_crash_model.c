@@ -35,6 +35,8 @@ static const struct function functions[] = {
 	{"fs_create", CHANGES, BIT(MODEL_CREATE)},
 	{"fs_dedupe", CHANGES, BIT(MODEL_DEDUPE)},
 	{"fs_events", READS, 0},
+	{"fs_copy_range_as", CHANGES, BIT(MODEL_COPY)} /* fs_kill_privileges() within, as fs_write_as() */,
+	{"fs_fallocate_as", CHANGES, BIT(MODEL_FALLOCATE)} /* as well */,
 	{"fs_fallocate", CHANGES, BIT(MODEL_FALLOCATE)},
 	{"fs_forget", CHANGES, BIT(MODEL_FORGET)},
 	{"fs_format", LIFE, 0},

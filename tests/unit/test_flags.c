@@ -158,6 +158,65 @@ START_TEST(append_only_files_are_touched_but_not_dated)
 }
 END_TEST
 
+static void expect_mode(inum_t ino, uint32_t mode)
+{
+	expect_equal(record_of(ino).mode & 07777, mode);
+}
+
+START_TEST(what_is_refused_leaves_setuid_as_it_is)
+{
+	const struct inode_record values = {.mode = 06777};
+	struct fs_attr attr;
+	bool killed = false;
+	uint64_t copied;
+	size_t done;
+	inum_t ino = file(), from = make(FS_ROOT_INO, "from", S_IFREG | 0600);
+
+	expect_equal(fs_write(fix.fs, ino, 0, "0123456789", 10, &done), 0);
+	expect_equal(fs_write(fix.fs, from, 0, "0123456789", 10, &done), 0);
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_MODE, &values, &attr), 0);
+	expect_equal(set(&root, ino, INODE_APPEND), 0);
+	expect_equal(fs_write_as(fix.fs, ino, true, 0, "x", 1, &done, &killed), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096, &killed), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_ZERO_RANGE, 0, 4096, &killed), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, &killed), -EOPNOTSUPP);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &killed), -EPERM);
+	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &killed), -EPERM);
+	expect_equal(set(&root, ino, INODE_IMMUTABLE), 0);
+	expect_equal(fs_write_as(fix.fs, ino, true, 100, "x", 1, &done, &killed), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &killed), -EPERM);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 10, 10, &copied, &killed), -EPERM);
+	expect_mode(ino, 06777);
+	ck_assert(!killed);
+	expect_equal(set(&root, ino, 0), 0);
+	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &killed), -EINVAL);
+	expect_mode(ino, 06777);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &killed), 0);
+	expect_mode(ino, 0777);
+	ck_assert(killed);
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_MODE, &values, &attr), 0);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &killed), 0);
+	expect_mode(ino, 0777);
+}
+END_TEST
+
+START_TEST(setgid_goes_with_a_chown_by_a_stranger_to_the_group)
+{
+	const struct inode_record values = {.mode = 02644, .gid = 7};
+	struct fs_attr attr;
+	inum_t ino = file(), dir = make(FS_ROOT_INO, "dir", S_IFDIR | 0755);
+
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_MODE, &values, &attr), 0);
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_GID, &values, &attr), 0);
+	expect_mode(ino, 02644);
+	expect_equal(fs_setattr(fix.fs, ino, FS_SET_GID | FS_SET_KILL_SETGID, &values, &attr), 0);
+	expect_mode(ino, 0644);
+	expect_equal(fs_setattr(fix.fs, dir, FS_SET_MODE, &values, &attr), 0);
+	expect_equal(fs_setattr(fix.fs, dir, FS_SET_GID | FS_SET_KILL_SETGID, &values, &attr), 0);
+	expect_mode(dir, 02644);
+}
+END_TEST
+
 START_TEST(a_directory_hands_its_flags_project_and_hint_down)
 {
 	const struct inode_record values = {.flags = INODE_FS_FLAGS & ~(INODE_IMMUTABLE | INODE_APPEND), .project = 9, .extent_hint = 32};
@@ -204,6 +263,8 @@ int main(void)
 	tcase_add_test(tests, what_stays_immutable_changes_in_nothing_else);
 	tcase_add_test(tests, opens_are_refused_as_the_kernel_does_where_it_knows_the_flags);
 	tcase_add_test(tests, append_only_files_are_touched_but_not_dated);
+	tcase_add_test(tests, what_is_refused_leaves_setuid_as_it_is);
+	tcase_add_test(tests, setgid_goes_with_a_chown_by_a_stranger_to_the_group);
 	tcase_add_test(tests, a_directory_hands_its_flags_project_and_hint_down);
 	tcase_add_test(tests, another_project_has_no_place_where_one_is_handed_down);
 	suite_add_tcase(suite, tests);
