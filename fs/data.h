@@ -77,6 +77,8 @@ int file_zero_edge(struct inode *inode, uint64_t pos, uint64_t length);
  * zeros, durably.
  */
 int file_zero_tail(struct inode *inode);
+/* Before a write that needs blocks, data lock held exclusively: what the file's extent-size hint asks for, if it can be had. */
+int file_follow_hint(struct inode *inode, uint64_t pos, uint64_t end);
 /* Zero the tail, then set the size in a transaction. Data lock held exclusively. */
 int file_raise_size(struct inode *inode, uint64_t size);
 /*

@@ -27,6 +27,7 @@ struct fallocate {
 	struct fs *fs;
 	uint64_t pos, end; /* bytes */
 	struct space space;
+	bool keeps_times;
 };
 
 /* --- space ---------------------------------------------------------------------------------- */
@@ -259,7 +260,8 @@ static int allocate_link(struct fallocate *f, uint64_t *file_block, uint64_t end
 		return error;
 	record = f->inode->record;
 	error = allocate_apply(f, tx, &next, end, &record);
-	record_touch(&record);
+	if (!f->keeps_times)
+		record_touch(&record);
 	if (!error)
 		error = inode_update(f->inode, tx, &record);
 	if (error)
@@ -292,6 +294,69 @@ static int allocate_range(struct fallocate *f)
 	if (!error)
 		error = space_fill(f, need);
 	return error ? error : allocate_holes(f);
+}
+
+/* --- the extent-size hint ------------------------------------------------------------------- */
+
+/* Whole multiples of the hint in one run each, from such a place on the device where there is one. */
+static int hint_reserve(struct fallocate *f, uint64_t *need, uint64_t hint, blkno_t goal)
+{
+	struct alloc_request request = {
+	    .goal = goal, .want_blocks = *need, .least_blocks = min_u64(*need, hint), .align_blocks = hint};
+	uint64_t got, kept;
+	blkno_t start;
+	int error = alloc_reserve(f->fs->alloc, &request, &start, &got);
+
+	if (error)
+		return error;
+	kept = got < *need ? round_down_u64(got, hint) : got;
+	if (kept < got)
+		alloc_unreserve(f->fs->alloc, start + kept, got - kept);
+	error = space_add(&f->space, start, kept);
+	if (error)
+		alloc_unreserve(f->fs->alloc, start, kept);
+	else
+		*need -= kept;
+	return error;
+}
+
+static int hint_fill(struct fallocate *f, uint64_t hint)
+{
+	uint64_t need;
+	blkno_t goal;
+	int error = space_count(f, 0, 0, &need);
+
+	if (!error && need && space_is_hopeless(f->fs, need))
+		error = -ENOSPC;
+	if (!error && need)
+		error = space_goal(f, &goal);
+	while (!error && need) {
+		error = hint_reserve(f, &need, hint, goal);
+		goal = 0;
+	}
+	return error ? error : allocate_holes(f);
+}
+
+/*
+ * Unwritten blocks for what is about to be written: nothing in them can be seen before it was, and what is left over waits for later writes. A hint is no promise: where
+ * the space or its shape is lacking the write takes what it needs, and no more.
+ */
+int file_follow_hint(struct inode *inode, uint64_t pos, uint64_t end)
+{
+	struct fallocate f = {.fs = inode->fs, .inode = inode, .keeps_times = true};
+	uint64_t hint;
+	int error;
+
+	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
+	hint = inode->record.extent_hint;
+	pthread_mutex_unlock(&inode->attr_lock);
+	if (hint < 2 || pos >= end)
+		return 0;
+	f.pos = round_down_u64(pos >> BLOCK_SHIFT, hint) << BLOCK_SHIFT;
+	f.end = min_u64(round_up_u64(file_block_up(end), hint) << BLOCK_SHIFT, round_down_u64(FS_FILE_MAX, BLOCK_BYTES));
+	error = hint_fill(&f, hint);
+	space_fini(&f);
+	return error == -ENOSPC ? 0 : error;
 }
 
 /* --- punch ---------------------------------------------------------------------------------- */
@@ -478,7 +543,9 @@ static int fallocate_locked(struct fallocate *f, int mode, bool kills_ids, bool 
 		return error;
 	if (mode & FALLOC_FL_PUNCH_HOLE)
 		return punch_range(f);
-	error = mode & FALLOC_FL_ZERO_RANGE ? zero_range(f) : allocate_range(f);
+	error = file_follow_hint(f->inode, f->pos, f->end);
+	if (!error)
+		error = mode & FALLOC_FL_ZERO_RANGE ? zero_range(f) : allocate_range(f);
 	space_fini(f);
 	if (!error && !(mode & FALLOC_FL_KEEP_SIZE) && f->end > file_size(f->inode))
 		error = file_raise_size(f->inode, f->end);

@@ -225,6 +225,8 @@ int file_write_locked(struct inode *inode, uint64_t pos, const void *buffer, siz
 	if (pos > file_size(inode))
 		error = file_zero_tail(inode);
 	if (!error)
+		error = file_follow_hint(inode, pos, pos + size);
+	if (!error)
 		error = write_all(&p);
 	*done = (size_t)(p.pos - pos);
 	return error;

@@ -263,7 +263,7 @@ static int do_flags(struct attempt *a)
 {
 	const struct model_op *op = a->target.op;
 	const struct fs_who root = {0};
-	struct inode_record values = {.flags = op->mode, .project = op->mode};
+	struct inode_record values = {.flags = op->mode, .project = op->mode, .extent_hint = op->mode};
 
 	return fs_set_flags(a->fs, &root, a->target.ino, op->flags, &values);
 }

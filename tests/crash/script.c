@@ -60,6 +60,7 @@ static const struct verb verbs[] = {
 	{"setdefault", MODEL_SETXATTR, "pm", 0, 0},
 	{"kill", MODEL_KILL, "p", 0, 0},
 	{"chattr", MODEL_FLAGS, "pm", FS_SET_FLAGS, 0},
+	{"hint", MODEL_FLAGS, "pm", FS_SET_EXTENT_HINT, 0},
 	{"project", MODEL_FLAGS, "pm", FS_SET_PROJECT, 0},
 	{"spread", MODEL_WRITE, "pl", 0, 0},
 	{"fill", MODEL_FALLOCATE, "p", FALLOC_FL_KEEP_SIZE, 0},

@@ -215,6 +215,12 @@ const struct single workloads_single[] = {
 	{"zero-keep-size", FILES, "zerokeep h 1b-10 9b"},
 	{"zero-many-extents", MANY, "zero m 5 299b"},
 
+	{"hint-write", FILES "; create k; hint k 8", "write k 0 100; write k 2b+7 3b; append k 9b; write k 30b 1b"},
+	{"hint-odd", "create k; hint k 3; write k 5b 1b", "write k 0 1; alloc k 10b 1b; append k 4b+5; truncate k 9b; write k 7b 2b"},
+	{"hint-inherited", "mkdir d; hint d 4", "create d/k; append d/k 5000; append d/k 5000; unlink d/k"},
+	{"hint-over-freed", "create a; write a 0 40b; create k; hint k 16; syncfs", "unlink a; syncfs; write k 100 10; truncate k 12b"},
+	{"hint-full", "create f; write f 0 20b; create k; hint k 64; fill f", "write k 0 1b; append k 3b"},
+
 	/* durability and lifetime */
 	{"fsync", FILES, "write h 0 8; fsync h"},
 	{"fsync-dir", TREE, "create d/new; fsync d"},

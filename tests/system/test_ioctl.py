@@ -246,6 +246,25 @@ class Flags(Case):
         x = struct.unpack("5I8x", ioctl(path, FS_IOC_FSGETXATTR, bytes(28)))
         self.assertEqual((x[0], x[1], x[3]), (0x40 | 0x80 | 0x800, 65536, 42))
 
+    def test_allocation_follows_the_extent_size_hint(self):
+        directory = self.mount.path("dir")
+        os.mkdir(directory)
+        x = ioctl(directory, FS_IOC_FSGETXATTR, bytes(28))
+        ioctl(directory, FS_IOC_FSSETXATTR, struct.pack("2I", 0x1000, 256 << 10) + x[8:])  # EXTSZINHERIT
+        path, other = self.make("dir/file", b"a"), self.make("dir/other", b"b")
+        for i in range(1, 40):
+            for name in (path, other):
+                with open(name, "ab") as file:
+                    file.write(bytes([i]) * 5000)
+        mendctl("sync", self.mount.directory)
+        for name in (path, other):
+            extents = harness.mendctl_json("map", name)
+            self.assertEqual(os.stat(name).st_blocks * 512, 256 << 10)
+            self.assertEqual(extents[0]["device_offset"] % (256 << 10), 0)
+            for before, after in zip(extents, extents[1:]):
+                self.assertEqual(before["device_offset"] + before["len"], after["device_offset"])
+            self.assertEqual(os.path.getsize(name), 1 + 39 * 5000)
+
     def test_dirsync_outlives_a_change_by_xflags(self):
         directory = self.mount.path("dir")
         os.mkdir(directory)
