@@ -215,8 +215,9 @@ static int extent_neighbours(struct fs *fs, inum_t ino, const struct extent *e, 
 	return extents_overlap(left, e) || extents_overlap(e, right) ? -EEXIST : 0;
 }
 
-/* Into the extents tree alone, merged with what it continues. */
-static int extent_store(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *e)
+/* Into the extents tree alone, merged with what it continues, which the reverse map is told of. */
+static int extent_store(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *e,
+			struct rmap_beside *beside)
 {
 	struct extent left, right, merged = *e;
 	bool joins_left, joins_right;
@@ -226,6 +227,7 @@ static int extent_store(struct fs *fs, struct tx *tx, inum_t ino, const struct e
 		return error;
 	joins_left = extent_joins(&left, e);
 	joins_right = extent_joins(e, &right);
+	*beside = (struct rmap_beside){joins_left, joins_right, left.block};
 	if (joins_right) {
 		error = extent_remove_record(fs, tx, ino, &right);
 		if (error)
@@ -252,13 +254,15 @@ static struct rmap_record extent_rmap(inum_t ino, const struct extent *e)
 int extent_insert(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *extent)
 {
 	struct rmap_record record = extent_rmap(ino, extent);
-	int error = extent_store(fs, tx, ino, extent);
+	struct rmap_beside beside;
+	int error = extent_store(fs, tx, ino, extent, &beside);
 
-	return error ? error : rmap_insert(&fs->rmap, tx, &record);
+	return error ? error : rmap_insert_beside(&fs->rmap, tx, &record, &beside);
 }
 
-/* Out of the extents tree alone: `piece` lies within one record. */
-static int extent_cut(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *piece)
+/* Out of the extents tree alone: `piece` lies within one record, which begins on the device at *start. */
+static int extent_cut(struct fs *fs, struct tx *tx, inum_t ino, const struct extent *piece,
+		      blkno_t *start)
 {
 	struct extent whole, head, tail;
 	int error = extent_at_or_before(fs, ino, piece->file_block, &whole);
@@ -267,6 +271,7 @@ static int extent_cut(struct fs *fs, struct tx *tx, inum_t ino, const struct ext
 		return error == -ENOENT ? -EUCLEAN : error;
 	if (extent_end(&whole) < extent_end(piece))
 		return -EUCLEAN;
+	*start = whole.block;
 	head = tail = whole;
 	extent_clip(&head, 0, piece->file_block);
 	extent_clip(&tail, extent_end(piece), FILE_BLOCKS_END);
@@ -283,7 +288,9 @@ static int extent_set_flags(struct fs *fs, struct tx *tx, inum_t ino, uint64_t f
 			    uint64_t count, uint8_t flags)
 {
 	struct rmap_record record;
+	struct rmap_beside beside;
 	struct extent piece;
+	blkno_t start;
 	int error = extent_lookup(fs, ino, file_block, &piece);
 
 	if (error)
@@ -292,12 +299,14 @@ static int extent_set_flags(struct fs *fs, struct tx *tx, inum_t ino, uint64_t f
 		return -EUCLEAN;
 	piece.count_blocks = count;
 	record = extent_rmap(ino, &piece);
-	error = extent_cut(fs, tx, ino, &piece);
+	error = extent_cut(fs, tx, ino, &piece, &start);
+	if (!error)
+		error = rmap_remove_within(&fs->rmap, tx, &record, start);
 	if (error)
-		return error;
-	piece.flags = flags;
-	error = extent_store(fs, tx, ino, &piece);
-	return error ? error : rmap_set_flags(&fs->rmap, tx, &record, piece.flags);
+		return error == -ENOENT ? -EUCLEAN : error;
+	piece.flags = record.flags = flags;
+	error = extent_store(fs, tx, ino, &piece, &beside);
+	return error ? error : rmap_insert_beside(&fs->rmap, tx, &record, &beside);
 }
 
 int extent_set_written(struct fs *fs, struct tx *tx, inum_t ino, uint64_t file_block,
@@ -340,6 +349,7 @@ static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_s
 			    struct extent *piece)
 {
 	struct rmap_record record;
+	blkno_t start;
 	bool shared;
 	int error = extent_shared_run(fs, ino, piece, may_share, &shared, &piece->count_blocks);
 
@@ -348,9 +358,9 @@ static int extent_unmap_run(struct fs *fs, struct tx *tx, inum_t ino, bool may_s
 	if (extent_good_blocks(fs, piece->block, piece->count_blocks) < piece->count_blocks)
 		piece->count_blocks = min_u64(piece->count_blocks, UNMAP_BAD_BLOCKS);
 	record = extent_rmap(ino, piece);
-	error = extent_cut(fs, tx, ino, piece);
+	error = extent_cut(fs, tx, ino, piece, &start);
 	if (!error)
-		error = rmap_remove(&fs->rmap, tx, &record);
+		error = rmap_remove_within(&fs->rmap, tx, &record, start);
 	if (!error && shared)
 		error = alloc_hold(fs->alloc, tx, piece->block, piece->count_blocks);
 	else if (!error)

@@ -8,22 +8,31 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "btree/walk.h"
 #include "journal/chunk.h"
 
-#define OWNERS_BATCH 512
+#define OWNERS_BATCH 512 /* records of one hold of the metadata lock */
+#define OWNERS_PASSES 2
+
+/* The owners of the first block are collected, put in order, told; then come those that begin behind it, which lie in order. */
+enum owners_phase { OWNERS_COLLECT, OWNERS_ORDER, OWNERS_TELL, OWNERS_STREAM, OWNERS_END };
 
 struct owners_query {
 	struct fs *fs;
 	devoff_t start, end;   /* bytes asked for */
 	blkno_t covered;       /* blocks before it have been told */
+	enum owners_phase phase;
 	struct btree_key next; /* where the next batch begins */
-	bool finished;
 	struct fs_owner *batch;
 	size_t count, capacity;
 	inum_t known_ino; /* generation of the last inode met */
 	uint32_t known_generation;
 	struct rmap_record *heads; /* records that cover the first block */
-	size_t count_heads, capacity_heads;
+	size_t count_heads, capacity_heads, told_heads;
+	size_t slice; /* records of this hold */
+	blkno_t heads_end;
+	unsigned passes;  /* over them, that are finished */
+	uint64_t changes; /* of the filesystem, when the pass began */
 };
 
 const char *fs_owner_kind_name(enum fs_owner_kind kind)
@@ -305,17 +314,11 @@ static int record_unpack(const struct btree_key *key, const void *value, size_t 
 	return error;
 }
 
-static int owners_collect_head(void *arg, const struct btree_key *key, const void *value,
-			       size_t length)
+static int owners_keep_head(struct owners_query *q, const struct rmap_record *record)
 {
-	struct owners_query *q = arg;
 	size_t capacity = q->capacity_heads ? q->capacity_heads * 2 : 16;
-	blkno_t first = q->start >> BLOCK_SHIFT;
-	struct rmap_record *heads, record;
-	int error = record_unpack(key, value, length, &record);
+	struct rmap_record *heads;
 
-	if (error || record.start + record.count <= first)
-		return error;
 	if (q->count_heads == q->capacity_heads) {
 		heads = realloc(q->heads, capacity * sizeof(*heads));
 		if (!heads)
@@ -323,12 +326,55 @@ static int owners_collect_head(void *arg, const struct btree_key *key, const voi
 		q->heads = heads;
 		q->capacity_heads = capacity;
 	}
-	record.offset += owner_is_inode(record.owner) ? first - record.start : 0;
+	q->heads[q->count_heads++] = *record;
+	return 0;
+}
+
+static int owners_collect_head(void *arg, const struct btree_key *key, const void *value,
+			       size_t length)
+{
+	struct owners_query *q = arg;
+	blkno_t first = q->start >> BLOCK_SHIFT;
+	struct rmap_record record;
+	int error;
+
+	if (q->slice == OWNERS_BATCH) {
+		q->next = *key;
+		return 1;
+	}
+	q->slice++;
+	error = record_unpack(key, value, length, &record);
+	if (error || record.start + record.count <= first)
+		return error;
 	if (owner_is_inode(record.owner)) {
+		record.offset += first - record.start;
 		record.count -= first - record.start;
 		record.start = first;
 	}
-	q->heads[q->count_heads++] = record;
+	return owners_keep_head(q, &record);
+}
+
+/*
+ * A slice of those whose records reach the first block, which may begin before it. A record that is cut or joined between two slices may pass from the part that is still to be
+ * looked at to the one that was: so if anything was changed during a pass, there is one more, and what both have is told once. Under the metadata lock.
+ */
+static int owners_collect(struct owners_query *q)
+{
+	blkno_t first = q->start >> BLOCK_SHIFT;
+	struct walk_filter filter = {
+	    .from = q->next, .to = {{first, UINT64_MAX, UINT64_MAX}}, .least = first + 1};
+	uint64_t changes = journal_changes(q->fs->journal);
+	int found;
+
+	if (!q->next.word[0] && !q->next.word[1])
+		q->changes = changes;
+	q->slice = 0;
+	found = btree_walk_filtered(&q->fs->rmap.tree, &filter, owners_collect_head, q);
+	if (found)
+		return found < 0 ? found : 0;
+	q->next = (struct btree_key){{0}};
+	if (++q->passes == OWNERS_PASSES || q->changes == changes)
+		q->phase = OWNERS_ORDER;
 	return 0;
 }
 
@@ -338,33 +384,49 @@ static int head_compare(const void *a, const void *b)
 
 	if (x->owner != y->owner)
 		return x->owner < y->owner ? -1 : 1;
-	return (x->offset > y->offset) - (x->offset < y->offset);
+	if (x->offset != y->offset)
+		return x->offset < y->offset ? -1 : 1;
+	return (x->start > y->start) - (x->start < y->start);
 }
 
-/*
- * All owners of the first block, whose records may begin before it: told in order of inode and
- * position.
- */
-static int owners_heads(struct owners_query *q)
+/* In order of inode and position; of what both passes have met the longer one. */
+static void owners_order(struct owners_query *q)
 {
-	blkno_t first = q->start >> BLOCK_SHIFT;
-	size_t i;
-	int error = btree_walk_overlap(&q->fs->rmap.tree, first, first + 1, owners_collect_head, q);
+	size_t kept = 0;
 
-	if (error)
-		return error;
 	if (q->count_heads)
 		qsort(q->heads, q->count_heads, sizeof(*q->heads), head_compare);
-	q->covered = first;
-	for (i = 0; i < q->count_heads && !error; i++) {
-		q->covered =
-		    first; /* they all cover the first block: none leaves a gap before itself */
-		error = emit_record(q, &q->heads[i]);
+	for (size_t i = 0; i < q->count_heads; i++) {
+		struct rmap_record *last = kept ? &q->heads[kept - 1] : NULL;
+
+		if (last && !head_compare(last, &q->heads[i]))
+			last->count = max_u64(last->count, q->heads[i].count);
+		else
+			q->heads[kept++] = q->heads[i];
 	}
-	for (i = 0; i < q->count_heads; i++)
-		q->covered = max_u64(q->covered, q->heads[i].start + q->heads[i].count);
+	q->count_heads = kept;
+	q->phase = OWNERS_TELL;
+}
+
+/* Under the metadata lock. */
+static int owners_tell_heads(struct owners_query *q)
+{
+	blkno_t first = q->start >> BLOCK_SHIFT;
+	int error = 0;
+
+	for (; !error && q->told_heads < q->count_heads && q->count < OWNERS_BATCH; q->told_heads++) {
+		const struct rmap_record *head = &q->heads[q->told_heads];
+
+		q->covered = first; /* they all cover the first block: none leaves a gap before itself */
+		q->heads_end = max_u64(q->heads_end, head->start + head->count);
+		error = emit_record(q, head);
+	}
+	if (error || q->told_heads < q->count_heads)
+		return error;
+	q->covered = max_u64(first, q->heads_end);
 	q->next = (struct btree_key){{first + 1, 0, 0}};
-	return error;
+	q->phase = OWNERS_STREAM;
+	return 0;
 }
 
 static int owners_visit(void *arg, const struct btree_key *key, const void *value, size_t length)
@@ -383,7 +445,7 @@ static int owners_visit(void *arg, const struct btree_key *key, const void *valu
 }
 
 /* Under the metadata lock. */
-static int owners_fill(struct owners_query *q)
+static int owners_stream(struct owners_query *q)
 {
 	blkno_t end = file_block_up(q->end);
 	struct btree_key to = {{end - 1, UINT64_MAX, UINT64_MAX}};
@@ -393,8 +455,27 @@ static int owners_fill(struct owners_query *q)
 		error = btree_walk(&q->fs->rmap.tree, &q->next, &to, owners_visit, q);
 	if (error)
 		return error < 0 ? error : 0;
-	q->finished = true;
+	q->phase = OWNERS_END;
 	return emit_free_until(q, end);
+}
+
+static int owners_step(struct owners_query *q)
+{
+	int error;
+
+	if (q->phase == OWNERS_ORDER) { /* which takes time, and needs no lock */
+		owners_order(q);
+		return 0;
+	}
+	journal_read_begin(q->fs->journal);
+	if (q->phase == OWNERS_COLLECT)
+		error = owners_collect(q);
+	else if (q->phase == OWNERS_TELL)
+		error = owners_tell_heads(q);
+	else
+		error = owners_stream(q);
+	journal_read_end(q->fs->journal);
+	return error;
 }
 
 static int owners_tell(struct owners_query *q, fs_owner_fn *visit, void *arg)
@@ -412,19 +493,12 @@ int fs_owners(struct fs *fs, devoff_t offset, uint64_t length, fs_owner_fn *visi
 {
 	struct owners_query q = {.fs = fs, .start = offset, .end = offset + length};
 	uint64_t size = media_size(fs->media);
-	bool first = true;
 	int error = 0;
 
 	if (!length || offset >= size || length > size - offset)
 		return -ERANGE;
-	while (!error && !q.finished) {
-		journal_read_begin(fs->journal);
-		if (first)
-			error = owners_heads(&q);
-		if (!error)
-			error = owners_fill(&q);
-		journal_read_end(fs->journal);
-		first = false;
+	while (!error && q.phase != OWNERS_END) {
+		error = owners_step(&q);
 		if (!error)
 			error = owners_tell(&q, visit, arg);
 	}

@@ -22,7 +22,13 @@ struct fs_owner {
 	bool live;	  /* metadata: this block is in use. Live and unused blocks are separate ranges, one live block each */
 };
 typedef int fs_owner_fn(void *arg, const struct fs_owner *owner);
-/* Cover [offset, offset + length) without gaps, clipped to it, sorted by device_offset, inode, pos. O(log n + answers), bounded memory. -ERANGE beyond the end. */
+/*
+ * Cover [offset, offset + length) without gaps, clipped to it, sorted by device_offset, inode, pos. O(log n + answers). -ERANGE beyond the end. Memory: 40 bytes for each owner of the
+ * first block, else bounded.
+ *
+ * The metadata lock is held for 512 records at a time, and changes come between. What is not being changed while it runs is told exactly once, as it is. An owner that gains or loses
+ * some of these blocks, or blocks beside them, in the meantime is told as it was at one of these moments, seldom twice; nothing is told that never was.
+ */
 int fs_owners(struct fs *fs, devoff_t offset, uint64_t length, fs_owner_fn *visit, void *arg);
 
 /* All paths of an inode (from "/"), each malloc'ed, in *out (free each, then the array). None for an orphan. -ELOOP on a damaged tree. */

@@ -165,6 +165,21 @@ static int insert_between(const struct rmap *rmap, struct tx *tx, const struct n
 			     near->left.count + near->self->count + near->right.count);
 }
 
+static int insert_merged(const struct rmap *rmap, struct tx *tx, const struct neighbours *near)
+{
+	switch (near->merge) {
+	case MERGE_NONE:
+		break;
+	case MERGE_LEFT:
+		return record_resize(rmap, tx, &near->left, near->left.count + near->self->count);
+	case MERGE_RIGHT:
+		return insert_before_right(rmap, tx, near);
+	case MERGE_BOTH:
+		return insert_between(rmap, tx, near);
+	}
+	return record_add(rmap, tx, near->self);
+}
+
 int rmap_insert(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record)
 {
 	struct neighbours near;
@@ -173,19 +188,55 @@ int rmap_insert(const struct rmap *rmap, struct tx *tx, const struct rmap_record
 	if (!record_is_sane(record))
 		return -EUCLEAN;
 	error = neighbours_find(rmap, record, &near);
-	if (error < 0)
-		return error;
-	switch (near.merge) {
-	case MERGE_NONE:
-		break;
-	case MERGE_LEFT:
-		return record_resize(rmap, tx, &near.left, near.left.count + record->count);
-	case MERGE_RIGHT:
-		return insert_before_right(rmap, tx, &near);
-	case MERGE_BOTH:
-		return insert_between(rmap, tx, &near);
+	return error < 0 ? error : insert_merged(rmap, tx, &near);
+}
+
+/* The record of the same mapping that begins here. */
+static int record_at(const struct rmap *rmap, const struct rmap_record *self, blkno_t start,
+		     struct rmap_record *out)
+{
+	struct btree_key key = {{start, self->owner, self->offset + (start - self->start)}};
+	struct btree_record record;
+	int error = btree_lookup(&rmap->tree, &key, &record);
+
+	return error ? error : rmap_unpack(out, &record.key, record.value, record.length);
+}
+
+/* -ENOENT: not as the caller's map has it. */
+static int neighbours_take(const struct rmap *rmap, const struct rmap_record *record,
+			   const struct rmap_beside *beside, struct neighbours *near)
+{
+	int error = 0;
+
+	near->self = record;
+	near->merge = MERGE_NONE;
+	if (beside->has_left) {
+		error = record_at(rmap, record, beside->left, &near->left);
+		if (!error && (rmap_record_end(&near->left) != record->start || near->left.flags != record->flags))
+			error = -ENOENT;
+		near->merge |= MERGE_LEFT;
 	}
-	return record_add(rmap, tx, record);
+	if (!error && beside->has_right) {
+		error = record_at(rmap, record, rmap_record_end(record), &near->right);
+		if (!error && near->right.flags != record->flags)
+			error = -ENOENT;
+		near->merge |= MERGE_RIGHT;
+	}
+	return error;
+}
+
+int rmap_insert_beside(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record,
+		       const struct rmap_beside *beside)
+{
+	struct neighbours near;
+	int error;
+
+	if (!record_is_sane(record))
+		return -EUCLEAN;
+	error = neighbours_take(rmap, record, beside, &near);
+	if (error == -ENOENT)
+		error = neighbours_find(rmap, record, &near);
+	return error < 0 ? error : insert_merged(rmap, tx, &near);
 }
 
 /* --- remove --- */
@@ -252,17 +303,18 @@ static int holder_visit(void *arg, const struct btree_key *key, const void *valu
 }
 
 /* The record that holds the first block of this mapping. Most are removed as they were inserted:
- * ask for that key first. */
-static int holder_find(const struct rmap *rmap, const struct rmap_record *self,
+ * ask for that key first, and for where the whole is said to begin. */
+static int holder_find(const struct rmap *rmap, const struct rmap_record *self, blkno_t start,
 		       struct rmap_record *out)
 {
 	struct holder_search search = {.self = self};
-	struct btree_key key = key_of(self);
-	struct btree_record record;
-	int found = btree_lookup(&rmap->tree, &key, &record);
+	int found = record_at(rmap, self, self->start, out);
 
-	if (found == 0)
-		return rmap_unpack(out, &record.key, record.value, record.length);
+	if (found == -ENOENT && start < self->start) {
+		found = record_at(rmap, self, start, out);
+		if (!found && rmap_record_end(out) <= self->start)
+			found = -ENOENT;
+	}
 	if (found != -ENOENT)
 		return found;
 	found =
@@ -277,13 +329,19 @@ static int holder_find(const struct rmap *rmap, const struct rmap_record *self,
 
 int rmap_remove(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record)
 {
+	return rmap_remove_within(rmap, tx, record, record->start);
+}
+
+int rmap_remove_within(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record,
+		       blkno_t start)
+{
 	struct rmap_record left = *record;
 
 	if (!record_is_sane(record))
 		return -EUCLEAN;
 	while (left.count > 0) {
 		struct rmap_record holder, part;
-		int error = holder_find(rmap, &left, &holder);
+		int error = holder_find(rmap, &left, start, &holder);
 
 		if (error < 0)
 			return error;
@@ -296,16 +354,4 @@ int rmap_remove(const struct rmap *rmap, struct tx *tx, const struct rmap_record
 		left.count -= part.count;
 	}
 	return 0;
-}
-
-int rmap_set_flags(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record,
-		   uint8_t flags)
-{
-	struct rmap_record changed = *record;
-	int error = rmap_remove(rmap, tx, record);
-
-	if (error < 0)
-		return error;
-	changed.flags = flags;
-	return rmap_insert(rmap, tx, &changed);
 }

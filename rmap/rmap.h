@@ -28,8 +28,18 @@ void rmap_init(struct rmap *rmap, struct journal *journal);
 int rmap_insert(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record);
 /* Take one owner's mapping of the range away, splitting records as needed. -ENOENT when some of it is not there. */
 int rmap_remove(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record);
-/* Change the flags of one owner's mapping of the range (unwritten -> written). -ENOENT. */
-int rmap_set_flags(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record, uint8_t flags);
+
+/*
+ * The same for files, by those who have the file's own map before them: a block that many share is then found in O(log n), where the others look through all its owners.
+ * What the map says is a hint only, how the records lie decides; that nothing (insert) or all of it (remove, flags) is there is the caller's word.
+ */
+struct rmap_beside {
+	bool has_left, has_right; /* a mapping that it continues, one that continues it; flags alike */
+	blkno_t left;		  /* where the former begins */
+};
+int rmap_insert_beside(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record, const struct rmap_beside *beside);
+/* `start`: where the mapping begins that the record is a part of. */
+int rmap_remove_within(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record, blkno_t start);
 
 /* Every record that overlaps [start, start + count), clipped to it, in order of (start of the record, owner, offset). 0 goes on. */
 typedef int rmap_visit_fn(void *arg, const struct rmap_record *record);

@@ -43,6 +43,7 @@ struct journal {
 	uint64_t sequence, durable;
 	bool lazy;
 	unsigned last_joined;
+	uint64_t gets;
 };
 
 static struct fake_buf *fake_of(struct buf *buf)
@@ -155,12 +156,18 @@ const struct super *journal_super(const struct journal *journal)
 	return &journal->super;
 }
 
+uint64_t fake_gets(const struct journal *journal)
+{
+	return journal->gets;
+}
+
 /* --- buf --- */
 
 int buf_get_any(struct journal *journal, maddr_t address, struct buf **out)
 {
 	struct fake_buf *fake = fake_find(journal, address);
 
+	journal->gets++;
 	if (!fake || !fake->live)
 		return -EUCLEAN;
 	if (fake->get_error)

@@ -28,5 +28,7 @@ void fake_set_lazy(struct journal *journal, bool lazy);
 void fake_make_durable(struct journal *journal);
 /* Blocks that the last transaction joined or created. */
 unsigned fake_last_joined(const struct journal *journal);
+/* Calls of buf_get() and buf_get_any() so far. */
+uint64_t fake_gets(const struct journal *journal);
 
 #endif

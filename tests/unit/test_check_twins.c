@@ -398,7 +398,9 @@ static void unwritten_in_rmap_only(void)
 	struct rmap_record record = {.start = extent.block, .count = 1, .owner = spread};
 
 	begin();
-	expect_equal(rmap_set_flags(&fs->rmap, tx, &record, EXTENT_UNWRITTEN), 0);
+	expect_equal(rmap_remove(&fs->rmap, tx, &record), 0);
+	record.flags = EXTENT_UNWRITTEN;
+	expect_equal(rmap_insert(&fs->rmap, tx, &record), 0);
 	commit();
 }
 

@@ -325,6 +325,7 @@ END_TEST
 /* --- beside others ------------------------------------------------------------------------------------------------------- */
 
 #define THREAD_BLOCKS 600
+#define THREAD_TURNS 400
 
 static atomic_bool stop;
 
@@ -368,7 +369,7 @@ static void *dedupe_blocks(void *arg)
 	struct random random = {.state = files[0] + 2000};
 	uint64_t *gained = calloc(1, sizeof(*gained));
 
-	while (!atomic_load(&stop)) {
+	for (unsigned i = 0; i < THREAD_TURNS; i++) {
 		uint64_t at = random_below(&random, THREAD_BLOCKS - 1), length = 1 + random_below(&random, THREAD_BLOCKS - at);
 		struct fs_dedupe d = {
 			.from = files[0], .to = files[1], .from_pos = at * BLOCK_BYTES, .to_pos = at * BLOCK_BYTES, .length = min_u64(length, 4) * BLOCK_BYTES};
@@ -404,10 +405,11 @@ START_TEST(writers_and_readers_of_both_files_go_on)
 	pthread_create(&threads[3], NULL, read_blocks, &to);
 	pthread_create(&threads[4], NULL, dedupe_blocks, forth);
 	pthread_create(&threads[5], NULL, dedupe_blocks, back);
-	usleep(700000);
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(threads[4 + i], &gained[i]);
 	atomic_store(&stop, true);
-	for (unsigned i = 0; i < 6; i++)
-		pthread_join(threads[i], i < 4 ? NULL : &gained[i - 4]);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
 	expect(*(uint64_t *)gained[0] + *(uint64_t *)gained[1] > 0);
 	free(gained[0]);
 	free(gained[1]);

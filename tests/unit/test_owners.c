@@ -2,6 +2,11 @@
 #include "tests/support/files.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "util/lock.h"
 
 static struct fsfix fix;
 
@@ -121,6 +126,79 @@ START_TEST(every_sharer_is_its_own_element)
 }
 END_TEST
 
+#define MANY 2000u
+
+static atomic_bool stop;
+
+static void share_block(inum_t from, inum_t to, uint64_t block)
+{
+	uint64_t done;
+
+	expect_equal(fs_copy_range(fix.fs, from, 0, to, block * BLOCK_BYTES, BLOCK_BYTES, &done), 0);
+	expect_equal(done, BLOCK_BYTES);
+}
+
+/* Other sharers of the block come and go, and mappings beside it join and part. */
+static void *come_and_go(void *arg)
+{
+	const inum_t *files = arg;
+
+	for (uint64_t i = 0; !atomic_load(&stop); i++) {
+		share_block(files[0], files[1], i % 50);
+		expect_equal(fs_fallocate(fix.fs, files[1], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, i % 50 * BLOCK_BYTES, BLOCK_BYTES), 0);
+		if (i % 16 == 0)
+			files_write(&fix, files[1], 2, 100 * BLOCK_BYTES + i % 64 * BLOCK_BYTES, BLOCK_BYTES);
+	}
+	return NULL;
+}
+
+struct told {
+	inum_t steady;
+	uint64_t count, last;
+};
+
+static int told_add(void *arg, const struct fs_owner *owner)
+{
+	struct told *told = arg;
+
+	if (owner->kind != FS_OWNER_DATA || owner->ino != told->steady)
+		return 0;
+	expect(!told->count || owner->pos > told->last);
+	told->last = owner->pos;
+	told->count++;
+	return 0;
+}
+
+START_TEST(many_sharers_are_told_in_slices_while_others_change)
+{
+	inum_t files[2] = {files_new(&fix, "steady"), files_new(&fix, "other")};
+	struct lock_counts before, after;
+	struct told told;
+	pthread_t thread;
+	devoff_t at;
+
+	files_write(&fix, files[0], 1, 0, BLOCK_BYTES);
+	for (uint64_t i = 1; i < MANY; i++)
+		share_block(files[0], files[0], 2 * i);
+	at = files_device_offset(&fix, files[0], 0);
+	lock_counts(&before);
+	told = (struct told){.steady = files[0]};
+	expect_equal(fs_owners(fix.fs, at, BLOCK_BYTES, told_add, &told), 0);
+	lock_counts(&after);
+	expect_equal(told.count, MANY);
+	expect(after.taken[LOCK_GATE_SHARED] - before.taken[LOCK_GATE_SHARED] >= 2 * MANY / 512);
+	atomic_store(&stop, false);
+	pthread_create(&thread, NULL, come_and_go, files);
+	for (unsigned i = 0; i < 50; i++) {
+		told = (struct told){.steady = files[0]};
+		expect_equal(fs_owners(fix.fs, at, BLOCK_BYTES, told_add, &told), 0);
+		expect_equal(told.count, MANY);
+	}
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
+}
+END_TEST
+
 START_TEST(beyond_the_end_is_refused)
 {
 	uint64_t size = media_size(fs_media(fix.fs));
@@ -176,6 +254,7 @@ int main(void)
 	tcase_add_test(tests, the_whole_device_is_covered);
 	tcase_add_test(tests, random_ranges_are_covered_to_the_byte);
 	tcase_add_test(tests, every_sharer_is_its_own_element);
+	tcase_add_test(tests, many_sharers_are_told_in_slices_while_others_change);
 	tcase_add_test(tests, beyond_the_end_is_refused);
 	tcase_add_test(tests, superblock_journal_and_quarantine_have_their_kinds);
 	tcase_add_test(tests, a_visitor_can_stop);

@@ -49,8 +49,25 @@ static int take_away(struct fixture *f, struct rmap_record record)
 
 static int set_flags(struct fixture *f, struct rmap_record record, uint8_t flags)
 {
+	int error;
+
 	expect_equal(tx_begin(f->journal, TX_NORMAL, &f->tx), 0);
-	return end_change(f, rmap_set_flags(&f->rmap, f->tx, &record, flags));
+	error = rmap_remove(&f->rmap, f->tx, &record);
+
+	record.flags = flags;
+	return end_change(f, error ? error : rmap_insert(&f->rmap, f->tx, &record));
+}
+
+static int insert_beside(struct fixture *f, struct rmap_record record, struct rmap_beside beside)
+{
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &f->tx), 0);
+	return end_change(f, rmap_insert_beside(&f->rmap, f->tx, &record, &beside));
+}
+
+static int take_within(struct fixture *f, struct rmap_record record, blkno_t start)
+{
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &f->tx), 0);
+	return end_change(f, rmap_remove_within(&f->rmap, f->tx, &record, start));
 }
 
 /* --- what a query says, as a list --- */
@@ -643,6 +660,64 @@ START_TEST(broken_twin_one_block_off_is_noticed)
 }
 END_TEST
 
+START_TEST(insert_merges_with_what_the_owners_map_says)
+{
+	struct fixture f;
+
+	fixture_open(&f);
+	ck_assert_int_eq(insert(&f, (struct rmap_record){100, 10, 7, 0, 0}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){110, 5, 7, 10, 0}, (struct rmap_beside){.has_left = true, .left = 100}), 0);
+	ck_assert_int_eq(insert(&f, (struct rmap_record){120, 5, 7, 20, 0}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){115, 5, 7, 15, 0}, (struct rmap_beside){true, true, 100}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){90, 10, 8, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+	ck_assert_int_eq(insert(&f, (struct rmap_record){60, 5, 8, 100, 0}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){50, 10, 8, 90, 0}, (struct rmap_beside){.has_right = true}), 0);
+	assert_records(&f, RECORDS({50, 15, 8, 90, 0}, {90, 10, 8, 0, 0}, {100, 25, 7, 0, 0}));
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_hint_that_is_wrong_is_looked_into)
+{
+	struct fixture f;
+
+	fixture_open(&f);
+	ck_assert_int_eq(insert(&f, (struct rmap_record){100, 10, 7, 0, 0}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){110, 5, 7, 10, 0}, (struct rmap_beside){.has_left = true, .left = 105}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){115, 5, 7, 15, 0}, (struct rmap_beside){true, true, 100}), 0);
+	ck_assert_int_eq(insert_beside(&f, (struct rmap_record){120, 5, 7, 20, EXTENT_UNWRITTEN}, (struct rmap_beside){.has_left = true, .left = 100}), 0);
+	assert_records(&f, RECORDS({100, 20, 7, 0, 0}, {120, 5, 7, 20, EXTENT_UNWRITTEN}));
+	ck_assert_int_eq(take_within(&f, (struct rmap_record){105, 5, 7, 5, 0}, 103), 0);
+	ck_assert_int_eq(take_within(&f, (struct rmap_record){105, 5, 7, 5, 0}, 100), -ENOENT);
+	assert_records(&f, RECORDS({100, 5, 7, 0, 0}, {110, 10, 7, 10, 0}, {120, 5, 7, 20, EXTENT_UNWRITTEN}));
+	fixture_close(&f);
+}
+END_TEST
+
+/* What an operation costs does not depend on how many share the blocks, nor those beside them. */
+START_TEST(among_many_sharers_one_comes_and_goes_by_few_nodes)
+{
+	enum { SHARERS = 20000 };
+	struct fixture f;
+	uint64_t before;
+
+	fixture_open(&f);
+	for (uint64_t i = 0; i < SHARERS; i++) {
+		expect_equal(insert_beside(&f, (struct rmap_record){100, 10, 1000 + i, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+		expect_equal(insert_beside(&f, (struct rmap_record){90, 10, 1000 + i, 50, 0}, (struct rmap_beside){.has_left = false}), 0);
+	}
+	before = fake_gets(f.journal);
+	expect_equal(insert_beside(&f, (struct rmap_record){100, 5, 7, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+	expect_equal(insert_beside(&f, (struct rmap_record){105, 5, 7, 5, 0}, (struct rmap_beside){.has_left = true, .left = 100}), 0);
+	expect_equal(take_within(&f, (struct rmap_record){103, 2, 7, 3, 0}, 100), 0);
+	ck_assert_uint_lt(fake_gets(f.journal) - before, 60);
+	before = fake_gets(f.journal);
+	expect_equal(insert(&f, (struct rmap_record){103, 2, 7, 3, 0}), 0);
+	ck_assert_uint_gt(fake_gets(f.journal) - before, 100); /* without the owner's map: through all of them */
+	fixture_close(&f);
+}
+END_TEST
+
 START_TEST(a_record_that_cannot_be_is_refused_when_read)
 {
 	struct fixture f;
@@ -678,6 +753,9 @@ int main(void)
 	tcase_add_test(sentences, quarantined_blocks_merge_whatever_their_offset);
 	tcase_add_test(sentences, query_clips_to_the_range);
 	tcase_add_test(sentences, a_shared_run_ends_where_sharing_does);
+	tcase_add_test(sentences, insert_merges_with_what_the_owners_map_says);
+	tcase_add_test(sentences, a_hint_that_is_wrong_is_looked_into);
+	tcase_add_test(sentences, among_many_sharers_one_comes_and_goes_by_few_nodes);
 	tcase_add_test(sentences, a_record_that_cannot_be_is_refused_when_read);
 	tcase_set_timeout(naive, 240);
 	tcase_add_test(naive, random_extents_and_sharers_agree_with_the_model);
