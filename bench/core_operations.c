@@ -14,7 +14,7 @@
 struct series {
 	struct fs *fs;
 	inum_t dir, data, log;
-	inum_t *inos; /* of the files that `create` made */
+	inum_t *inos; /* of the files that `create` made, and later the directories; as by a kernel, what was made stays looked up until it is removed */
 	uint64_t count;
 	uint8_t block[BLOCK_BYTES];
 };
@@ -40,12 +40,9 @@ static int make(struct series *series, inum_t dir, const char *prefix, uint64_t 
 	char name[32];
 	int error = fs_create(series->fs, &who, dir, name_of(name, prefix, i), mode, 0, &attr);
 
-	if (error)
-		return error;
-	if (ino)
+	if (!error)
 		*ino = attr.ino;
-	fs_forget(series->fs, attr.ino, 1);
-	return 0;
+	return error;
 }
 
 static int op_create(struct series *series, uint64_t i)
@@ -114,20 +111,26 @@ static int op_clone(struct series *series, uint64_t i)
 static int op_unlink(struct series *series, uint64_t i)
 {
 	char name[32];
+	int error = fs_unlink(series->fs, series->dir, name_of(name, "name", i));
 
-	return fs_unlink(series->fs, series->dir, name_of(name, "name", i));
+	if (!error)
+		fs_forget(series->fs, series->inos[i], 1);
+	return error;
 }
 
 static int op_mkdir(struct series *series, uint64_t i)
 {
-	return make(series, series->dir, "dir", i, S_IFDIR | 0755, NULL);
+	return make(series, series->dir, "dir", i, S_IFDIR | 0755, &series->inos[i]);
 }
 
 static int op_rmdir(struct series *series, uint64_t i)
 {
 	char name[32];
+	int error = fs_rmdir(series->fs, series->dir, name_of(name, "dir", i));
 
-	return fs_rmdir(series->fs, series->dir, name_of(name, "dir", i));
+	if (!error)
+		fs_forget(series->fs, series->inos[i], 1);
+	return error;
 }
 
 static int op_setxattr(struct series *series, uint64_t i)

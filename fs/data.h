@@ -21,8 +21,15 @@ static inline devoff_t block_device_offset(blkno_t block)
 
 /* A reference to an inode that must be a regular file: -EISDIR, -EINVAL otherwise. */
 int file_get(struct fs *fs, inum_t ino, struct inode **out);
-uint64_t file_size(struct inode *inode);
-bool file_may_share(struct inode *inode);
+static inline uint64_t file_size(struct inode *inode)
+{
+	return atomic_load_explicit(&inode->size_now, memory_order_relaxed);
+}
+/* May it share blocks with others? */
+static inline bool file_may_share(struct inode *inode)
+{
+	return inode_flags(inode) & INODE_MAY_SHARE;
+}
 void record_touch(struct inode_record *record); /* mtime, ctime, change */
 
 /*

@@ -12,38 +12,17 @@
 int file_get(struct fs *fs, inum_t ino, struct inode **out)
 {
 	struct inode *inode;
-	struct fs_attr attr;
 	int error = inode_get(fs, ino, &inode);
 
 	if (error)
 		return error;
-	inode_attr(inode, &attr);
-	if (!S_ISREG(attr.record.mode)) {
+	if (!S_ISREG(inode->type)) {
+		error = S_ISDIR(inode->type) ? -EISDIR : -EINVAL;
 		inode_put(inode);
-		return S_ISDIR(attr.record.mode) ? -EISDIR : -EINVAL;
+		return error;
 	}
 	*out = inode;
 	return 0;
-}
-
-uint64_t file_size(struct inode *inode)
-{
-	uint64_t size;
-
-	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	size = inode->record.size_bytes;
-	pthread_mutex_unlock(&inode->attr_lock);
-	return size;
-}
-
-bool file_may_share(struct inode *inode)
-{
-	bool may_share;
-
-	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	may_share = inode->record.flags & INODE_MAY_SHARE;
-	pthread_mutex_unlock(&inode->attr_lock);
-	return may_share;
 }
 
 void record_stamp_change(struct inode_record *record)

@@ -5,6 +5,8 @@
 
 #include "fs/flags.h"
 
+#include "fs/data.h"
+
 #define FLAGS_OF_ROOT (INODE_IMMUTABLE | INODE_APPEND)
 #define FLAGS_OF_FILES (INODE_FS_FLAGS & ~(INODE_DIRSYNC | INODE_PROJINHERIT))
 #define FLAGS_OF_OTHERS (INODE_NODUMP | INODE_NOATIME)
@@ -12,29 +14,16 @@
 
 /* --- what they forbid ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t flags_of(struct inode *inode, uint64_t *size)
-{
-	uint64_t flags;
-
-	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
-	flags = inode->record.flags;
-	*size = inode->record.size_bytes;
-	pthread_mutex_unlock(&inode->attr_lock);
-	return flags;
-}
-
 int flags_verify_write(struct inode *inode, uint64_t pos)
 {
-	uint64_t size, flags = flags_of(inode, &size);
+	uint64_t flags = inode_flags(inode);
 
-	return (flags & INODE_IMMUTABLE) || ((flags & INODE_APPEND) && pos < size) ? -EPERM : 0;
+	return (flags & INODE_IMMUTABLE) || ((flags & INODE_APPEND) && pos < file_size(inode)) ? -EPERM : 0;
 }
 
 int flags_verify_replace(struct inode *inode)
 {
-	uint64_t size;
-
-	return flags_of(inode, &size) & (INODE_IMMUTABLE | INODE_APPEND) ? -EPERM : 0;
+	return inode_flags(inode) & (INODE_IMMUTABLE | INODE_APPEND) ? -EPERM : 0;
 }
 
 int flags_verify_removal(const struct inode *dir, const struct inode *inode)
@@ -84,10 +73,9 @@ void flags_inherit(struct inode_record *record, const struct inode_record *dir)
 
 int flags_settle(struct inode *inode, int error)
 {
-	uint64_t size;
 	int settled;
 
-	if (!(flags_of(inode, &size) & INODE_SYNC) || (fs_is_readonly(inode->fs) && !fs_is_stopped(inode->fs)))
+	if (!(inode_flags(inode) & INODE_SYNC) || (fs_is_readonly(inode->fs) && !fs_is_stopped(inode->fs)))
 		return error;
 	settled = inode_flush_times(inode);
 	if (!settled)

@@ -42,7 +42,7 @@ static void inode_undo(struct inode *inode)
 
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	now = inode->record;
-	inode->record = inode->undo.record;
+	inode_set_record(inode, &inode->undo.record);
 	if (inode->times_dirty) { /* overwritten since: that did happen */
 		inode->record.mtime = now.mtime;
 		inode->record.ctime = now.ctime;
@@ -123,7 +123,7 @@ int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *
 		return error;
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	inode_merge_lazy(inode, &merged);
-	inode->record = merged;
+	inode_set_record(inode, &merged);
 	inode->times_dirty = inode->atime_dirty = false;
 	inode_access_expire(inode);
 	pthread_mutex_unlock(&inode->attr_lock);
@@ -298,7 +298,7 @@ int inode_create(struct fs *fs, struct tx *tx, const struct inode_record *record
 		inode_free(inode);
 		return error;
 	}
-	inode->references++;
+	inode_ref(inode);
 	*out = inode_publish(fs, inode);
 	return 0;
 }

@@ -60,8 +60,12 @@ struct inode {
 	bool atime_dirty; /* so is atime */
 	uint64_t access_ns; /* when atime was last set lazily; under attr_lock */
 	_Atomic uint64_t access_fresh_ns; /* until then no read need look at atime (fs/access.c); 0: not known. Set under attr_lock */
+	/* Of record, for those who only want to know that much: set with it, read without a lock. Under the data lock neither size nor sharing begins to differ. */
+	_Atomic uint64_t size_now, flags_now;
+	/* The kernel's lookups together are one of the references. That goes to 0 under the shard's lock only. */
+	_Atomic uint64_t references;
 	/* Private to table.c and inode.c, under the table's lock: */
-	uint64_t references, lookups;
+	uint64_t lookups;
 	uint64_t lazy_ns; /* when the lazy times were last set; under attr_lock */
 	bool is_hashed, is_on_dirty, is_on_reclaim;
 	struct inode *hash_next;
@@ -89,6 +93,17 @@ int inode_get_anyway(struct fs *fs, inum_t ino, struct inode **out); /* after fs
 int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out);
 void inode_put(struct inode *inode); /* the last one of an orphan without lookups queues its reclaim */
 void inode_attr(struct inode *inode, struct fs_attr *out);
+/* Under attr_lock, or before anybody else knows it: the record is another. */
+static inline void inode_set_record(struct inode *inode, const struct inode_record *record)
+{
+	inode->record = *record;
+	atomic_store_explicit(&inode->size_now, record->size_bytes, memory_order_relaxed);
+	atomic_store_explicit(&inode->flags_now, record->flags, memory_order_relaxed);
+}
+static inline uint64_t inode_flags(struct inode *inode)
+{
+	return atomic_load_explicit(&inode->flags_now, memory_order_relaxed);
+}
 /* The same, of the record alone: also within a transaction, since an overwrite in place may touch the times all the while. */
 void inode_copy_record(struct inode *inode, struct inode_record *out);
 /* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */

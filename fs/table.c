@@ -307,8 +307,8 @@ struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *
 	inode->ino = ino;
 	inode->fs = fs;
 	inode->type = record->mode & S_IFMT;
-	inode->record = *record;
-	inode->references = 1;
+	inode_set_record(inode, record);
+	atomic_init(&inode->references, 1);
 	return inode;
 }
 
@@ -318,7 +318,7 @@ static struct inode *inode_find_ref(struct fs *fs, inum_t ino)
 	struct inode *inode = table_find(shard, ino);
 
 	if (inode)
-		inode->references++;
+		inode_ref(inode);
 	shard_unlock(shard);
 	return inode;
 }
@@ -330,7 +330,7 @@ struct inode *inode_publish(struct fs *fs, struct inode *mine)
 	struct inode *other = table_find(shard, mine->ino);
 
 	if (other)
-		other->references++;
+		inode_ref(other);
 	else
 		table_add(shard, mine);
 	shard_unlock(shard);
@@ -426,18 +426,26 @@ void inode_set_reclaimed(struct fs *fs, inum_t ino, bool reclaimed)
 
 void inode_ref(struct inode *inode)
 {
-	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
-
-	inode->references++;
-	shard_unlock(shard);
+	atomic_fetch_add_explicit(&inode->references, 1, memory_order_relaxed);
 }
 
 void inode_add_lookup(struct inode *inode)
 {
 	struct inode_shard *shard = shard_lock(inode->fs, inode->ino);
 
-	inode->lookups++;
+	if (!inode->lookups++)
+		inode_ref(inode);
 	shard_unlock(shard);
+}
+
+/* Under the shard's lock; the caller still holds a reference of its own, or looks at it there. */
+static void lookups_end(struct inode *inode, uint64_t count)
+{
+	if (!inode->lookups || !count)
+		return;
+	inode->lookups -= min_u64(count, inode->lookups);
+	if (!inode->lookups)
+		atomic_fetch_sub(&inode->references, 1);
 }
 
 /*
@@ -448,7 +456,7 @@ static bool inode_retire(struct inode_shard *shard, struct inode *inode)
 {
 	bool orphan;
 
-	if (inode->references || inode->lookups || inode->is_on_reclaim)
+	if (atomic_load(&inode->references) || inode->is_on_reclaim)
 		return false;
 	lock_mutex(&inode->attr_lock, LOCK_OBJECT);
 	orphan = inode->record.nlink == 0;
@@ -465,14 +473,15 @@ static bool inode_retire(struct inode_shard *shard, struct inode *inode)
 	return true;
 }
 
-static void inode_drop(struct inode *inode, uint64_t references, uint64_t lookups)
+/* Give a reference back, and that many lookups. */
+static void inode_drop(struct inode *inode, uint64_t lookups)
 {
 	struct fs *fs = inode->fs;
 	struct inode_shard *shard = shard_lock(fs, inode->ino);
 	bool gone, queued;
 
-	inode->references -= references;
-	inode->lookups -= min_u64(lookups, inode->lookups);
+	lookups_end(inode, lookups);
+	atomic_fetch_sub(&inode->references, 1);
 	gone = inode_retire(shard, inode);
 	queued = shard->reclaim != NULL;
 	shard_unlock(shard);
@@ -482,9 +491,21 @@ static void inode_drop(struct inode *inode, uint64_t references, uint64_t lookup
 		background_kick(fs);
 }
 
+/* The usual case needs no lock: others hold it too, the kernel as a rule. */
+static bool reference_give_back(struct inode *inode)
+{
+	uint64_t references = atomic_load_explicit(&inode->references, memory_order_relaxed);
+
+	while (references > 1)
+		if (atomic_compare_exchange_weak_explicit(&inode->references, &references, references - 1, memory_order_release, memory_order_relaxed))
+			return true;
+	return false;
+}
+
 void inode_put(struct inode *inode)
 {
-	inode_drop(inode, 1, 0);
+	if (!reference_give_back(inode))
+		inode_drop(inode, 0);
 }
 
 void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
@@ -493,7 +514,7 @@ void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
 
 	if (!inode)
 		return;
-	inode_drop(inode, 1, count);
+	inode_drop(inode, count);
 	background_run_inline(fs);
 }
 
@@ -504,7 +525,7 @@ static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard)
 
 	lock_mutex(&shard->lock, LOCK_TABLE);
 	while (!ino && (inode = reclaim_take(shard))) {
-		if (inode->references || inode->lookups)
+		if (atomic_load(&inode->references))
 			continue; /* found again by its number: the next put brings it back */
 		ino = inode->ino;
 		table_remove(shard, inode);
@@ -571,7 +592,7 @@ static void shard_forget_all(struct inode_shard *shard)
 
 		for (struct inode *inode = shard->buckets[i]; inode; inode = next) {
 			next = inode->hash_next;
-			inode->lookups = 0;
+			lookups_end(inode, inode->lookups);
 			if (inode_retire(shard, inode))
 				inode_destroy_object(inode);
 		}
@@ -613,7 +634,7 @@ struct inode *inode_take_dirty(struct fs *fs)
 		inode = shard->dirty;
 		if (inode) {
 			dirty_remove(shard, inode);
-			inode->references++;
+			inode_ref(inode);
 		}
 		shard_unlock(shard);
 	}

@@ -113,22 +113,40 @@ struct guard_copy {
 
 typedef void guard_copy_fn(const struct guard_copy *copy);
 
-LINE_NOT_SANITIZED static void guard_copy_out(const struct guard_copy *copy)
+LINE_NOT_SANITIZED static void guard_copy_lines(unsigned char *to, const unsigned char *from, size_t count)
 {
-	unsigned char *to = copy->to;
-	const unsigned char *from = copy->from, *end = from + copy->length;
-	size_t head = (size_t)min_u64(-(uintptr_t)from % LINE_BYTES, copy->length);
-
-	guard_at(from);
-	line_copy_part(to, from, head);
-	for (from += head, to += head; (size_t)(end - from) >= LINE_BYTES;
-	     from += LINE_BYTES, to += LINE_BYTES) {
+	for (; count; count--, to += LINE_BYTES, from += LINE_BYTES) {
 		guard_at(from);
 		line_copy(to, from);
 		line_barrier();
 	}
+}
+
+LINE_WIDE static void guard_copy_lines_wide(unsigned char *to, const unsigned char *from, size_t count)
+{
+	for (; count; count--, to += LINE_BYTES, from += LINE_BYTES) {
+		guard_at(from);
+		LINE_COPY_WIDE(to, from);
+		line_barrier();
+	}
+}
+
+LINE_NOT_SANITIZED static void guard_copy_out(const struct guard_copy *copy)
+{
+	unsigned char *to = copy->to;
+	const unsigned char *from = copy->from;
+	size_t head = (size_t)min_u64(-(uintptr_t)from % LINE_BYTES, copy->length);
+	size_t lines = (copy->length - head) / LINE_BYTES;
+	size_t whole = head + lines * LINE_BYTES;
+
 	guard_at(from);
-	line_copy_part(to, from, (size_t)(end - from));
+	line_copy_part(to, from, head);
+	if (line_can_copy_whole())
+		guard_copy_lines_wide(to + head, from + head, lines);
+	else
+		guard_copy_lines(to + head, from + head, lines);
+	guard_at(from + whole);
+	line_copy_part(to + whole, from + whole, copy->length - whole);
 }
 
 /*

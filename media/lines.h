@@ -70,6 +70,11 @@ static inline bool line_can_copy_whole(void)
 	return __builtin_cpu_supports("avx512f");
 }
 
+/* A whole line in one register, where line_can_copy_whole(): also for loads it is half the time of four. */
+typedef uint8_t line_register __attribute__((vector_size(LINE_BYTES), aligned(1), may_alias));
+#define LINE_WIDE LINE_NOT_SANITIZED __attribute__((target("avx512f")))
+#define LINE_COPY_WIDE(to, from) (*(line_register *)(to) = *(const line_register *)(from))
+
 LINE_INLINE void line_fence(void)
 {
 	_mm_sfence();
@@ -96,6 +101,9 @@ static inline bool line_can_copy_whole(void)
 {
 	return false;
 }
+
+#define LINE_WIDE LINE_NOT_SANITIZED
+#define LINE_COPY_WIDE(to, from) line_copy(to, from)
 
 LINE_INLINE void line_fence(void)
 {
