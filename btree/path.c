@@ -18,6 +18,8 @@ static uint32_t node_examine(const struct btree *tree, struct buf *buf)
 	uint32_t state = NODE_WHOLE;
 
 	if (node_verify((const struct format_node *)buf->data, tree->ops, &field) < 0) {
+		if (buf_is_tentative(buf))
+			return NODE_BAD; /* whoever runs alone tells it */
 		log_error("%s tree: node %#llx is damaged: %s", format_tree_name(tree->ops->tree),
 			  (unsigned long long)buf->address, field);
 		state = NODE_BAD;
@@ -55,16 +57,21 @@ int btree_node_get(const struct btree *tree, struct buf *parent, maddr_t address
 		state = node_examine(tree, buf);
 	if (state & NODE_BAD)
 		goto err_put;
+	if (((struct format_node *)buf->data)->level != level && buf_is_tentative(buf))
+		goto err_put;
 	if (((struct format_node *)buf->data)->level != level) {
 		child_report(tree, parent, address, "level");
 		goto err_put;
 	}
+	if (level == 0)
+		buf_rely(buf);
 	*out = buf;
 	return 0;
 
 err_put:
+	error = buf_is_tentative(buf) ? -EDEADLK : -EUCLEAN;
 	buf_put(buf);
-	return -EUCLEAN;
+	return error;
 }
 
 int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, struct buf **out)
@@ -138,6 +145,11 @@ int path_open_child(const struct btree_path *path, const struct btree_step *pare
 			       step_node(parent)->level - 1u, &out->buf);
 	if (error < 0)
 		return error;
+	/* Was this still its child when the child was as we have it? */
+	if (!buf_is_current(parent->buf)) {
+		buf_put(out->buf);
+		return -EDEADLK;
+	}
 	out->index = 0;
 	child_set_upper(parent, index, out);
 	if (child_is_bounded(parent, index, out))

@@ -91,12 +91,17 @@ static void spare_put(struct cache_buf *cb)
 
 static struct cache_buf *spare_take(struct journal *journal)
 {
-	struct cache_buf *cb = journal_is_writing(journal) ? TAILQ_FIRST(&journal->spare) : NULL;
+	struct cache_buf *cb;
 
+	if (!journal_is_writing(journal) && !journal_beside(journal))
+		return NULL;
+	lock_mutex(&journal->limbo_mutex, LOCK_CACHE);
+	cb = TAILQ_FIRST(&journal->spare);
 	if (cb) {
 		TAILQ_REMOVE(&journal->spare, cb, clock_link);
 		journal->spare_count--;
 	}
+	pthread_mutex_unlock(&journal->limbo_mutex);
 	return cb;
 }
 
@@ -118,13 +123,13 @@ static void cache_buf_free(struct cache_buf *cb)
 {
 	struct journal *journal = cb->journal;
 
+	pthread_mutex_lock(&journal->limbo_mutex);
 	if (journal_is_locked(journal)) {
 		spare_put(cb);
-		return;
+	} else {
+		TAILQ_INSERT_TAIL(&journal->limbo, cb, clock_link);
+		journal->limbo_count++;
 	}
-	pthread_mutex_lock(&journal->limbo_mutex);
-	TAILQ_INSERT_TAIL(&journal->limbo, cb, clock_link);
-	journal->limbo_count++;
 	pthread_mutex_unlock(&journal->limbo_mutex);
 }
 
@@ -144,6 +149,7 @@ static void shard_remove(struct cache_shard *shard, struct cache_buf *cb)
 {
 	struct cache_buf *_Atomic *link = cache_bucket(shard, cb->buf.address);
 
+	cb->hashed = false;
 	while (*link != cb)
 		link = &(*link)->hash_next;
 	*link = cb->hash_next;
@@ -156,6 +162,19 @@ static bool cache_buf_is_idle(struct cache_buf *cb)
 	return !atomic_load_explicit(&cb->refs, memory_order_acquire) && !cb->dirty && !cb->error;
 }
 
+/* Out of the cache, unless somebody takes a reference meanwhile who had found it without: one of the two sees the other. */
+static bool shard_evict(struct cache_shard *shard, struct cache_buf *cb)
+{
+	atomic_store(&cb->hashed, false);
+	if (atomic_load(&cb->refs)) {
+		atomic_store(&cb->hashed, true);
+		return false;
+	}
+	shard_remove(shard, cb);
+	cache_buf_free(cb);
+	return true;
+}
+
 /* One turn of the clock's hand over at most two rounds: whoever was not used since the last time goes. */
 static void shard_shrink(struct cache_shard *shard)
 {
@@ -164,11 +183,8 @@ static void shard_shrink(struct cache_shard *shard)
 
 	while (shard->count > shard->capacity && steps--) {
 		cb = TAILQ_FIRST(&shard->clock);
-		if (cache_buf_is_idle(cb) && !atomic_exchange(&cb->used, false)) {
-			shard_remove(shard, cb);
-			cache_buf_free(cb);
+		if (cache_buf_is_idle(cb) && !atomic_exchange(&cb->used, false) && shard_evict(shard, cb))
 			continue;
-		}
 		TAILQ_REMOVE(&shard->clock, cb, clock_link);
 		TAILQ_INSERT_TAIL(&shard->clock, cb, clock_link);
 	}
@@ -181,6 +197,7 @@ static void shard_insert(struct cache_shard *shard, struct cache_buf *cb)
 	shard_shrink(shard);
 	cb->hash_next = *link;
 	*link = cb;
+	cb->hashed = true;
 	TAILQ_INSERT_TAIL(&shard->clock, cb, clock_link);
 	shard->count++;
 }
@@ -205,7 +222,7 @@ struct cache_buf *cache_find(struct journal *journal, maddr_t address)
 	unsigned slot = slot_mine();
 	struct cache_buf *cb;
 
-	if (!journal_is_reading(journal) && !journal_is_locked(journal))
+	if (!journal_is_reading(journal) && !journal_is_locked(journal) && !journal_beside(journal))
 		cb = cache_find_referenced(shard, address);
 	else
 		cb = shard_find(shard, address); /* nobody takes it out, or frees it */
@@ -283,9 +300,21 @@ void cache_set_dirty(struct cache_buf *cb)
 {
 	if (cb->dirty)
 		return;
-	cb->dirty = true;
-	TAILQ_INSERT_TAIL(&cb->journal->dirty, cb, dirty_link);
-	cb->journal->dirty_blocks++;
+	pthread_mutex_lock(&cb->journal->dirty_mutex);
+	if (!cb->dirty) { /* the root block is anybody's */
+		TAILQ_INSERT_TAIL(&cb->journal->dirty, cb, dirty_link);
+		cb->journal->dirty_blocks++;
+		cb->dirty = true;
+	}
+	pthread_mutex_unlock(&cb->journal->dirty_mutex);
+}
+
+void cache_raise_sequence(struct cache_buf *cb, uint64_t sequence)
+{
+	uint64_t seen = cb->sequence;
+
+	while (seen < sequence && !atomic_compare_exchange_weak(&cb->sequence, &seen, sequence))
+		;
 }
 
 void cache_set_clean(struct cache_buf *cb)
@@ -337,9 +366,13 @@ struct buf *cache_view(struct cache_buf *cb)
 
 int buf_get_any(struct journal *journal, maddr_t address, struct buf **out)
 {
-	struct cache_buf *cb = cache_find(journal, address);
+	struct tx *beside = journal_beside(journal);
+	struct cache_buf *cb;
 	int error = 0;
 
+	if (beside)
+		return beside_get(beside, address, out);
+	cb = cache_find(journal, address);
 	if (!cb)
 		error = buf_load(journal, address, &cb);
 	if (error)
@@ -362,6 +395,10 @@ int buf_get(struct journal *journal, maddr_t address, enum format_block_role rol
 	if (error)
 		return error;
 	header = (const struct format_block_header *)buf->data;
+	if ((header->role != role || header->tree != tree) && buf_is_tentative(buf)) {
+		buf_put(buf);
+		return -EDEADLK;
+	}
 	if (header->role != role || header->tree != tree) {
 		log_error("metadata block %#llx: role %#x of tree %s where role %#x of tree %s must be",
 			  (unsigned long long)address, header->role, format_tree_name(header->tree), role,
@@ -377,6 +414,10 @@ void buf_put(struct buf *buf)
 {
 	struct cache_buf *cb = cache_of(buf);
 
+	if (buf_is_tentative(buf)) {
+		beside_put(buf);
+		return;
+	}
 	if (buf == &cb->mine && cb->slot < 0 && cb->mine.verified & ~__atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED))
 		__atomic_fetch_or(&cb->buf.verified, cb->mine.verified, __ATOMIC_RELAXED);
 	cache_put(cb);
@@ -412,8 +453,11 @@ int buf_create(struct tx *tx, enum format_block_role role, unsigned tree, struct
 	struct journal *journal = tx_journal(tx);
 	struct cache_buf *cb;
 	maddr_t address;
-	int error = chunk_take_block(tx, &address);
+	int error;
 
+	if (tx->beside)
+		return beside_create(tx, role, tree, out);
+	error = chunk_take_block(tx, &address);
 	if (error)
 		return error;
 	error = buf_new(journal, address, &cb);
@@ -435,7 +479,7 @@ err_give:
 
 int buf_destroy(struct tx *tx, struct buf *buf)
 {
-	int error = tx_join(tx, buf);
+	int error = tx->beside ? -EAGAIN : tx_join(tx, buf);
 
 	if (error)
 		return error;
@@ -457,10 +501,8 @@ static void cache_drop_clean(struct journal *journal)
 		pthread_mutex_lock(&shard->mutex);
 		for (cb = TAILQ_FIRST(&shard->clock); cb; cb = next) {
 			next = TAILQ_NEXT(cb, clock_link);
-			if (cache_buf_is_idle(cb)) {
-				shard_remove(shard, cb);
-				cache_buf_free(cb);
-			}
+			if (cache_buf_is_idle(cb))
+				shard_evict(shard, cb);
 		}
 		pthread_mutex_unlock(&shard->mutex);
 	}

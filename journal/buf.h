@@ -25,6 +25,13 @@ int buf_get(struct journal *journal, maddr_t address, enum format_block_role rol
 /* As buf_get, whatever role and tree it has (owners query, fsck); role and tree are in its header. */
 int buf_get_any(struct journal *journal, maddr_t address, struct buf **out);
 void buf_put(struct buf *buf);
+/*
+ * Within a transaction beside others (elsewhere all is certain): is this a copy, which may be out of date, so that what is wrong with it is not to be told but
+ * answered by -EDEADLK? Is it still as the block is? The transaction counts only if the block stays the same until its commit.
+ */
+bool buf_is_tentative(const struct buf *buf);
+bool buf_is_current(const struct buf *buf);
+void buf_rely(struct buf *buf);
 /* Sequence of the last record it contains: of two blocks that contradict each other the one with the higher is the younger. */
 uint64_t buf_sequence(const struct buf *buf);
 

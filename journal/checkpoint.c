@@ -84,14 +84,14 @@ static int log_lone_blocks(struct journal *journal)
 {
 	struct cache_buf *cb;
 	struct tx_item item;
-	uint64_t lines, sequence;
+	uint64_t sequence;
 	int error;
 
 	TAILQ_FOREACH(cb, &journal->dirty, dirty_link) {
 		if (cb->written)
 			continue;
-		item = (struct tx_item){ cb, NULL };
-		error = tx_log_items(&journal->log, &item, 1, &lines, &sequence);
+		item = (struct tx_item){ .address = cb->buf.address, .bytes = cb->block };
+		error = tx_log_items(&journal->log, &item, 1, &sequence);
 		if (error)
 			return error;
 		cb->half = true;

@@ -29,13 +29,16 @@ struct cache_buf {
 	_Atomic bool dirty;    /* never evicted */
 	_Atomic bool used;     /* since the clock's hand passed */
 	_Atomic bool detached; /* no longer in the cache: freed with its last reference */
+	_Atomic bool hashed;   /* in the cache: who reads it without a reference asks again afterwards */
 	bool half;	       /* only one copy at home is whole: log a full image before it is overwritten */
 	uint8_t written;       /* copies that the running checkpoint has stored */
 	uint8_t cleared;       /* copies whose poison a write-back cleared; for journal_repair() */
 	uint8_t told;	       /* of these, the ones that the handler was told of */
 	int error;	       /* lost in recovery: what buf_get() answers */
-	int slot;	       /* in the open transaction, or -1; the writer's */
-	uint64_t sequence;     /* of the last record it contains */
+	struct tx *_Atomic owner; /* the open transaction that has joined it */
+	int slot;		  /* in that transaction, or -1; the owner's */
+	_Atomic uint32_t version; /* odd while a transaction beside others changes the bytes */
+	_Atomic uint64_t sequence; /* of the last record it contains */
 	uint8_t block[BLOCK_BYTES] __attribute__((aligned(64)));
 };
 TAILQ_HEAD(cache_list, cache_buf);
@@ -53,10 +56,13 @@ struct cache_finds {
 	_Alignas(64) atomic_uint_fast64_t hits, misses;
 };
 
+struct tx_view;
+
 struct tx_block {
 	struct cache_buf *cb;
-	uint8_t *image; /* the copy that is changed */
-	bool fresh;	/* came into the cache by this transaction: nobody else sees it, it is changed in place, an abort drops it */
+	struct tx_view *view; /* of a transaction beside others */
+	uint8_t *bytes; /* where it is changed: in a copy, or in place if fresh */
+	bool fresh;	/* came into the cache by this transaction: nobody else sees it, an abort drops it */
 	bool init;	/* logged as a difference from zeros */
 	bool destroyed;
 };
@@ -66,48 +72,60 @@ struct tx_hook {
 	void *arg;
 };
 
-/* What a transaction writes into: of the thread's own slot, since lines that another CPU wrote last cost more than what is done with them. */
-struct tx_scratch {
-	struct tx_block *blocks; /* of the longest transaction */
-	uint8_t *images;	 /* BLOCK_BYTES for each of them */
-	uint8_t *record;	 /* LOG_RECORD_MAX_BYTES */
+/* A block as a transaction beside others sees it: a copy from one moment, its own to change once it has joined the block. */
+struct tx_view {
+	struct buf buf;
+	uint32_t version; /* of the block when it was copied */
+	unsigned holds;
+	bool relied; /* the transaction counts only if the block is still the same */
+	bool joined;
 };
+#define TX_VIEWS_MAX 64u
 
+/* A metadata block that a transaction beside others takes: the change of the table is applied where the order of records is fixed. */
+struct tx_take {
+	uint64_t chunk;
+	unsigned index;
+};
+#define TX_TAKES_MAX 16u
+#define CLAIM_CHUNKS 64u
+
+/* One per slot of a thread: lines that another CPU wrote last cost more than what is done with them. */
 struct tx {
-	struct journal *journal;
+	_Alignas(64) struct journal *journal;
 	enum tx_kind kind;
+	bool beside;
 	unsigned count, limit;
-	struct tx_block *blocks;
-	uint8_t *images;
+	/* Made when the slot's thread first begins one; without memory for that, it runs in the last slot's. */
+	struct tx_block *blocks; /* of the longest transaction */
+	uint8_t *images;	 /* BLOCK_BYTES for each of them, or for each view */
+	uint8_t *record;	 /* LOG_RECORD_MAX_BYTES */
 	struct tx_hook *hooks;
 	unsigned hook_count, hook_capacity;
 	uint64_t old_free_hint, old_entry_hint;
 	bool retires; /* marks a chunk FREEING */
+	/* Of one beside others: */
+	struct tx_view *views;
+	unsigned view_count;
+	struct tx_take takes[TX_TAKES_MAX];
+	unsigned take_count;
+	struct cache_buf *table; /* the block of the chunk table that they are in, with a reference */
+	uint64_t take_chunk;	 /* where the last one was found */
+	uint64_t deltas_mask; /* which root counters it changes, */
+	int64_t deltas[ROOT_COUNTERS];
 };
 
+/* What is changed all the time lies apart from what everybody reads. */
 struct journal {
 	struct media *media;
 	struct super super;
 	struct journal_recovery recovery;
-	struct gate gate; /* the metadata lock: readers are inside, a transaction has reserved it and closes it to show what it has done */
-	struct log_ring log;
-	struct cache_shard shards[CACHE_SHARDS];
-	struct cache_finds finds[SLOT_COUNT];
-	/* Out of the cache, but a reader inside the gate may still look at them: freed by whoever has closed it next. */
-	struct cache_list limbo;
-	pthread_mutex_t limbo_mutex;
-	_Atomic size_t limbo_count;
-	/* To be used again: trees that come and go with one record take nothing from the heap. The writer's. */
-	struct cache_list spare;
-	unsigned spare_count;
-	struct cache_list dirty;
-	_Atomic uint64_t dirty_blocks;
 	uint64_t dirty_limit, cache_blocks;
 	struct cache_buf *root; /* held for life */
-	struct tx tx;
-	struct tx_scratch scratch[SLOT_COUNT]; /* the last one is there, others once used; under the reservation */
-	uint64_t tx_bytes; /* of the longest record that fits now */
+	unsigned tx_limit; /* blocks of the longest transaction now, */
+	uint64_t tx_bytes; /* and bytes of its record */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
+	uint8_t *table_image;	/* this block of the chunk table as of the last record, as are root_counters; with log.mutex */
 	uint64_t free_hint;  /* no chunk below has a free block */
 	uint64_t entry_hint; /* no entry of the table below is free */
 	uint64_t retire_sequence;
@@ -123,11 +141,30 @@ struct journal {
 	void *bad_copy_arg;
 	journal_cleared_fn *on_cleared;
 	void *on_cleared_arg;
+	struct gate gate; /* the metadata lock: readers are inside, a transaction closes it to show what it has done; one that runs alone has reserved it */
+	struct gate beside; /* transactions beside others are inside; whoever has reserved the metadata lock has closed it */
+	struct log_ring log;
+	_Alignas(64) uint64_t root_counters[ROOT_COUNTERS];
+	maddr_t table_of_image; /* 0: none, since somebody ran alone; what everybody sees is as of the last record */
+	_Alignas(64) _Atomic uint64_t claims[CLAIM_CHUNKS][8]; /* free blocks that transactions beside others have taken, by chunk modulo their number and bit of the map */
+	struct cache_shard shards[CACHE_SHARDS];
+	struct cache_finds finds[SLOT_COUNT];
+	struct tx txs[SLOT_COUNT];
+	/* Out of the cache, but a reader inside the gate may still look at them: freed by whoever has closed it next. */
+	struct cache_list limbo;
+	pthread_mutex_t limbo_mutex;
+	_Atomic size_t limbo_count;
+	/* To be used again: trees that come and go with one record take nothing from the heap. Under limbo_mutex. */
+	struct cache_list spare;
+	unsigned spare_count;
+	_Alignas(64) pthread_mutex_t dirty_mutex;
+	struct cache_list dirty;
+	_Atomic uint64_t dirty_blocks;
 	pthread_mutex_t sync_mutex;
 	pthread_cond_t sync_cond;
 	uint64_t sync_started, sync_done;
 	bool sync_runs;
-	_Atomic uint64_t transactions, checkpoints, written_back;
+	_Atomic uint64_t checkpoints, written_back;
 };
 
 /* --- journal.c --- */
@@ -140,6 +177,10 @@ void journal_lock(struct journal *journal);
 void journal_unlock(struct journal *journal);
 /* Is this thread inside the gate: what it finds in the cache stays until it leaves, without a reference? */
 bool journal_is_reading(const struct journal *journal);
+/* This thread's transaction beside others, or NULL. */
+struct tx *journal_beside(const struct journal *journal);
+void journal_beside_enter(struct tx *tx);
+void journal_beside_leave(struct tx *tx);
 /* Has this thread reserved it: does it see what the open transaction has changed? */
 bool journal_is_writing(const struct journal *journal);
 /* Has this thread closed it: nobody else looks at anything? */
@@ -150,7 +191,7 @@ int cache_init(struct journal *journal, uint64_t cache_bytes);
 void cache_fini(struct journal *journal);
 /* Free what is in limbo; the gate is closed, by this thread. */
 void cache_empty_limbo(struct journal *journal);
-/* With a reference (readers inside the gate: without, they need none), or NULL. */
+/* With a reference (readers inside the gate and transactions beside others: without, they need none), or NULL. */
 struct cache_buf *cache_find(struct journal *journal, maddr_t address);
 struct cache_buf *cache_alloc(struct journal *journal, maddr_t address); /* zeroed, one reference, not in the cache */
 /* Put it into the cache, or drop it for the one that somebody else has put there meanwhile. Keeps the reference. */
@@ -161,6 +202,7 @@ void cache_put(struct cache_buf *cb);
 /* As this thread sees it: with what its transaction has changed, or as of the last commit. */
 struct buf *cache_view(struct cache_buf *cb);
 void cache_set_dirty(struct cache_buf *cb);
+void cache_raise_sequence(struct cache_buf *cb, uint64_t sequence);
 void cache_set_clean(struct cache_buf *cb);
 
 static inline struct cache_buf *cache_of(struct buf *buf)
@@ -190,6 +232,34 @@ int tx_join_fresh(struct tx *tx, struct cache_buf *cb);
 struct tx_block *tx_block_of(struct cache_buf *cb); /* NULL: not joined */
 int tx_init(struct journal *journal);
 void tx_fini(struct journal *journal);
+int tx_make_buffers(struct tx *tx);
+int tx_add_block(struct tx *tx, struct cache_buf *cb, struct tx_block **out);
+void tx_run_hooks(struct tx *tx, bool committed, uint64_t sequence);
+/* A block that has one whole copy at home and is not in the log must be logged whole: NULL. */
+const uint8_t *tx_block_base(struct journal *journal, const struct tx_block *block);
+
+/* --- beside_space.c: blocks for them --- */
+int beside_take_block(struct tx *tx, maddr_t *address);
+uint64_t beside_table_lines(const struct tx *tx);
+/* Under log_mutex: as of this record; and back. */
+void beside_table_apply(struct tx *tx);
+void beside_table_revert(struct tx *tx);
+/* The gate is closed: what everybody sees. */
+void beside_table_show(struct tx *tx, uint64_t sequence);
+void beside_drop_takes(struct tx *tx);
+
+/* --- root.c --- */
+/* The counters as everybody sees them; the metadata lock is reserved. */
+void root_read_counters(struct journal *journal, uint64_t counters[ROOT_COUNTERS]);
+void root_count(struct format_root *root, unsigned counter, int64_t delta);
+
+/* --- beside.c: transactions beside others --- */
+int beside_get(struct tx *tx, maddr_t address, struct buf **out);
+void beside_put(struct buf *buf);
+int beside_join(struct tx *tx, struct buf *buf);
+int beside_create(struct tx *tx, enum format_block_role role, unsigned tree, struct buf **out);
+int beside_commit(struct tx *tx, uint64_t *sequence);
+void beside_abort(struct tx *tx);
 
 /* --- checkpoint.c --- */
 /* The metadata lock is held exclusively. */
@@ -199,11 +269,15 @@ int checkpoint_make_durable(struct journal *journal);
 
 /* --- tx.c: record building --- */
 struct tx_item {
-	const struct cache_buf *cb;
+	maddr_t address;
+	const uint8_t *bytes;
 	const uint8_t *base; /* NULL: zeros, flagged INIT */
+	uint64_t lines;	     /* that differ: found out by tx_stage_items(), unless they are known */
 };
-/* Stage the record of what differs and append it. *sequence: 0 when nothing does, *lines[i] of each item otherwise. */
-int tx_log_items(struct log_ring *ring, const struct tx_item *items, unsigned count, uint64_t *lines, uint64_t *sequence);
+/* Stage the record of what differs, without its header. Bytes, or 0: nothing differs. *used: items in it. */
+size_t tx_stage_items(uint8_t *record, struct tx_item *items, unsigned count, unsigned *used);
+/* And append it. *sequence: 0 when nothing differs. */
+int tx_log_items(struct log_ring *ring, struct tx_item *items, unsigned count, uint64_t *sequence);
 
 /* --- recover.c --- */
 /* Replay into dirty buffers, hold the root block, say where the log goes on. 0; -EIO, -EUCLEAN: there is no root block. */

@@ -98,6 +98,12 @@ static int journal_init_locks(struct journal *journal)
 
 	if (error)
 		return error;
+	error = gate_init(&journal->beside);
+	if (error) {
+		gate_fini(&journal->gate);
+		return error;
+	}
+	pthread_mutex_init(&journal->dirty_mutex, NULL);
 	pthread_mutex_init(&journal->sync_mutex, NULL);
 	pthread_cond_init(&journal->sync_cond, NULL);
 	return 0;
@@ -111,8 +117,11 @@ static void journal_free(struct journal *journal)
 	tx_fini(journal);
 	log_fini(&journal->log);
 	free(journal->bounce);
+	free(journal->table_image);
 	pthread_cond_destroy(&journal->sync_cond);
 	pthread_mutex_destroy(&journal->sync_mutex);
+	pthread_mutex_destroy(&journal->dirty_mutex);
+	gate_fini(&journal->beside);
 	gate_fini(&journal->gate);
 	free(journal);
 }
@@ -131,9 +140,10 @@ static int journal_init(struct journal *journal, struct media *media, const stru
 		error = log_init(&journal->log, media, &journal->super);
 	if (!error)
 		error = tx_init(journal);
-	journal->dirty_limit = max_u64(journal->cache_blocks / 2, 2ull * journal->tx.limit);
+	journal->dirty_limit = max_u64(journal->cache_blocks / 2, 2ull * journal->tx_limit);
 	journal->bounce = aligned_alloc(LINE_BYTES, BLOCK_BYTES);
-	if (!error && !journal->bounce)
+	journal->table_image = aligned_alloc(LINE_BYTES, BLOCK_BYTES);
+	if (!error && (!journal->bounce || !journal->table_image))
 		error = -ENOMEM;
 	return error ? why_set(why, error, "the journal cannot be opened: %s", strerror(-error)) : 0;
 }
@@ -158,6 +168,7 @@ static int journal_start(struct journal *journal, struct why *why)
 		journal->readonly = true;
 	}
 	journal->log_is_known = journal->salvage || !journal->recovery.hole;
+	root_read_counters(journal, journal->root_counters);
 	if (journal->readonly)
 		return 0;
 	error = checkpoint_run(journal, journal->log.epoch + 1);
@@ -265,13 +276,14 @@ void journal_set_cleared_handler(struct journal *journal, journal_cleared_fn *ha
 /* A second hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
 static _Thread_local const struct journal *thread_reads, *thread_writes;
 static _Thread_local bool thread_excludes; /* readers too */
+static _Thread_local struct tx *thread_beside;
 
 #define LIMBO_MAX_BLOCKS 256u
 
 void journal_read_begin(struct journal *journal)
 {
 	assert(!thread_reads);
-	assert(thread_writes != journal);
+	assert(thread_writes != journal && !journal_beside(journal));
 	gate_enter(&journal->gate);
 	thread_reads = journal;
 }
@@ -280,7 +292,9 @@ void journal_reserve(struct journal *journal)
 {
 	assert(!thread_reads);
 	assert(!thread_writes);
+	assert(!thread_beside);
 	gate_reserve(&journal->gate);
+	gate_close(&journal->beside);
 	thread_writes = journal;
 }
 
@@ -302,9 +316,37 @@ void journal_lock(struct journal *journal)
 
 void journal_unlock(struct journal *journal)
 {
+	bool excludes = thread_excludes;
+
+	if (journal->root)
+		root_read_counters(journal, journal->root_counters);
+	journal->table_of_image = 0;
 	thread_writes = NULL;
 	thread_excludes = false;
-	gate_open(&journal->gate);
+	if (excludes)
+		gate_open(&journal->gate);
+	gate_open(&journal->beside);
+	gate_vacate(&journal->gate);
+}
+
+struct tx *journal_beside(const struct journal *journal)
+{
+	return thread_beside && thread_beside->journal == journal ? thread_beside : NULL;
+}
+
+void journal_beside_enter(struct tx *tx)
+{
+	assert(!thread_reads);
+	assert(!thread_writes);
+	assert(!thread_beside);
+	gate_enter(&tx->journal->beside);
+	thread_beside = tx;
+}
+
+void journal_beside_leave(struct tx *tx)
+{
+	thread_beside = NULL;
+	gate_leave(&tx->journal->beside);
 }
 
 void journal_read_end(struct journal *journal)
@@ -356,13 +398,13 @@ bool journal_wants_checkpoint(const struct journal *journal)
 
 uint64_t journal_changes(const struct journal *journal)
 {
-	return journal->transactions;
+	return journal->log.transactions;
 }
 
 void journal_counts(const struct journal *journal, struct journal_counts *out)
 {
 	memset(out, 0, sizeof(*out));
-	out->transactions = journal->transactions;
+	out->transactions = journal->log.transactions;
 	out->records = journal->log.records;
 	out->record_bytes = journal->log.record_bytes;
 	out->checkpoints = journal->checkpoints;

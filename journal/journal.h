@@ -4,12 +4,13 @@
  *   chunk   logical metadata address -> the two device places; allocation of single blocks within chunks
  *   buf     the bounded cache of metadata blocks; reads check both copies
  *   tx      begin, join, commit, abort
+ *   beside  transactions that run side by side
  *   log     the ring of records
  *   checkpoint  write-back of dirty buffers, then the tail moves
  *   recover the log into DRAM
  *   root    tree roots and counters
  *
- * Locking: one writer at a time (tx_begin .. tx_commit/abort reserves the metadata lock, a gate); readers hold it shared between
+ * Locking: one writer at a time (tx_begin .. tx_commit/abort reserves the metadata lock, a gate), or several that agree block by block (tx_begin_beside); readers hold it shared between
  * journal_read_begin/end. A transaction changes copies of its own: its thread sees them, readers see what was committed, all of it as of one
  * moment, until the commit keeps them out for the moment in which the copies take the place of the old bytes, after they are durable. What
  * fs/ has in DRAM may be ahead of what readers see in the trees. A thread that holds the lock shared must not call tx_begin, nor take it shared again

@@ -61,6 +61,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	ring->slack_bytes = round_down_u64(min_u64(ring->ring_bytes / 8, LOG_SLACK_MAX_BYTES), LINE_BYTES);
 	ring->paged = media_granularity(media) == MEDIA_PAGE;
 	ring->boot = log_boot_of(media);
+	pthread_mutex_init(&ring->mutex, NULL);
 	ring->record = ring->own_record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
 	return ring->record ? 0 : -ENOMEM;
 }
@@ -68,6 +69,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 void log_fini(struct log_ring *ring)
 {
 	free(ring->own_record);
+	pthread_mutex_destroy(&ring->mutex);
 	ring->record = ring->own_record = NULL;
 }
 

@@ -8,6 +8,7 @@
 #ifndef JOURNAL_LOG_H
 #define JOURNAL_LOG_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "format/journal_format.h"
@@ -17,6 +18,7 @@
 #define LOG_RECORD_MAX_BYTES (256u << 10)
 #define LOG_HEAD_BYTES BLOCK_BYTES
 
+/* What each record changes lies together, apart from what everybody reads. */
 struct log_ring {
 	struct media *media;
 	const struct super *super;
@@ -25,20 +27,22 @@ struct log_ring {
 	uint64_t ring_bytes;
 	uint64_t record_limit; /* bytes of the longest record */
 	uint64_t slack_bytes;  /* kept for what a checkpoint logs when a transaction is let in */
-	uint8_t *record;       /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
 	uint8_t *own_record;
-	uint64_t cursor;       /* where the next record goes */
 	uint64_t tail_offset, tail_sequence;
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
 	bool stuck;	 /* no place after the cursor takes a record: the tail must move first */
 	bool paged;	 /* stores are durable after media_sync() only */
-	uint64_t synced; /* what new records state as durable_up_to */
-	_Atomic uint64_t last_tx; /* sequence of the last TX record */
+	_Alignas(64) pthread_mutex_t mutex; /* of transactions beside each other: what follows */
+	_Alignas(64) uint64_t cursor;	    /* where the next record goes */
 	_Atomic uint64_t next_sequence;
+	_Atomic uint64_t last_tx; /* sequence of the last TX record */
+	uint8_t *record;       /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
+	uint64_t synced; /* what new records state as durable_up_to */
 	_Atomic uint64_t durable; /* acknowledged: would survive a crash of the host */
 	_Atomic uint64_t used_bytes;
 	_Atomic uint64_t records, record_bytes;
+	_Atomic uint64_t transactions;
 };
 
 int log_init(struct log_ring *ring, struct media *media, const struct super *super);

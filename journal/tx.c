@@ -19,60 +19,58 @@ static unsigned tx_blocks_in(uint64_t record_bytes)
 	return (unsigned)min_u64(blocks, TX_BLOCKS_MAX);
 }
 
-static void scratch_fini(struct tx_scratch *scratch)
+static void tx_free_buffers(struct tx *tx)
 {
-	free(scratch->blocks);
-	free(scratch->images);
-	free(scratch->record);
-	*scratch = (struct tx_scratch){ 0 };
+	free(tx->blocks);
+	free(tx->images);
+	free(tx->record);
+	free(tx->views);
+	tx->blocks = NULL;
+	tx->images = tx->record = NULL;
+	tx->views = NULL;
 }
 
-static int scratch_init(struct tx_scratch *scratch, struct journal *journal)
+int tx_make_buffers(struct tx *tx)
 {
-	unsigned limit = tx_blocks_in(journal->log.record_limit);
+	unsigned limit = tx_blocks_in(tx->journal->log.record_limit);
 
-	scratch->blocks = calloc(limit, sizeof(*scratch->blocks));
-	scratch->images = aligned_alloc(LINE_BYTES, (size_t)limit * BLOCK_BYTES);
-	if (scratch != &journal->scratch[SLOT_SHARED])
-		scratch->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
-	if (scratch->blocks && scratch->images && (scratch->record || scratch == &journal->scratch[SLOT_SHARED]))
+	if (tx->blocks)
 		return 0;
-	scratch_fini(scratch);
+	tx->blocks = calloc(limit, sizeof(*tx->blocks));
+	tx->images = aligned_alloc(LINE_BYTES, (size_t)max_u64(limit, TX_VIEWS_MAX) * BLOCK_BYTES);
+	tx->record = aligned_alloc(LINE_BYTES, LOG_RECORD_MAX_BYTES);
+	tx->views = calloc(TX_VIEWS_MAX, sizeof(*tx->views));
+	if (tx->blocks && tx->images && tx->record && tx->views)
+		return 0;
+	tx_free_buffers(tx);
 	return -ENOMEM;
-}
-
-/* Without memory for its own, a thread takes the one that is always there. */
-static void tx_use_scratch(struct journal *journal)
-{
-	struct tx_scratch *scratch = &journal->scratch[slot_mine()];
-
-	if (!scratch->blocks && scratch_init(scratch, journal))
-		scratch = &journal->scratch[SLOT_SHARED];
-	journal->tx.blocks = scratch->blocks;
-	journal->tx.images = scratch->images;
-	journal->log.record = scratch->record ? scratch->record : journal->log.own_record;
 }
 
 int tx_init(struct journal *journal)
 {
-	struct tx *tx = &journal->tx;
-
-	tx->journal = journal;
 	journal->tx_bytes = journal->log.record_limit;
-	tx->limit = tx_blocks_in(journal->tx_bytes);
-	return scratch_init(&journal->scratch[SLOT_SHARED], journal);
+	journal->tx_limit = tx_blocks_in(journal->tx_bytes);
+	for (unsigned i = 0; i < SLOT_COUNT; i++)
+		journal->txs[i].journal = journal;
+	return tx_make_buffers(&journal->txs[SLOT_SHARED]);
 }
 
 void tx_fini(struct journal *journal)
 {
-	for (unsigned i = 0; i < SLOT_COUNT; i++)
-		scratch_fini(&journal->scratch[i]);
-	free(journal->tx.hooks);
+	for (unsigned i = 0; i < SLOT_COUNT; i++) {
+		tx_free_buffers(&journal->txs[i]);
+		free(journal->txs[i].hooks);
+	}
 }
 
 struct journal *tx_journal(struct tx *tx)
 {
 	return tx->journal;
+}
+
+bool tx_is_beside(const struct tx *tx)
+{
+	return tx->beside;
 }
 
 enum tx_kind tx_kind(const struct tx *tx)
@@ -98,14 +96,14 @@ static void tx_fit_record(struct journal *journal)
 	journal->tx_bytes = journal->log.record_limit;
 	while (log_is_empty(&journal->log) && !journal->log.stuck && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
 		journal->tx_bytes = round_down_u64(journal->tx_bytes / 2, LINE_BYTES);
-	journal->tx.limit = tx_blocks_in(journal->tx_bytes);
+	journal->tx_limit = tx_blocks_in(journal->tx_bytes);
 }
 
 static int tx_make_space(struct journal *journal)
 {
 	int error;
 
-	if (tx_has_room(journal) && journal->dirty_blocks + journal->tx.limit <= journal->dirty_limit)
+	if (tx_has_room(journal) && journal->dirty_blocks + journal->tx_limit <= journal->dirty_limit)
 		return 0;
 	journal_exclude(journal); /* for all of this transaction */
 	error = checkpoint_run(journal, journal->log.epoch);
@@ -129,9 +127,25 @@ static int tx_may_begin(struct journal *journal)
 	return journal->sync_error ? -EIO : 0;
 }
 
+static struct tx *tx_of_thread(struct journal *journal)
+{
+	struct tx *tx = &journal->txs[slot_mine()];
+
+	return tx_make_buffers(tx) ? &journal->txs[SLOT_SHARED] : tx;
+}
+
+static void tx_reset(struct tx *tx, enum tx_kind kind, bool beside)
+{
+	tx->kind = kind;
+	tx->beside = beside;
+	tx->count = 0;
+	tx->hook_count = 0;
+	tx->retires = false;
+}
+
 int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 {
-	struct tx *tx = &journal->tx;
+	struct tx *tx;
 	int error = tx_may_begin(journal);
 
 	if (error)
@@ -144,13 +158,37 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 		journal_unlock(journal);
 		return error;
 	}
-	tx_use_scratch(journal);
-	tx->kind = kind;
-	tx->count = 0;
-	tx->hook_count = 0;
-	tx->retires = false;
+	tx = tx_of_thread(journal);
+	tx_reset(tx, kind, false);
+	tx->limit = journal->tx_limit;
 	tx->old_free_hint = journal->free_hint;
 	tx->old_entry_hint = journal->entry_hint;
+	journal->log.record = tx->record;
+	*out = tx;
+	return 0;
+}
+
+/* What needs a full image of a block, or has little room, runs alone. */
+static bool tx_may_run_beside(struct journal *journal)
+{
+	return !tx_may_begin(journal) && journal->super.copies == 2 && !media_bad_any(journal->media) &&
+	       journal->dirty_blocks + TX_VIEWS_MAX <= journal->dirty_limit;
+}
+
+int tx_begin_beside(struct journal *journal, enum tx_kind kind, struct tx **out)
+{
+	unsigned slot = slot_mine();
+	struct tx *tx = &journal->txs[slot];
+
+	if (slot == SLOT_SHARED || !tx_may_run_beside(journal) || tx_make_buffers(tx))
+		return -EAGAIN;
+	tx_reset(tx, kind, true);
+	tx->limit = TX_VIEWS_MAX;
+	tx->view_count = 0;
+	tx->take_count = 0;
+	tx->table = NULL;
+	tx->deltas_mask = 0;
+	journal_beside_enter(tx);
 	*out = tx;
 	return 0;
 }
@@ -159,17 +197,18 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 
 struct tx_block *tx_block_of(struct cache_buf *cb)
 {
-	return cb->slot < 0 ? NULL : &cb->journal->tx.blocks[cb->slot];
+	return cb->slot < 0 ? NULL : &atomic_load_explicit(&cb->owner, memory_order_relaxed)->blocks[cb->slot];
 }
 
-static int tx_add_block(struct tx *tx, struct cache_buf *cb, struct tx_block **out)
+int tx_add_block(struct tx *tx, struct cache_buf *cb, struct tx_block **out)
 {
 	struct tx_block *block;
 
 	if (tx->count == tx->limit)
 		return -EFBIG;
 	block = &tx->blocks[tx->count];
-	*block = (struct tx_block){ .cb = cb, .image = tx->images + (size_t)tx->count * BLOCK_BYTES };
+	*block = (struct tx_block){ .cb = cb, .bytes = tx->images + (size_t)tx->count * BLOCK_BYTES };
+	atomic_store(&cb->owner, tx);
 	cb->slot = (int)tx->count++;
 	cb->refs++;
 	*out = block;
@@ -182,14 +221,16 @@ int tx_join(struct tx *tx, struct buf *buf)
 	struct tx_block *block;
 	int error;
 
+	if (tx->beside)
+		return beside_join(tx, buf);
 	assert(buf == &cb->mine);
 	if (cb->slot >= 0)
 		return 0;
 	error = tx_add_block(tx, cb, &block);
 	if (error)
 		return error;
-	memcpy(block->image, cb->block, BLOCK_BYTES);
-	buf->data = block->image;
+	memcpy(block->bytes, cb->block, BLOCK_BYTES);
+	buf->data = block->bytes;
 	return 0;
 }
 
@@ -203,6 +244,7 @@ int tx_join_fresh(struct tx *tx, struct cache_buf *cb)
 		if (error)
 			return error;
 		block->fresh = true;
+		block->bytes = cb->block;
 	}
 	block->init = true;
 	block->destroyed = false;
@@ -260,30 +302,38 @@ static uint8_t *record_add_lines(uint8_t *to, const uint8_t *block, uint64_t lin
 	return to;
 }
 
-int tx_log_items(struct log_ring *ring, const struct tx_item *items, unsigned count, uint64_t *lines, uint64_t *sequence)
+size_t tx_stage_items(uint8_t *record, struct tx_item *items, unsigned count, unsigned *used)
 {
-	struct format_record_item *item = (struct format_record_item *)(ring->record + sizeof(struct format_record_header));
-	uint8_t *end = (uint8_t *)item, *to;
-	unsigned used = 0;
+	struct format_record_item *item = (struct format_record_item *)(record + sizeof(struct format_record_header));
+	uint8_t *to;
 
+	*used = 0;
 	for (unsigned i = 0; i < count; i++) {
-		lines[i] = block_diff_lines(items[i].cb->mine.data, items[i].base);
-		if (!lines[i])
+		if (!items[i].lines)
+			items[i].lines = block_diff_lines(items[i].bytes, items[i].base);
+		if (!items[i].lines)
 			continue;
-		used++;
-		*item++ = (struct format_record_item){ .address = le64_make(items[i].cb->buf.address),
-						       .lines = le64_make(lines[i]),
+		++*used;
+		*item++ = (struct format_record_item){ .address = le64_make(items[i].address),
+						       .lines = le64_make(items[i].lines),
 						       .flags = le32_make(items[i].base ? 0 : FORMAT_ITEM_INIT) };
 	}
-	*sequence = 0;
-	if (!used)
+	if (!*used)
 		return 0;
-	end = (uint8_t *)item;
-	to = ring->record + record_lines_offset(used);
-	memset(end, 0, (size_t)(to - end));
+	to = record + record_lines_offset(*used);
+	memset(item, 0, (size_t)(to - (uint8_t *)item));
 	for (unsigned i = 0; i < count; i++)
-		to = record_add_lines(to, items[i].cb->mine.data, lines[i]);
-	return log_append(ring, FORMAT_RECORD_TX, (size_t)(to - ring->record), used, sequence);
+		to = record_add_lines(to, items[i].bytes, items[i].lines);
+	return (size_t)(to - record);
+}
+
+int tx_log_items(struct log_ring *ring, struct tx_item *items, unsigned count, uint64_t *sequence)
+{
+	unsigned used;
+	size_t length = tx_stage_items(ring->record, items, count, &used);
+
+	*sequence = 0;
+	return length ? log_append(ring, FORMAT_RECORD_TX, length, used, sequence) : 0;
 }
 
 /*
@@ -305,7 +355,7 @@ static bool block_has_one_copy(struct journal *journal, struct cache_buf *cb)
 	return false;
 }
 
-static const uint8_t *block_base(struct journal *journal, const struct tx_block *block)
+const uint8_t *tx_block_base(struct journal *journal, const struct tx_block *block)
 {
 	if (block->init || (!block->cb->dirty && block_has_one_copy(journal, block->cb)))
 		return NULL;
@@ -314,10 +364,15 @@ static const uint8_t *block_base(struct journal *journal, const struct tx_block 
 
 /* --- the end ------------------------------------------------------------------------------------------------------- */
 
-static void tx_finish(struct tx *tx, bool committed, uint64_t sequence)
+void tx_run_hooks(struct tx *tx, bool committed, uint64_t sequence)
 {
 	for (unsigned i = 0; i < tx->hook_count; i++)
 		tx->hooks[i].fn(tx->hooks[i].arg, committed, sequence);
+}
+
+static void tx_finish(struct tx *tx, bool committed, uint64_t sequence)
+{
+	tx_run_hooks(tx, committed, sequence);
 	journal_unlock(tx->journal);
 }
 
@@ -326,6 +381,7 @@ static void tx_restore_block(struct tx_block *block)
 	struct cache_buf *cb = block->cb;
 
 	cb->slot = -1;
+	cb->owner = NULL;
 	if (block->fresh) {
 		cache_discard(cb);
 		return;
@@ -339,6 +395,10 @@ void tx_abort(struct tx *tx)
 {
 	struct journal *journal = tx->journal;
 
+	if (tx->beside) {
+		beside_abort(tx);
+		return;
+	}
 	for (unsigned i = tx->count; i-- > 0;)
 		tx_restore_block(&tx->blocks[i]);
 	journal->free_hint = min_u64(journal->free_hint, tx->old_free_hint);
@@ -366,13 +426,14 @@ static void tx_settle_block(struct tx_block *block, const struct tx_change *chan
 	struct cache_buf *cb = block->cb;
 
 	cb->slot = -1;
+	cb->owner = NULL;
 	if (block->destroyed) {
 		cache_discard(cb); /* what was dirty in it must not reach home any more */
 		return;
 	}
 	if (change->changed) {
 		if (!block->fresh)
-			block_show(cb, block->image, change->lines);
+			block_show(cb, block->bytes, change->lines);
 		cb->buf.verified = cb->mine.verified;
 		cb->sequence = sequence;
 		cache_set_dirty(cb);
@@ -384,32 +445,31 @@ static void tx_settle_block(struct tx_block *block, const struct tx_change *chan
 /* An unchanged block needs no record, a full image does though; only what differs from before decides. */
 static bool block_is_changed(const struct tx_block *block)
 {
-	return !block->destroyed && (block->init || memcmp(block->cb->mine.data, block->cb->block, BLOCK_BYTES));
+	return !block->destroyed && (block->init || memcmp(block->bytes, block->cb->block, BLOCK_BYTES));
 }
 
 static int tx_log(struct tx *tx, struct tx_change *changes, uint64_t *sequence)
 {
 	struct tx_item items[TX_BLOCKS_MAX];
-	uint64_t lines[TX_BLOCKS_MAX];
 	unsigned index[TX_BLOCKS_MAX], count = 0;
 	int error;
 
 	for (unsigned i = 0; i < tx->count; i++) {
 		const struct tx_block *block = &tx->blocks[i];
-		const uint8_t *base = block_base(tx->journal, block);
+		const uint8_t *base = tx_block_base(tx->journal, block);
 
 		/* Against its old bytes, the search for lines that differ tells it too. */
 		changes[i] = (struct tx_change){ .changed = base ? !block->destroyed : block_is_changed(block), .lines = UINT64_MAX };
 		if (!changes[i].changed)
 			continue;
 		index[count] = i;
-		items[count++] = (struct tx_item){ block->cb, base };
+		items[count++] = (struct tx_item){ .address = block->cb->buf.address, .bytes = block->bytes, .base = base };
 	}
 	*sequence = 0;
-	error = count ? tx_log_items(&tx->journal->log, items, count, lines, sequence) : 0;
+	error = count ? tx_log_items(&tx->journal->log, items, count, sequence) : 0;
 	for (unsigned k = 0; k < count; k++)
 		if (items[k].base)
-			changes[index[k]] = (struct tx_change){ .changed = lines[k], .lines = lines[k] };
+			changes[index[k]] = (struct tx_change){ .changed = items[k].lines, .lines = items[k].lines };
 	return error;
 }
 
@@ -433,6 +493,8 @@ int tx_commit(struct tx *tx, uint64_t *sequence)
 	uint64_t number = 0;
 	int error = journal->is_shut_down ? -EROFS : 0;
 
+	if (tx->beside)
+		return beside_commit(tx, sequence);
 	if (!error)
 		error = tx_log(tx, changes, &number);
 	if (error)
@@ -444,7 +506,7 @@ int tx_commit(struct tx *tx, uint64_t *sequence)
 	for (unsigned i = 0; i < tx->count; i++)
 		tx_settle_block(&tx->blocks[i], &changes[i], number);
 	if (number)
-		journal->transactions++;
+		journal->log.transactions++;
 	else
 		number = journal->log.last_tx;
 	if (sequence)

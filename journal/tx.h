@@ -18,6 +18,14 @@ enum tx_kind {
  * log error). Call it with no buffer held and not under journal_read_begin().
  */
 int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out);
+/*
+ * The same, but others that were begun so may run meanwhile. It sees blocks as copies, each from one moment, and takes a block for itself by joining it. -EDEADLK:
+ * somebody else has a block, or changed one that it had looked at; -EAGAIN: it needs what only one at a time may do (another root of a tree, a block that is not in
+ * the cache). The caller aborts and begins anew, after -EAGAIN by tx_begin(), as after any other error that is not the commit's: what it saw may have contradicted
+ * itself. tx_commit() may answer these two as well. What the caller changes beside the trees is his to guard. -EAGAIN at once where none can run so.
+ */
+int tx_begin_beside(struct journal *journal, enum tx_kind kind, struct tx **out);
+bool tx_is_beside(const struct tx *tx);
 struct journal *tx_journal(struct tx *tx);
 enum tx_kind tx_kind(const struct tx *tx);
 /*

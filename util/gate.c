@@ -15,12 +15,13 @@ int gate_init(struct gate *gate)
 	pthread_cond_init(&gate->passed, NULL);
 	for (unsigned i = 0; i < SLOT_COUNT; i++)
 		atomic_init(&gate->places[i].inside, 0);
-	atomic_init(&gate->closed, false);
+	atomic_init(&gate->closed, 0);
 	atomic_init(&gate->reserved, false);
 	atomic_init(&gate->asked, false);
 	gate->sleepers = 0;
 	gate->phase = 0;
-	gate->waiting = gate->turn = 0;
+	atomic_init(&gate->waiting, 0);
+	atomic_init(&gate->turn, 0);
 	return 0;
 }
 
@@ -33,9 +34,9 @@ void gate_fini(struct gate *gate)
 	pthread_mutex_destroy(&gate->mutex);
 }
 
-static void spin_while(const atomic_bool *flag)
+static void spin_while(const atomic_uint *closed)
 {
-	for (unsigned i = 0; i < SPIN_TRIES && atomic_load_explicit(flag, memory_order_relaxed); i++)
+	for (unsigned i = 0; i < SPIN_TRIES && atomic_load_explicit(closed, memory_order_relaxed); i++)
 		spin_pause();
 }
 
@@ -44,26 +45,43 @@ static void spin_while(const atomic_bool *flag)
 static void gate_tell_writer(struct gate *gate)
 {
 	pthread_mutex_lock(&gate->mutex);
-	pthread_cond_signal(&gate->emptied);
+	pthread_cond_broadcast(&gate->emptied);
 	pthread_mutex_unlock(&gate->mutex);
 }
 
-/* Under the mutex no writer can close the gate: who counts itself in there, before it or in its turn, is seen. */
+static void gate_wait_phase(struct gate *gate)
+{
+	uint64_t phase = gate->phase;
+
+	while (gate->phase == phase)
+		pthread_cond_wait(&gate->opened, &gate->mutex);
+}
+
+/* Who waits until he is let in counts himself in before his turn ends, and need not look at `closed`: nobody closes it before. */
 static void gate_wait_turn(struct gate *gate, atomic_uint *inside)
 {
-	uint64_t phase;
+	bool is_inside = false;
 
 	pthread_mutex_lock(&gate->mutex);
-	phase = gate->phase;
-	if (atomic_load(&gate->closed)) {
-		gate->waiting++;
-		while (gate->phase == phase)
-			pthread_cond_wait(&gate->opened, &gate->mutex);
-		gate->waiting--;
-		if (--gate->turn == 0)
-			pthread_cond_signal(&gate->passed);
+	while (!is_inside) {
+		atomic_fetch_add(&gate->waiting, 1);
+		is_inside = atomic_load(&gate->closed);
+		if (is_inside) {
+			gate_wait_phase(gate);
+			atomic_fetch_add(inside, 1);
+			if (atomic_fetch_sub(&gate->turn, 1) == 1)
+				pthread_cond_broadcast(&gate->passed);
+		}
+		atomic_fetch_sub(&gate->waiting, 1);
+		if (is_inside)
+			break;
+		atomic_fetch_add(inside, 1);
+		is_inside = !atomic_load(&gate->closed);
+		if (!is_inside) {
+			atomic_fetch_sub(inside, 1);
+			pthread_cond_broadcast(&gate->emptied);
+		}
 	}
-	atomic_fetch_add(inside, 1);
 	pthread_mutex_unlock(&gate->mutex);
 }
 
@@ -171,34 +189,58 @@ void gate_reserve(struct gate *gate)
 	lock_count_taken(LOCK_GATE_WRITE, contended);
 }
 
-void gate_close(struct gate *gate)
+/*
+ * Giving turns and then looking at `closed`, closing and then looking at turns: one of the two sees the other. Turns that were given before and are not used up
+ * stay given.
+ */
+static void gate_let_in(struct gate *gate)
 {
-	bool contended;
+	unsigned before;
 
+	pthread_mutex_lock(&gate->mutex);
+	before = gate->turn;
+	atomic_store(&gate->turn, gate->waiting);
+	if (atomic_load(&gate->closed)) { /* again: who has closed it lets them in */
+		atomic_store(&gate->turn, before);
+		pthread_cond_broadcast(&gate->passed);
+	} else {
+		gate->phase++;
+		pthread_cond_broadcast(&gate->opened);
+	}
+	pthread_mutex_unlock(&gate->mutex);
+}
+
+static void gate_wait_passed(struct gate *gate)
+{
 	pthread_mutex_lock(&gate->mutex);
 	while (gate->turn)
 		pthread_cond_wait(&gate->passed, &gate->mutex);
-	atomic_store(&gate->closed, true);
 	pthread_mutex_unlock(&gate->mutex);
-	contended = gate_wait_empty(gate);
-	lock_count_taken(LOCK_GATE_EXCLUSIVE, contended);
 }
 
-static void gate_let_in(struct gate *gate)
+void gate_close(struct gate *gate)
 {
-	pthread_mutex_lock(&gate->mutex);
-	atomic_store(&gate->closed, false);
-	gate->phase++;
-	gate->turn = gate->waiting;
-	if (gate->waiting)
-		pthread_cond_broadcast(&gate->opened);
-	pthread_mutex_unlock(&gate->mutex);
+	bool contended = false;
+
+	atomic_fetch_add(&gate->closed, 1);
+	while (atomic_load(&gate->turn)) {
+		contended = true;
+		gate_open(gate);
+		gate_wait_passed(gate);
+		atomic_fetch_add(&gate->closed, 1);
+	}
+	contended |= gate_wait_empty(gate);
+	lock_count_taken(LOCK_GATE_EXCLUSIVE, contended);
 }
 
 void gate_open(struct gate *gate)
 {
-	if (atomic_load_explicit(&gate->closed, memory_order_relaxed))
+	if (atomic_fetch_sub(&gate->closed, 1) == 1 && atomic_load(&gate->waiting))
 		gate_let_in(gate);
+}
+
+void gate_vacate(struct gate *gate)
+{
 	atomic_store(&gate->reserved, false);
 	if (!atomic_load(&gate->asked) || !atomic_exchange(&gate->asked, false))
 		return;

@@ -13,6 +13,8 @@ static const char *const names[LOCK_CLASSES] = {
 	[LOCK_GATE_SHARED] = "gate_shared",
 	[LOCK_GATE_WRITE] = "gate_write",
 	[LOCK_GATE_EXCLUSIVE] = "gate_exclusive",
+	[LOCK_LOG] = "log",
+	[LOCK_BLOCKS] = "blocks",
 	[LOCK_CACHE] = "cache",
 	[LOCK_TABLE] = "table",
 	[LOCK_OBJECT] = "object",
@@ -44,14 +46,18 @@ void lock_count_taken(enum lock_class class, bool contended)
 		slot_count(&cells[slot].contended[class], slot, 1);
 }
 
-/* What is guarded is short: most often the lock is free again before a sleep would have begun. */
+/*
+ * What is guarded is short: most often the lock is free again before a sleep would have begun. Looking takes its cache line from the holder, hence not
+ * too often.
+ */
 #define LOCK_OR_SPIN(lock, try_take, take)                                                                                       \
-	for (unsigned i = 0; try_take(lock); i++) {                                                                              \
-		if (i == SPIN_TRIES) {                                                                                           \
+	for (unsigned pauses = 1, spent = 0; try_take(lock); spent += pauses, pauses += pauses < SPIN_PAUSES_MAX ? pauses : 0) {  \
+		if (spent >= SPIN_TRIES) {                                                                                       \
 			take(lock);                                                                                              \
 			break;                                                                                                   \
 		}                                                                                                                \
-		spin_pause();                                                                                                    \
+		for (unsigned i = 0; i < pauses; i++)                                                                            \
+			spin_pause();                                                                                            \
 	}
 
 void lock_mutex(pthread_mutex_t *mutex, enum lock_class class)

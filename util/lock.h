@@ -13,6 +13,8 @@ enum lock_class {
 	LOCK_GATE_SHARED,
 	LOCK_GATE_WRITE,     /* kept from other writers */
 	LOCK_GATE_EXCLUSIVE, /* kept from everybody */
+	LOCK_LOG,
+	LOCK_BLOCKS, /* of metadata, by transactions side by side: who finds one taken, or changed since it looked, starts anew */
 	LOCK_CACHE,
 	LOCK_TABLE,
 	LOCK_OBJECT, /* of one object's fields */

@@ -6,6 +6,7 @@
 #define UTIL_SPIN_H
 
 #define SPIN_TRIES 1000u /* of a pause each, which are 10 to 70 nanoseconds */
+#define SPIN_PAUSES_MAX 8u /* between two looks that disturb the other */
 
 static inline void spin_pause(void)
 {

@@ -25,6 +25,15 @@ BARRIERS = {
 }
 
 RULES = [
+    {"name": "beside-trusts-what-it-read", "file": "journal/beside.c",
+     "old": "		if (!view->joined && view->relied && (", "new": "		if (!view->relied && view->relied && (",
+     "caught_by": "test_beside"},
+    {"name": "beside-does-not-ask-who-has-it", "file": "journal/beside.c",
+     "old": "(atomic_load(&view->buf.cache->owner) || !view_is_current(view))", "new": "!view_is_current(view)",
+     "caught_by": "test_beside"},
+    {"name": "beside-claims-nothing", "file": "journal/beside_space.c",
+     "old": "	if (atomic_fetch_or(claims, bit) & bit)\n", "new": "	if (atomic_load(claims) & bit)\n",
+     "caught_by": "test_beside"},
     {"name": "lost-not-loaded", "file": "notify/adopt.c",
      "old": "	if (rc == 0)\n		rc = notify_load_tree(notify, &notify->ledger.lost);\n", "new": "",
      "caught_by": "test_rules_failure"},

@@ -33,6 +33,7 @@ static void *write_rounds(void *arg)
 		pair.left++;
 		pair.right++;
 		gate_open(&gate);
+		gate_vacate(&gate);
 	}
 	writers_done++;
 	return NULL;
@@ -96,6 +97,7 @@ static void *close_once(void *arg)
 	gate_close(&gate);
 	inside = true;
 	gate_open(&gate);
+	gate_vacate(&gate);
 	return NULL;
 }
 
@@ -123,7 +125,7 @@ static void *reserve_once(void *arg)
 {
 	gate_reserve(&gate);
 	inside = true;
-	gate_open(&gate);
+	gate_vacate(&gate);
 	return NULL;
 }
 
@@ -141,11 +143,59 @@ START_TEST(a_reserved_gate_lets_readers_in_and_keeps_writers_out)
 	pthread_join(reader, &wrong);
 	ck_assert_ptr_null(wrong);
 	ck_assert(!inside);
-	gate_open(&gate);
+	gate_vacate(&gate);
 	pthread_join(writer, NULL);
 	ck_assert(inside);
 	lock_counts(&after);
 	ck_assert_uint_eq(after.contended[LOCK_GATE_SHARED] - before.contended[LOCK_GATE_SHARED], 0);
+}
+END_TEST
+
+/* Each changes a place of its own. */
+static void *close_rounds(void *arg)
+{
+	uint64_t *mine = arg;
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		gate_close(&gate);
+		*mine = *mine + 1;
+		gate_open(&gate);
+	}
+	return NULL;
+}
+
+static void *compare_rounds(void *arg)
+{
+	uint64_t left, right;
+	uintptr_t wrong = 0;
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		gate_enter(&gate);
+		left = pair.left;
+		right = pair.right;
+		sched_yield();
+		wrong += left != pair.left || right != pair.right;
+		gate_leave(&gate);
+	}
+	return (void *)wrong;
+}
+
+START_TEST(several_close_it_at_once_and_readers_see_nothing_change)
+{
+	pthread_t writer[2], reader[READERS];
+	void *wrong;
+
+	ck_assert_int_eq(pthread_create(&writer[0], NULL, close_rounds, &pair.left), 0);
+	ck_assert_int_eq(pthread_create(&writer[1], NULL, close_rounds, &pair.right), 0);
+	for (unsigned i = 0; i < READERS; i++)
+		ck_assert_int_eq(pthread_create(&reader[i], NULL, compare_rounds, NULL), 0);
+	for (unsigned i = 0; i < READERS; i++) {
+		pthread_join(reader[i], &wrong);
+		ck_assert_ptr_null(wrong);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(writer[i], NULL);
+	ck_assert_uint_eq(pair.left + pair.right, 2 * ROUNDS);
 }
 END_TEST
 
@@ -239,6 +289,7 @@ int main(void)
 	tcase_add_test(tcase, readers_see_all_of_a_change_or_none_and_all_of_them_finish);
 	tcase_add_test(tcase, readers_alone_never_wait_for_each_other);
 	tcase_add_test(tcase, a_writer_waits_for_the_reader_that_is_inside);
+	tcase_add_test(tcase, several_close_it_at_once_and_readers_see_nothing_change);
 	tcase_add_test(tcase, a_reserved_gate_lets_readers_in_and_keeps_writers_out);
 	tcase_add_test(tcase, slots_of_threads_that_have_ended_are_given_out_again);
 	tcase_add_test(tcase, more_threads_than_slots_share_the_last_one);

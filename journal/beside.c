@@ -1,0 +1,430 @@
+/*
+ * Transactions beside others. Each copies the blocks that it looks at; a block that it changes it owns from then on until the change is shown. Before its record
+ * is placed, every leaf that it relied on must be as it was and be owned by nobody: with all it changes already its own, this is a moment at which everything
+ * it has seen is true at once, and of two transactions that have each read what the other changes one finds so. As blocks are owned until they are
+ * shown, and shown when they are durable, nothing is ever built on what a crash could take back, and records may lie in the log in the order in which they come.
+ */
+#include "journal/internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "util/log.h"
+
+/* --- bytes that another thread may be changing ------------------------------------------------------------------------ */
+
+/*
+ * Whether a copy was of one moment is known afterwards, by the version. The sanitizer for threads wants to see each word loaded and stored
+ * atomically, and knows no fences; otherwise whole lines at a time are faster.
+ */
+#ifdef __SANITIZE_THREAD__
+static void bytes_copy(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 8)
+		__atomic_store_n((uint64_t *)(to + i), __atomic_load_n((const uint64_t *)(from + i), __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+}
+static void bytes_fence(void)
+{
+}
+#else
+static void bytes_copy(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+	memcpy(to, from, bytes);
+}
+static void bytes_fence(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+}
+#endif
+
+static bool view_is_current(const struct tx_view *view)
+{
+	const struct cache_buf *cb = view->buf.cache;
+
+	return view->joined || (atomic_load(&cb->version) == view->version && atomic_load(&cb->hashed));
+}
+
+static bool view_copy(struct tx_view *view)
+{
+	struct cache_buf *cb = view->buf.cache;
+
+	view->version = atomic_load(&cb->version);
+	if (view->version & 1)
+		return false;
+	bytes_copy(view->buf.data, cb->block, BLOCK_BYTES);
+	bytes_fence();
+	view->buf.verified = __atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED);
+	return view_is_current(view);
+}
+
+/* --- blocks ------------------------------------------------------------------------------------------------------------ */
+
+static struct tx_view *view_of(struct buf *buf)
+{
+	return (struct tx_view *)((uint8_t *)buf - offsetof(struct tx_view, buf));
+}
+
+static int blocks_contended(void)
+{
+	lock_count_taken(LOCK_BLOCKS, true);
+	return -EDEADLK;
+}
+
+static struct tx_view *view_find(struct tx *tx, maddr_t address)
+{
+	for (unsigned i = 0; i < tx->view_count; i++)
+		if (tx->views[i].buf.address == address)
+			return &tx->views[i];
+	return NULL;
+}
+
+static int view_add(struct tx *tx, maddr_t address, struct tx_view **out)
+{
+	struct cache_buf *cb = cache_find(tx->journal, address);
+	struct tx_view *view = &tx->views[tx->view_count];
+
+	if (!cb || cb->error || tx->view_count == TX_VIEWS_MAX)
+		return -EAGAIN;
+	*view = (struct tx_view){ .buf = { .address = address, .cache = cb, .data = tx->images + (size_t)tx->view_count * BLOCK_BYTES } };
+	if (!view_copy(view))
+		return blocks_contended();
+	tx->view_count++;
+	*out = view;
+	return 0;
+}
+
+/* What merely showed the way may be looked at anew; what was relied on may not have changed. */
+static int view_renew(struct tx_view *view)
+{
+	if (view_is_current(view))
+		return 0;
+	if (view->relied || view->holds || !atomic_load(&view->buf.cache->hashed) || !view_copy(view))
+		return blocks_contended();
+	return 0;
+}
+
+int beside_get(struct tx *tx, maddr_t address, struct buf **out)
+{
+	struct tx_view *view = view_find(tx, address);
+	int error = view ? view_renew(view) : view_add(tx, address, &view);
+
+	if (error)
+		return error;
+	view->holds++;
+	*out = &view->buf;
+	return 0;
+}
+
+/* What was verified of the bytes holds for as long as they are the same. */
+void beside_put(struct buf *buf)
+{
+	struct tx_view *view = view_of(buf);
+	struct cache_buf *cb = buf->cache;
+
+	view->holds--;
+	if (!view->joined && buf->verified & ~__atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED) && view_is_current(view))
+		__atomic_fetch_or(&cb->buf.verified, buf->verified, __ATOMIC_RELAXED);
+}
+
+bool buf_is_tentative(const struct buf *buf)
+{
+	return journal_beside(buf->cache->journal);
+}
+
+bool buf_is_current(const struct buf *buf)
+{
+	return !buf_is_tentative(buf) || view_is_current(view_of((struct buf *)buf));
+}
+
+void buf_rely(struct buf *buf)
+{
+	if (buf_is_tentative(buf))
+		view_of(buf)->relied = true;
+}
+
+static void block_disown(struct cache_buf *cb)
+{
+	atomic_store(&cb->owner, NULL);
+	cache_put(cb);
+}
+
+/* Once it is owned, nobody else changes it; the reference keeps it in the cache, unless it is on its way out already. */
+int beside_join(struct tx *tx, struct buf *buf)
+{
+	struct tx_view *view = view_of(buf);
+	struct cache_buf *cb = buf->cache;
+	struct tx *nobody = NULL;
+
+	if (view->joined)
+		return 0;
+	if (tx->count == tx->limit)
+		return -EAGAIN;
+	if (!atomic_compare_exchange_strong(&cb->owner, &nobody, tx))
+		return blocks_contended();
+	atomic_fetch_add(&cb->refs, 1);
+	if (!view_is_current(view)) {
+		block_disown(cb);
+		return blocks_contended();
+	}
+	lock_count_taken(LOCK_BLOCKS, false);
+	tx->blocks[tx->count++] = (struct tx_block){ .cb = cb, .view = view, .bytes = buf->data };
+	view->joined = true;
+	return 0;
+}
+
+/* Not to be looked at by anybody, who could only come by an address that is out of date, until it is shown. */
+int beside_create(struct tx *tx, enum format_block_role role, unsigned tree, struct buf **out)
+{
+	struct tx_view *view = &tx->views[tx->view_count];
+	struct cache_buf *cb;
+	maddr_t address;
+	int error = beside_take_block(tx, &address);
+
+	if (error || tx->view_count == TX_VIEWS_MAX || cache_find(tx->journal, address))
+		return -EAGAIN;
+	cb = cache_alloc(tx->journal, address);
+	if (!cb)
+		return -EAGAIN;
+	cb->version = 1;
+	cb->owner = tx;
+	cache_insert(cb);
+	*view = (struct tx_view){ .buf = { .address = address, .cache = cb, .data = cb->block }, .holds = 1, .joined = true };
+	tx->view_count++;
+	tx->blocks[tx->count++] = (struct tx_block){ .cb = cb, .view = view, .bytes = cb->block, .fresh = true, .init = true };
+	format_block_header_init((struct format_block_header *)cb->block, tx->journal->super.meta_uuid, address, role, tree);
+	*out = &view->buf;
+	return 0;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------------ */
+
+static int beside_validate(struct tx *tx)
+{
+	for (unsigned i = 0; i < tx->view_count; i++) {
+		struct tx_view *view = &tx->views[i];
+
+		if (!view->joined && view->relied && (atomic_load(&view->buf.cache->owner) || !view_is_current(view)))
+			return blocks_contended();
+	}
+	return 0;
+}
+
+static void block_end(const struct tx_block *block, bool committed)
+{
+	if (block->fresh && !committed)
+		cache_discard(block->cb);
+	else
+		block_disown(block->cb);
+}
+
+static void beside_end(struct tx *tx, bool committed, uint64_t sequence)
+{
+	for (unsigned i = 0; i < tx->count; i++)
+		block_end(&tx->blocks[i], committed);
+	beside_drop_takes(tx);
+	tx_run_hooks(tx, committed, sequence);
+	while (tx->deltas_mask) {
+		tx->deltas[__builtin_ctzll(tx->deltas_mask)] = 0;
+		tx->deltas_mask &= tx->deltas_mask - 1;
+	}
+	journal_beside_leave(tx);
+}
+
+void beside_abort(struct tx *tx)
+{
+	beside_end(tx, false, 0);
+}
+
+/* Lines of the root block that hold the counters which the transaction changes. */
+static uint64_t beside_root_lines(const struct tx *tx)
+{
+	uint64_t lines = 0;
+
+	for (uint64_t mask = tx->deltas_mask; mask; mask &= mask - 1)
+		lines |= 1ull << (offsetof(struct format_root, counters) + (size_t)__builtin_ctzll(mask) * sizeof(struct le64)) / LINE_BYTES;
+	return lines;
+}
+
+struct beside_record {
+	struct tx_item items[TX_VIEWS_MAX + 2]; /* last, if at all, the table's and the root block's */
+	unsigned count, used;
+	size_t length;
+	uint64_t table_lines, root_lines;
+};
+
+/* Of such a block the record says in the order of records what is in it. */
+static void beside_stage_later(struct beside_record *record, maddr_t address, uint64_t lines)
+{
+	static const uint8_t later[BLOCK_BYTES] __attribute__((aligned(64)));
+
+	if (lines)
+		record->items[record->count++] = (struct tx_item){ .address = address, .bytes = later, .base = later, .lines = lines };
+}
+
+static int beside_stage(struct tx *tx, struct beside_record *record)
+{
+	record->root_lines = beside_root_lines(tx);
+	record->table_lines = beside_table_lines(tx);
+	record->count = 0;
+	if (record->root_lines && !tx_block_base(tx->journal, &(struct tx_block){ .cb = tx->journal->root }))
+		return -EAGAIN;
+	for (unsigned i = 0; i < tx->count; i++) {
+		const struct tx_block *block = &tx->blocks[i];
+		const uint8_t *base = tx_block_base(tx->journal, block);
+
+		if (!base && !block->fresh)
+			return -EAGAIN;
+		record->items[record->count++] = (struct tx_item){ .address = block->cb->buf.address, .bytes = block->bytes, .base = base };
+	}
+	beside_stage_later(record, tx->table ? tx->table->buf.address : 0, record->table_lines);
+	beside_stage_later(record, MADDR_ROOT, record->root_lines);
+	record->length = tx_stage_items(tx->record, record->items, record->count, &record->used);
+	return 0;
+}
+
+static void beside_count(struct tx *tx, int sign)
+{
+	for (uint64_t mask = tx->deltas_mask; mask; mask &= mask - 1) {
+		unsigned counter = (unsigned)__builtin_ctzll(mask);
+
+		tx->journal->root_counters[counter] += (uint64_t)(sign * tx->deltas[counter]);
+	}
+}
+
+static uint8_t *record_put_lines(uint8_t *to, const uint8_t *block, uint64_t lines)
+{
+	for (; lines; lines &= lines - 1, to += LINE_BYTES)
+		memcpy(to, block + (size_t)__builtin_ctzll(lines) * LINE_BYTES, LINE_BYTES);
+	return to;
+}
+
+/* Table and counters as this record leaves them: what earlier records say may not be shown yet. */
+static void beside_stage_ordered(struct tx *tx, struct beside_record *record)
+{
+	const size_t first = offsetof(struct format_root, counters) / LINE_BYTES, per_line = LINE_BYTES / sizeof(struct le64);
+	unsigned lines = (unsigned)(__builtin_popcountll(record->table_lines) + __builtin_popcountll(record->root_lines));
+	uint8_t *to = tx->record + record->length - (size_t)lines * LINE_BYTES;
+	struct le64 *counters;
+
+	if (record->table_lines) {
+		beside_table_apply(tx);
+		to = record_put_lines(to, tx->journal->table_image, record->table_lines);
+	}
+	beside_count(tx, 1);
+	counters = (struct le64 *)to;
+	for (uint64_t mask = record->root_lines; mask; mask &= mask - 1)
+		for (size_t i = 0; i < per_line; i++)
+			*counters++ = le64_make(tx->journal->root_counters[((size_t)__builtin_ctzll(mask) - first) * per_line + i]);
+}
+
+static void beside_unstage_ordered(struct tx *tx, const struct beside_record *record)
+{
+	beside_count(tx, -1);
+	if (record->table_lines)
+		beside_table_revert(tx);
+}
+
+static int beside_append(struct tx *tx, struct beside_record *record, uint64_t *sequence)
+{
+	struct journal *journal = tx->journal;
+	struct log_ring *ring = &journal->log;
+	int error = -EAGAIN;
+
+	lock_mutex(&journal->log.mutex, LOCK_LOG);
+	if (!ring->stuck && log_has_room(ring, record->length + ring->slack_bytes)) {
+		ring->record = tx->record;
+		beside_stage_ordered(tx, record);
+		error = log_append(ring, FORMAT_RECORD_TX, record->length, record->used, sequence);
+		if (error)
+			beside_unstage_ordered(tx, record);
+		else
+			ring->transactions++;
+	}
+	pthread_mutex_unlock(&journal->log.mutex);
+	if (error == -ENOTRECOVERABLE) {
+		log_error("a record that failed may be found in the journal: no more changes");
+		journal_shutdown(journal);
+		error = -EIO;
+	}
+	return error;
+}
+
+static void block_show(struct cache_buf *cb, const uint8_t *bytes, uint64_t lines)
+{
+	for (; lines; lines &= lines - 1) {
+		size_t at = (size_t)__builtin_ctzll(lines) * LINE_BYTES;
+
+		bytes_copy(cb->block + at, bytes + at, LINE_BYTES);
+	}
+}
+
+static void root_show(struct tx *tx)
+{
+	struct format_root *root = (struct format_root *)tx->journal->root->block;
+
+	for (uint64_t mask = tx->deltas_mask; mask; mask &= mask - 1)
+		root_count(root, (unsigned)__builtin_ctzll(mask), tx->deltas[__builtin_ctzll(mask)]);
+}
+
+/* All are marked before the first changes: whoever has seen an old parent then knows it when he has come to a new child. */
+static void beside_show(struct tx *tx, const struct beside_record *record, uint64_t sequence)
+{
+	struct journal *journal = tx->journal;
+
+	gate_close(&journal->gate);
+	for (unsigned i = 0; i < tx->count; i++)
+		if (!tx->blocks[i].fresh)
+			atomic_fetch_add(&tx->blocks[i].cb->version, 1);
+	bytes_fence();
+	for (unsigned i = 0; i < tx->count; i++) {
+		struct cache_buf *cb = tx->blocks[i].cb;
+
+		if (!record->items[i].lines)
+			continue;
+		if (!tx->blocks[i].fresh)
+			block_show(cb, tx->blocks[i].bytes, record->items[i].lines);
+		__atomic_store_n(&cb->buf.verified, tx->blocks[i].view->buf.verified, __ATOMIC_RELAXED);
+		cb->sequence = sequence;
+		cache_set_dirty(cb);
+	}
+	for (unsigned i = 0; i < tx->count; i++)
+		atomic_fetch_add(&tx->blocks[i].cb->version, 1);
+	if (record->table_lines)
+		beside_table_show(tx, sequence);
+	if (record->root_lines) {
+		root_show(tx);
+		cache_raise_sequence(journal->root, sequence);
+		cache_set_dirty(journal->root);
+	}
+	gate_open(&journal->gate);
+}
+
+int beside_commit(struct tx *tx, uint64_t *sequence)
+{
+	struct journal *journal = tx->journal;
+	struct beside_record record;
+	uint64_t number = 0;
+	int error = journal_is_readonly(journal) ? -EROFS : 0;
+
+	if (!error && media_bad_any(journal->media))
+		error = -EAGAIN;
+	if (!error)
+		error = beside_stage(tx, &record);
+	if (!error)
+		error = beside_validate(tx);
+	if (!error && record.length)
+		error = beside_append(tx, &record, &number);
+	if (error) {
+		beside_abort(tx);
+		return error;
+	}
+	if (record.length) {
+		beside_show(tx, &record, number);
+	} else {
+		number = journal->log.last_tx;
+	}
+	if (sequence)
+		*sequence = number;
+	beside_end(tx, true, number);
+	return 0;
+}
