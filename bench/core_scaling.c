@@ -175,7 +175,8 @@ static int make(struct fs *fs, inum_t dir, const char *name, mode_t mode, inum_t
 	if (error)
 		return error;
 	*ino = attr.ino;
-	fs_forget(fs, attr.ino, 1);
+	if (!S_ISDIR(mode)) /* the kernel, too, knows the directory that it works in */
+		fs_forget(fs, attr.ino, 1);
 	return 0;
 }
 

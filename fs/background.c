@@ -110,7 +110,7 @@ static void background_linger(struct background *background)
 	pthread_mutex_lock(&background->lock);
 	while (background->kicked && !background->stopping && error != ETIMEDOUT)
 		error = pthread_cond_timedwait(&background->wake, &background->lock, &deadline);
-	background->kicked = false;
+	__atomic_store_n(&background->kicked, false, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&background->lock);
 }
 
@@ -206,12 +206,12 @@ void background_kick(struct fs *fs)
 {
 	struct background *background = fs->background;
 
-	if (!background)
-		return;
+	if (!background || __atomic_load_n(&background->kicked, __ATOMIC_SEQ_CST))
+		return; /* whoever took it back meanwhile has yet to look what there is to do */
 	pthread_mutex_lock(&background->lock);
 	if (!background->kicked)
 		pthread_cond_signal(&background->wake);
-	background->kicked = true;
+	__atomic_store_n(&background->kicked, true, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&background->lock);
 }
 

@@ -94,9 +94,11 @@ static int inode_add_undo(struct inode *inode, struct tx *tx)
  */
 static void inode_merge_lazy(struct inode *inode, struct inode_record *record)
 {
-	if (inode->atime_dirty && inode->access_ns >= inode->fs->table->tx_started_ns)
+	uint64_t started_ns = inode->fs->table->numbers[slot_mine()].tx_started_ns;
+
+	if (inode->atime_dirty && inode->access_ns >= started_ns)
 		record->atime = inode->record.atime;
-	if (!inode->times_dirty || inode->lazy_ns < inode->fs->table->tx_started_ns)
+	if (!inode->times_dirty || inode->lazy_ns < started_ns)
 		return;
 	record->mtime = inode->record.mtime;
 	record->ctime = inode->record.ctime;
@@ -261,8 +263,10 @@ static int numbers_refill(struct fs *fs, struct tx *tx, struct inode_numbers *nu
 static int inode_take_number(struct fs *fs, struct tx *tx, inum_t *out)
 {
 	struct inode_numbers *numbers = &fs->table->numbers[slot_mine()];
-	int error = numbers->next == numbers->end ? numbers_refill(fs, tx, numbers) : 0;
+	int error = 0;
 
+	if (numbers->next == numbers->end)
+		error = tx_is_beside(tx) ? -EAGAIN : numbers_refill(fs, tx, numbers);
 	if (!error)
 		*out = numbers->next++;
 	return error;

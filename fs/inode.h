@@ -44,7 +44,8 @@ struct fs {
 struct inode {
 	/*
 	 * Both locks outlive the object's use for one inode; what follows them is zero when the next begins. Data lock: shared for reads and
-	 * unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino.
+	 * unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino. Of a directory: exclusive for who changes it in a
+	 * transaction beside others.
 	 */
 	pthread_rwlock_t data_lock;
 	pthread_mutex_t attr_lock;
@@ -129,6 +130,8 @@ void record_stamp_change(struct inode_record *record); /* ctime, change */
 
 /* tx_begin after making sure that metadata space is in reserve (fs/metaspace.c); TX_RESERVE skips the check when there is no space to get. */
 int fs_tx_begin(struct fs *fs, enum tx_kind kind, struct tx **out);
+/* tx_begin_beside(): -EAGAIN also where metadata space may have to grow first. What it changes in memory is the caller's to guard. */
+int fs_tx_begin_beside(struct fs *fs, enum tx_kind kind, struct tx **out);
 /*
  * After -ENOSPC: free what only waits to be freed (orphans, empty metadata chunks, busy space). true: another try may do. The caller holds no
  * transaction and not the metadata lock; data locks of inodes that it has a reference of are fine. Not from within a reclaim.

@@ -10,6 +10,8 @@
 #include "fs/orphan.h"
 #include "fs/table.h"
 
+#define BESIDE_TRIES 4
+
 /* --- the frame of an operation -------------------------------------------------------------------------------------------- */
 
 int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
@@ -17,6 +19,13 @@ int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
 	*op = (struct names_op){.fs = fs};
 	op->now_ns = time_now_ns();
 	return fs_tx_begin(fs, kind, &op->tx);
+}
+
+int names_begin_beside(struct fs *fs, enum tx_kind kind, struct names_op *op)
+{
+	*op = (struct names_op){.fs = fs};
+	op->now_ns = time_now_ns();
+	return fs_tx_begin_beside(fs, kind, &op->tx);
 }
 
 int names_end(struct names_op *op, int error)
@@ -188,30 +197,78 @@ static bool mode_is_creatable(mode_t mode)
 	return S_ISREG(mode) || S_ISDIR(mode) || S_ISFIFO(mode) || S_ISSOCK(mode) || S_ISCHR(mode) || S_ISBLK(mode);
 }
 
-int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const char *name, mode_t mode, dev_t rdev,
-	      struct fs_attr *out)
+struct create_args {
+	const struct fs_who *who;
+	inum_t dir;
+	const char *name;
+	mode_t mode;
+	dev_t rdev;
+	struct fs_attr *out;
+};
+
+/* Within a transaction of either kind, which it ends. *in_commit: the error, if any, is the commit's. */
+static int create_in(struct names_op *op, const struct create_args *args, bool *in_commit)
 {
 	struct inode_record record;
 	struct inode *dir, *inode;
 	struct acl_birth birth;
+	mode_t mode = args->mode;
+	int error = names_get_dir(op, args->dir, &dir);
+
+	op->attr = args->out;
+	if (!error)
+		error = acl_inherit(dir, args->who->umask, &mode, &birth);
+	if (!error) {
+		names_init_record(op, args->who, dir, mode, &record);
+		if (S_ISCHR(mode) || S_ISBLK(mode))
+			record.rdev = args->rdev;
+		error = names_add_new(op, dir, args->name, &record, &inode);
+	}
+	if (!error)
+		error = acl_give(inode, op->tx, &birth);
+	*in_commit = !error;
+	return names_end(op, error);
+}
+
+/*
+ * Beside creates in other directories; those in the same one come one after the other. -EDEADLK: once more; -EAGAIN: it is to be done alone, for whatever
+ * reason: only then an error is certain.
+ */
+static int create_beside(struct fs *fs, const struct create_args *args)
+{
 	struct names_op op;
+	struct inode *dir;
+	bool in_commit = false;
+	int error = inode_get(fs, args->dir, &dir);
+
+	if (error)
+		return -EAGAIN;
+	lock_write(&dir->data_lock, LOCK_DATA);
+	error = names_begin_beside(fs, TX_NORMAL, &op);
+	if (!error)
+		error = create_in(&op, args, &in_commit);
+	pthread_rwlock_unlock(&dir->data_lock);
+	inode_put(dir);
+	return error && error != -EDEADLK && !in_commit ? -EAGAIN : error;
+}
+
+int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const char *name, mode_t mode, dev_t rdev,
+	      struct fs_attr *out)
+{
+	struct create_args args = {who, dir_ino, name, mode, rdev, out};
+	struct names_op op;
+	bool in_commit;
 	int error = mode_is_creatable(mode) ? dir_verify_name(name) : -EINVAL;
 
-	if (!error)
-		error = names_begin(fs, TX_NORMAL, &op);
 	if (error)
 		return error;
-	op.attr = out;
-	error = names_get_dir(&op, dir_ino, &dir);
-	if (!error)
-		error = acl_inherit(dir, who->umask, &mode, &birth);
-	if (!error) {
-		names_init_record(&op, who, dir, mode, &record);
-		if (S_ISCHR(mode) || S_ISBLK(mode))
-			record.rdev = rdev;
-		error = names_add_new(&op, dir, name, &record, &inode);
-	}
-	return names_end(&op, error ? error : acl_give(inode, op.tx, &birth));
+	error = -EDEADLK;
+	for (unsigned i = 0; i < BESIDE_TRIES && error == -EDEADLK; i++)
+		error = create_beside(fs, &args);
+	if (error != -EAGAIN && error != -EDEADLK)
+		return error;
+	error = names_begin(fs, TX_NORMAL, &op);
+	return error ? error : create_in(&op, &args, &in_commit);
 }
 
 int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t mode, struct fs_attr *out)

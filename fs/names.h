@@ -19,6 +19,8 @@ struct names_op {
 };
 
 int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op);
+/* The same beside others, where that is possible now: else -EAGAIN, and nothing has begun. */
+int names_begin_beside(struct fs *fs, enum tx_kind kind, struct names_op *op);
 /* Commit if error is 0, else abort; drop what is held. Returns the operation's outcome. */
 int names_end(struct names_op *op, int error);
 /* Held until names_end(). */

@@ -8,7 +8,7 @@
 #include "fs/inode.h"
 #include "util/slot.h"
 
-#define INODE_BATCH 64 /* numbers taken from the root block at a time */
+#define INODE_BATCH 16384 /* numbers taken from the root block at a time: where one batch ends and another begins, threads meet in a leaf */
 
 #define INODE_SHARDS 1024u /* a power of two; with a lookup's ten locks, two threads meet in one of 128 every fortieth time */
 
@@ -36,6 +36,8 @@ struct inode_pool {
 struct inode_numbers {
 	_Alignas(64) inum_t next;
 	inum_t end;
+	uint64_t tx_started_ns; /* the transaction that runs there now */
+	unsigned count_begun;	/* beside others */
 };
 
 struct inode_table {
@@ -47,7 +49,6 @@ struct inode_table {
 	struct inode_pool pools[SLOT_SHARED];
 	/* In a transaction only: */
 	struct inode_numbers numbers[SLOT_COUNT];
-	uint64_t tx_started_ns;
 };
 
 int inode_table_create(struct inode_table **out);

@@ -1,0 +1,264 @@
+/*
+ * Creates beside each other, and beside all else: nothing is lost, nothing is there twice, the trees agree. Run under TSan too. Then power is lost with two creates
+ * in flight: after that, each directory has what was acknowledged and at most the one create that was not.
+ */
+#include "tests/support/files.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "fs/inode.h"
+#include "journal/journal.h"
+#include "tests/support/random.h"
+#include "util/lock.h"
+
+#define CREATORS 2
+#define FILES 600u
+#define CRASH_FILES 40u
+
+static struct fsfix fix;
+static inum_t dirs[CREATORS];
+static const struct fs_who who = {.uid = 1000, .gid = 1000};
+
+/* --- power --- */
+
+static atomic_uint stores_left = UINT32_MAX;
+static atomic_bool power_is_lost;
+
+int __real_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
+int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
+int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad)
+{
+	if (atomic_load(&power_is_lost))
+		return 0;
+	if (atomic_load(&stores_left) != UINT32_MAX && atomic_fetch_sub(&stores_left, 1) == 0) {
+		power_is_lost = true;
+		return 0;
+	}
+	return __real_media_write(media, offset, from, length, bad);
+}
+
+static void setup(void)
+{
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	power_is_lost = false;
+	stores_left = UINT32_MAX;
+	expect_equal(fsfix_create_mounted(&fix, FSFIX_USUAL_BYTES), 0);
+	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "left", &dirs[0]), 0);
+	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "right", &dirs[1]), 0);
+}
+
+static void teardown(void)
+{
+	expect_equal(fsfix_check(&fix), 0);
+	fsfix_destroy(&fix);
+	unsetenv("PMEM2_FORCE_GRANULARITY");
+}
+
+static int create(inum_t dir, const char *name)
+{
+	struct fs_attr attr;
+	int error = fs_create(fix.fs, &who, dir, name, S_IFREG | 0644, 0, &attr);
+
+	if (!error)
+		fs_forget(fix.fs, attr.ino, 1);
+	return error;
+}
+
+static const char *name_of(char name[32], const char *prefix, unsigned i)
+{
+	snprintf(name, 32, "%s-%u", prefix, i);
+	return name;
+}
+
+static unsigned count_of(inum_t dir, const char *prefix, unsigned count)
+{
+	struct fs_attr attr;
+	unsigned found = 0;
+	char name[32];
+
+	for (unsigned i = 0; i < count; i++)
+		found += !fsfix_lookup(&fix, dir, name_of(name, prefix, i), &attr);
+	return found;
+}
+
+/* --- the threads --- */
+
+struct creator {
+	pthread_t thread;
+	inum_t dir;
+	const char *prefix;
+	unsigned count;
+	unsigned created, present, acknowledged;
+};
+
+static void *create_all(void *arg)
+{
+	struct creator *creator = arg;
+	char name[32];
+
+	for (unsigned i = 0; i < creator->count; i++) {
+		int error = create(creator->dir, name_of(name, creator->prefix, i));
+
+		ck_assert(error == 0 || error == -EEXIST);
+		creator->created += error == 0;
+		creator->present += error == -EEXIST;
+		creator->acknowledged += error == 0 && !atomic_load(&power_is_lost);
+	}
+	return NULL;
+}
+
+static void run(struct creator *creators, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		ck_assert_int_eq(pthread_create(&creators[i].thread, NULL, create_all, &creators[i]), 0);
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(creators[i].thread, NULL);
+}
+
+static uint64_t entries_of(inum_t dir)
+{
+	struct fs_attr attr;
+
+	expect_equal(fs_getattr(fix.fs, dir, &attr), 0);
+	return attr.record.entries;
+}
+
+START_TEST(creates_in_different_directories_run_beside_each_other)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	struct lock_counts before, after;
+
+	lock_counts(&before);
+	run(creators, CREATORS);
+	lock_counts(&after);
+	/* Nearly all: the rest needed another root of a tree, a batch of numbers, a block that was not in memory. */
+	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 4);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		ck_assert_uint_eq(creators[i].created, FILES);
+		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), FILES);
+		ck_assert_uint_eq(entries_of(dirs[i]), FILES);
+	}
+	expect_equal(fsfix_remount(&fix), 0);
+	for (unsigned i = 0; i < CREATORS; i++)
+		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), FILES);
+}
+END_TEST
+
+START_TEST(of_two_who_create_the_same_name_one_does)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[0], .prefix = "f", .count = FILES}};
+
+	run(creators, CREATORS);
+	ck_assert_uint_eq(creators[0].created + creators[1].created, FILES);
+	ck_assert_uint_eq(creators[0].present + creators[1].present, FILES);
+	ck_assert_uint_eq(entries_of(dirs[0]), FILES);
+}
+END_TEST
+
+/* --- among everything else --- */
+
+static atomic_bool creators_are_done;
+
+static void *move_about(void *arg)
+{
+	struct random random = {.state = 7};
+	char name[32], other[32];
+	int error;
+
+	for (unsigned i = 0; !creators_are_done; i++) {
+		inum_t from = dirs[i % CREATORS], to = dirs[random_below(&random, CREATORS)];
+
+		error = create(from, name_of(name, "mine", i));
+		ck_assert_int_eq(error, 0);
+		error = fs_rename(fix.fs, &who, from, name, to, name_of(other, "moved", i), 0);
+		ck_assert_int_eq(error, 0);
+		error = fs_unlink(fix.fs, to, other);
+		ck_assert_int_eq(error, 0);
+	}
+	return NULL;
+}
+
+static void *look_about(void *arg)
+{
+	struct random random = {.state = 11};
+	struct fs_attr attr;
+	char name[32];
+	int error;
+
+	while (!creators_are_done) {
+		inum_t dir = dirs[random_below(&random, CREATORS)];
+
+		error = fsfix_lookup(&fix, dir, name_of(name, "f", (unsigned)random_below(&random, FILES)), &attr);
+		ck_assert(error == 0 || error == -ENOENT);
+		ck_assert_int_eq(fs_getattr(fix.fs, dir, &attr), 0);
+	}
+	return NULL;
+}
+
+START_TEST(creates_hold_their_own_among_renames_unlinks_and_lookups)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	pthread_t mover, looker;
+
+	creators_are_done = false;
+	ck_assert_int_eq(pthread_create(&mover, NULL, move_about, NULL), 0);
+	ck_assert_int_eq(pthread_create(&looker, NULL, look_about, NULL), 0);
+	run(creators, CREATORS);
+	creators_are_done = true;
+	pthread_join(mover, NULL);
+	pthread_join(looker, NULL);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), FILES);
+		ck_assert_uint_eq(entries_of(dirs[i]), FILES);
+	}
+}
+END_TEST
+
+/* --- crash --- */
+
+START_TEST(power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = CRASH_FILES},
+					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
+
+	stores_left = 7 * (unsigned)_i + 1;
+	run(creators, CREATORS);
+	expect_equal(fsfix_crash(&fix), 0);
+	stores_left = UINT32_MAX;
+	power_is_lost = false;
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fsfix_check(&fix), 0);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		unsigned found = count_of(dirs[i], "f", CRASH_FILES);
+
+		ck_assert_uint_ge(found, creators[i].acknowledged);
+		ck_assert_uint_le(found, creators[i].acknowledged + 1);
+		ck_assert_uint_eq(count_of(dirs[i], "f", found), found);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("names_threads");
+	TCase *tests = tcase_create("names_threads");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, creates_in_different_directories_run_beside_each_other);
+	tcase_add_test(tests, of_two_who_create_the_same_name_one_does);
+	tcase_add_test(tests, creates_hold_their_own_among_renames_unlinks_and_lookups);
+	tcase_add_loop_test(tests, power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there, 0, 20);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
