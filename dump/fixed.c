@@ -110,6 +110,7 @@ static const char *const counter_names[] = {
 	[ROOT_SIGBUS] = "sigbus",
 	[ROOT_FLAGS] = "flags",
 	[ROOT_POISON_LOG_TAIL] = "poison_log_tail",
+	[ROOT_UNSAFE_SHUTDOWNS] = "unsafe_shutdowns",
 };
 
 static void root_fields(struct json_object *element, const struct format_root *root)

@@ -24,6 +24,7 @@ enum root_counter {
 	ROOT_FLAGS = 16,	    /* enum root_flag */
 	ROOT_POISON_LOG_TAIL = 17,  /* poison log entries with a lower sequence are in the trees */
 	ROOT_SIZE_BLOCKS = 18,	    /* what free space and rmap cover; 0: the superblock's size. Behind it only while a resize is not finished */
+	ROOT_UNSAFE_SHUTDOWNS = 19, /* 1 + the device's count of unsafe shutdowns at the last writable mount; 0: it was not to be had */
 	ROOT_COUNTERS = 64,
 };
 

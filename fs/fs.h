@@ -62,6 +62,11 @@ int fs_format(struct media *media, const struct super *super, const struct fs_fo
 /* Read the newest valid superblock; slots in the known set are skipped. For mount and tools. */
 int fs_read_super(struct media *media, struct super *super, struct why *why);
 /*
+ * A device or file that is larger than its filesystem: is the filesystem where it was? A namespace that was made anew with another size may begin
+ * elsewhere, and superblocks alone do not show it. 0; -EUCLEAN: neither journal nor root block is at its place.
+ */
+int fs_check_place(struct media *media, const struct super *super, struct why *why);
+/*
  * Store it in its slots, one after the other, each durable before the next is touched, so that a whole one is there at every moment; where a slot is
  * poisoned it is cleared first. 0 when at least one was stored; the error of the first that was not when none was.
  */

@@ -138,6 +138,8 @@ static int mount_read_super(struct fs *fs, struct mount_known *known, struct why
 	uint64_t size = media_size(fs->media);
 	int error = fs_read_super(fs->media, &fs->super, why);
 
+	if (!error)
+		error = fs_check_place(fs->media, &fs->super, why);
 	if (error)
 		return error;
 	error = format_super_check_features(&fs->super, why);
@@ -258,6 +260,24 @@ static void mount_heed_flags(struct fs *fs)
 	journal_shutdown(fs->journal);
 }
 
+/*
+ * Each such shutdown may have lost what had been acknowledged (the energy that should have flushed it was not there), and nothing on the medium
+ * shows it but checksums of metadata: whoever keeps the machine must hear of it, once.
+ */
+static int mount_compare_shutdowns(struct fs *fs, struct tx *tx)
+{
+	const char *path = media_path(fs->media);
+	uint64_t before = root_get(fs->journal, ROOT_UNSAFE_SHUTDOWNS), now;
+
+	if (media_unsafe_shutdowns(fs->media, &now) || now == UINT64_MAX || before == now + 1)
+		return 0;
+	if (before)
+		log_warning("%s: unsafe shutdowns of its DIMMs: %llu at the last mount, %llu now; what was written last may be lost: check it with "
+			    "mendctl check, and the DIMMs with ndctl list -DH",
+			    path, (unsigned long long)(before - 1), (unsigned long long)now);
+	return root_set(tx, ROOT_UNSAFE_SHUTDOWNS, now + 1);
+}
+
 static int mount_count(struct fs *fs)
 {
 	struct tx *tx;
@@ -266,6 +286,8 @@ static int mount_count(struct fs *fs)
 	if (error)
 		return error;
 	error = root_add(tx, ROOT_MOUNTS, 1);
+	if (!error)
+		error = mount_compare_shutdowns(fs, tx);
 	if (error) {
 		tx_abort(tx);
 		return error;

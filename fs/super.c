@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "format/journal_format.h"
+
 struct super_candidates {
 	struct super found[SUPER_SLOTS];
 	unsigned count;
 	unsigned unreadable; /* slots that are poisoned */
+	bool is_device;
 	bool has_magic;	     /* some slot was meant to be a superblock */
 	int error;	     /* why the first such slot was not one */
 	struct why why;
@@ -37,6 +40,7 @@ static void candidates_add(struct super_candidates *all, const struct format_sup
 static int candidates_read(struct media *media, struct super_candidates *all)
 {
 	memset(all, 0, sizeof(*all));
+	all->is_device = media_is_device(media);
 	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++) {
 		devoff_t offset = super_slot_offset(slot);
 		struct format_super raw;
@@ -100,7 +104,9 @@ static int candidates_explain(const struct super_candidates *all, const char *pa
 		return why_set(why, -EIO,
 			       "%s: no superblock can be read: %u of its %u places are poisoned", path,
 			       all->unreadable, SUPER_SLOTS);
-	return why_set(why, -EUCLEAN, "%s: not a mendfs filesystem; make one with mkfs.mendfs", path);
+	return why_set(why, -EUCLEAN, "%s: not a mendfs filesystem; make one with mkfs.mendfs%s", path,
+		       all->is_device ? " (if it held one: was its namespace made anew with another size or alignment? Make it as it was)"
+				      : "");
 }
 
 int fs_read_super(struct media *media, struct super *super, struct why *why)
@@ -118,13 +124,44 @@ int fs_read_super(struct media *media, struct super *super, struct why *why)
 	best = candidates_best(&all);
 	if (media_size(media) < best->size_bytes)
 		return why_set(why, -EUCLEAN,
-			       "%s: truncated: the filesystem has %llu bytes, the %s only %llu", path,
+			       "%s: truncated: the filesystem has %llu bytes, the %s only %llu; %s", path,
 			       (unsigned long long)best->size_bytes,
 			       media_is_device(media) || media_is_block(media) ? "device" : "file",
-			       (unsigned long long)media_size(media));
+			       (unsigned long long)media_size(media),
+			       media_is_device(media) ? "make its namespace as large as it was" : "restore the whole of it");
 	error = format_super_check_features(best, &features);
 	if (error < 0)
 		return why_set(why, error, "%s: %.900s", path, features.text);
 	*super = *best;
 	return 0;
+}
+
+/* One of ours, whole or not; what cannot be read may be. Journal head and metadata blocks begin alike: magic, checksum, meta_uuid. */
+static bool place_may_hold(struct media *media, devoff_t offset, uint32_t magic, const uint8_t *meta_uuid)
+{
+	struct format_block_header header;
+
+	if (media_read(media, offset, &header, sizeof(header), NULL))
+		return true;
+	return le32_get(header.magic) == magic && memcmp(header.meta_uuid, meta_uuid, FORMAT_UUID_BYTES) == 0;
+}
+
+int fs_check_place(struct media *media, const struct super *super, struct why *why)
+{
+	const uint64_t size = media_size(media);
+
+	if (size <= super->size_bytes)
+		return 0;
+	for (unsigned copy = 0; copy < 2; copy++)
+		if (place_may_hold(media, super->areas[AREA_JOURNAL].copy[copy], FORMAT_JOURNAL_HEAD_MAGIC, super->meta_uuid))
+			return 0;
+	for (unsigned copy = 0; copy < super->copies; copy++)
+		if (place_may_hold(media, super->areas[AREA_FIXED].copy[copy], FORMAT_BLOCK_MAGIC, super->meta_uuid))
+			return 0;
+	return why_set(why, -EUCLEAN,
+		       "%s: has %llu bytes, its filesystem was made on %llu and no longer begins where it began: the %s, then try again; "
+		       "nothing was changed",
+		       media_path(media), (unsigned long long)size, (unsigned long long)super->size_bytes,
+		       media_is_device(media) ? "namespace was made anew with another size; make it as it was (ndctl create-namespace --size=)"
+					      : "bytes before it must go, or what was cut off must come back");
 }

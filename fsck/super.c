@@ -106,6 +106,9 @@ int repair_super(struct repair *repair, struct why *why)
 
 	if (error)
 		return super_is_gone(repair, error, why);
+	error = fs_check_place(repair->media, &repair->super, why);
+	if (error)
+		return error;
 	format_super_pack(&wanted, &repair->super);
 	bad = slots_tell(repair, &wanted);
 	if (!bad || !repair_ask_safe(repair, "Write the bad copies of the superblock anew"))

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "media/media_types.h"
+#include "util/log.h"
 
 static bool clear_is_listed(struct pmem2_badblock_context *context, devoff_t start, devoff_t end)
 {
@@ -46,6 +47,9 @@ static int clear_device(struct media *media, devoff_t offset, uint64_t length)
 		return clear_error(error);
 	error = pmem2_badblock_clear(context, &block);
 	pmem2_badblock_context_delete(&context);
+	if (error && clear_error(error) == -ENOTSUP && !atomic_exchange(&media->told_no_clear, true))
+		log_warning("%s: its bus cannot clear poison (%s): what is written over a bad block goes to another, and the bad one into quarantine",
+			    media->path, pmem2_errormsg());
 	return error ? clear_error(error) : clear_verify(media, offset, offset + length);
 }
 

@@ -374,6 +374,13 @@ bool media_is_readonly(const struct media *media)
 	return media->readonly;
 }
 
+int media_unsafe_shutdowns(struct media *media, uint64_t *count)
+{
+	if (!media->is_device || pmem2_source_device_usc(media->pmem_source, count))
+		return -ENOTSUP;
+	return 0;
+}
+
 const char *media_path(const struct media *media)
 {
 	return media->path;

@@ -64,6 +64,11 @@ bool media_is_readonly(const struct media *media);
  * was never synced, although the host has not booted. 0 for what is no block device.
  */
 uint64_t media_attachment(const struct media *media);
+/*
+ * How often the device lost power before what was in its buffers had reached the medium: a number that only ever rises. 0; -ENOTSUP: a file, or
+ * DIMMs that do not count.
+ */
+int media_unsafe_shutdowns(struct media *media, uint64_t *count);
 const char *media_path(const struct media *media);     /* as given */
 const char *media_real_path(const struct media *media); /* absolute; still right after chdir() */
 int media_fd(const struct media *media); /* for ioctl and fallocate by this layer's tools only: never for data */

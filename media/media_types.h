@@ -76,6 +76,7 @@ struct media {
 	struct poison poison;
 	struct counts counts;
 	atomic_bool host_is_full;
+	atomic_bool told_no_clear;
 	struct stop stop;
 	struct claim *claim;
 	pthread_mutex_t handler_lock; /* both fields below; never held while the handler runs */

@@ -55,6 +55,7 @@ static const struct function functions[] = {
 	{"fs_read", READS, 0},
 	{"fs_read_unseen", READS, 0},
 	{"fs_read_super", READS, 0},
+	{"fs_check_place", READS, 0},
 	{"fs_readdir", READS, 0},
 	{"fs_readlink", READS, 0},
 	{"fs_removexattr", CHANGES, BIT(MODEL_REMOVEXATTR)},

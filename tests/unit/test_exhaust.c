@@ -528,7 +528,7 @@ END_TEST
 
 static const char exempt[] = " fs_mount fs_mount_media fs_unmount " /* phases of their own */
 			     "fs_format " /* has a test of its own */
-			     "fs_read_super fs_write_super " /* within mount, format, label */
+			     "fs_read_super fs_check_place fs_write_super " /* within mount, format, label */
 			     "fs_stop " /* ends all use: test_stop */
 			     "fs_abandon fs_statfs fs_known "; /* cannot fail */
 

@@ -11,6 +11,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/fsfix.h"
 #include "util/crc.h"
+#include "util/log.h"
 
 static struct fsfix fix;
 static const struct fs_who who = {.uid = 1000, .gid = 1000};
@@ -322,6 +323,96 @@ START_TEST(statfs_counts)
 }
 END_TEST
 
+/* The file's bytes from `skip` on are the new file's from `lead` on, which is so long. */
+static void move_image(uint64_t skip, uint64_t lead, uint64_t length)
+{
+	char *bytes = calloc(1, length), from[300];
+	int fd = open(fix.path, O_RDONLY);
+	size_t got;
+
+	expect(bytes && fd >= 0);
+	got = (size_t)pread(fd, bytes + lead, FSFIX_SMALL_BYTES - skip, (off_t)skip);
+	expect_equal(got, FSFIX_SMALL_BYTES - skip);
+	close(fd);
+	snprintf(from, sizeof(from), "%s.moved", fix.path);
+	fd = open(from, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	expect(fd >= 0);
+	expect_equal(write(fd, bytes, length), (ssize_t)length);
+	close(fd);
+	expect_equal(rename(from, fix.path), 0);
+	free(bytes);
+}
+
+/* As when a namespace is made anew and larger: its data begin elsewhere, and superblocks lie at every 2 MiB. */
+START_TEST(a_filesystem_that_no_longer_begins_where_it_began_is_refused)
+{
+	char text[1024];
+	uint32_t hash;
+
+	for (uint64_t skip = 2ull << 20; skip <= 4ull << 20; skip += 2ull << 20) {
+		move_image(skip, 0, FSFIX_SMALL_BYTES + (8ull << 20));
+		hash = hash_of(fix.path);
+		expect(mount_error(text, sizeof(text)) == -EUCLEAN);
+		expect(strstr(text, "no longer begins where it began") != NULL);
+		fix.options.repair = true;
+		expect(mount_error(text, sizeof(text)) == -EUCLEAN);
+		fix.options.repair = false;
+		expect(hash_of(fix.path) == hash);
+		teardown();
+		setup();
+	}
+	move_image(0, 0, FSFIX_SMALL_BYTES + (8ull << 20));
+	expect_equal(fsfix_mount(&fix), 0);
+}
+END_TEST
+
+static int shutdowns_error = -ENOTSUP;
+static uint64_t shutdowns;
+static unsigned shutdowns_told;
+
+int __wrap_media_unsafe_shutdowns(struct media *media, uint64_t *count);
+void __wrap_log_message(enum log_level level, const char *format, ...);
+
+int __wrap_media_unsafe_shutdowns(struct media *media, uint64_t *count)
+{
+	*count = shutdowns;
+	return shutdowns_error;
+}
+
+void __wrap_log_message(enum log_level level, const char *format, ...)
+{
+	shutdowns_told += level == LOG_LEVEL_WARNING && strstr(format, "unsafe shutdowns") != NULL;
+}
+
+static void expect_shutdowns_told(uint64_t count, unsigned told)
+{
+	shutdowns = count;
+	shutdowns_told = 0;
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(shutdowns_told, told);
+	expect_equal(fsfix_unmount(&fix), 0);
+}
+
+START_TEST(an_unsafe_shutdown_since_the_last_mount_is_told_once)
+{
+	expect_shutdowns_told(3, 0); /* not to be had */
+	shutdowns_error = 0;
+	expect_shutdowns_told(3, 0); /* nothing to compare with */
+	expect_shutdowns_told(3, 0);
+	fix.options.readonly = true;
+	expect_shutdowns_told(4, 0);
+	fix.options.readonly = false;
+	expect_shutdowns_told(4, 1);
+	expect_shutdowns_told(4, 0);
+	expect_shutdowns_told(0, 1); /* other DIMMs */
+	expect_shutdowns_told(UINT64_MAX, 0);
+	expect_shutdowns_told(0, 0);
+	shutdowns_error = -ENOTSUP;
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("mount");
@@ -343,6 +434,8 @@ int main(void)
 	tcase_add_test(t, an_unknown_ro_compat_feature_mounts_read_only);
 	tcase_add_test(t, metadata_space_grows_and_is_given_back);
 	tcase_add_test(t, statfs_counts);
+	tcase_add_test(t, a_filesystem_that_no_longer_begins_where_it_began_is_refused);
+	tcase_add_test(t, an_unsafe_shutdown_since_the_last_mount_is_told_once);
 	suite_add_tcase(suite, t);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

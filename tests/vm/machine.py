@@ -120,9 +120,9 @@ def judge(outcome):
 class Machine:
     """QEMU, started by run() and gone when that returns."""
 
-    def __init__(self, kernel, initrd, spec, folder, boot=1, accelerator="tcg"):
+    def __init__(self, kernel, initrd, spec, folder, boot=1, accelerator="tcg", more=""):
         self.kernel, self.initrd, self.spec, self.folder, self.boot = kernel, initrd, spec, folder, boot
-        self.accelerator = accelerator
+        self.accelerator, self.more = accelerator, more
         self.outcome = Outcome()
         self.console = os.path.join(folder, f"console-{boot}.log")
         self.begin = time.monotonic()
@@ -134,7 +134,7 @@ class Machine:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def command(self, more="", console=None):
+    def command(self, console=None):
         cpu = "host" if self.accelerator == "kvm" else "max,vendor=GenuineIntel"  # an AMD panics on injected errors
         accelerator = "kvm" if self.accelerator == "kvm" else "tcg,thread=multi"
         spec = self.spec
@@ -146,7 +146,7 @@ class Machine:
                 "-chardev", f"socket,id=host,path={self.path('host')},server=on,wait=off", "-device", "isa-serial,chardev=host",
                 "-qmp", f"unix:{self.path('qmp')},server=on,wait=off", "-gdb", f"unix:{self.path('gdb')},server=on,wait=off",
                 "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-S", "-kernel", self.kernel.image, "-initrd", self.initrd,
-                "-append", f"console=ttyS0 quiet no_timer_check panic=-1 oops=panic VM_BOOT={self.boot} {more}".strip()]
+                "-append", f"console=ttyS0 quiet no_timer_check panic=-1 oops=panic VM_BOOT={self.boot} {self.more}".strip()]
 
     def run(self, timeout):
         """Boot, serve the guest until it ends, and say how that was."""

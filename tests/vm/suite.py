@@ -59,9 +59,10 @@ def find(folder=os.path.join(HERE, "tests")):
 class Runner:
     """Runs tests with one kernel and one set of programs."""
 
-    def __init__(self, kernel, build, logs, accelerator="tcg", slowness=1.0):
+    def __init__(self, kernel, build, logs, accelerator="tcg", slowness=1.0, trace=False):
         self.kernel, self.build, self.logs = kernel, build, logs
         self.accelerator, self.slowness = accelerator, slowness
+        self.more = "VM_TRACE=1" if trace else ""
 
     def parts(self, extras):
         return [image.base(self.kernel), image.programs(self.build), *(EXTRAS[name]() for name in extras)]
@@ -88,7 +89,8 @@ class Runner:
         spec = test.spec()
         end = time.monotonic() + spec.timeout * self.slowness
         for boot in range(1, BOOTS_MAX + 1):
-            outcome = machine.Machine(self.kernel, initrd, spec, folder, boot, self.accelerator).run(max(1, end - time.monotonic()))
+            guest = machine.Machine(self.kernel, initrd, spec, folder, boot, self.accelerator, self.more)
+            outcome = guest.run(max(1, end - time.monotonic()))
             if not outcome.restart or outcome.trouble:
                 reason = machine.judge(outcome)
                 return f"{reason} (at: {outcome.step or 'the beginning'})" if reason else None
@@ -100,8 +102,8 @@ def shell(kernel, build):
     with tempfile.TemporaryDirectory(prefix="mendfs-vm.") as folder:
         initrd = os.path.join(folder, "initrd")
         image.join(initrd, [image.base(kernel), image.programs(build)], {})
-        guest = machine.Machine(kernel, initrd, machine.Spec(smp=1), folder)
+        guest = machine.Machine(kernel, initrd, machine.Spec(smp=1), folder, more="VM_SHELL=1")
         with open(guest.path("nvdimm"), "wb") as file:
             file.truncate(guest.spec.nvdimm << 20)
-        command = [word for word in guest.command("VM_SHELL=1", console="mon:stdio") if word != "-S"]
+        command = [word for word in guest.command(console="mon:stdio") if word != "-S"]
         return subprocess.call(command) >> 1
