@@ -117,9 +117,9 @@ def fetch(version, folder):
     if not name:
         raise KernelError(f"no package linux-image-{version}*-amd64 in {' '.join(SUITES)}")
     os.makedirs(folder, exist_ok=True)
-    # Since 7.2 the modules are in a package of their own.
-    modules = name.replace("linux-image-", "linux-modules-")
-    for package in [name] + apt.search(f"^{re.escape(modules)}$"):
+    # Since 7.2 modules and image are in packages of their own.
+    others = re.escape(name[len("linux-image-"):])
+    for package in [name] + apt.search(f"^linux-(modules|base|binary)-{others}$"):
         apt.download(package, folder)
     for package in glob.glob(f"{folder}/*.deb"):
         run("dpkg-deb", "-x", package, folder)
