@@ -16,6 +16,8 @@ GROUP = 5000
 
 
 class Acl(UserMixin, harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.mount = self.mounted("allow_other", size="64M")

@@ -17,6 +17,7 @@ ASYNCHRONOUS = {"RELEASE", "RELEASEDIR", "FORGET", "BATCH_FORGET"}
 
 
 class Budget(harness.Case):
+    fsck_after = True
     options = ()
 
     def setUp(self):

@@ -19,6 +19,8 @@ MIB = 1 << 20
 
 
 class Files(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.mount = self.mounted(size="192M")
@@ -311,6 +313,7 @@ class Files(harness.Case):
 
 class Killed(harness.Case):
     """kill -9 of the daemon at random moments: what was acknowledged is there after the next mount, and everything checks."""
+    fsck_after = True
 
     ROUNDS = 100 if os.environ.get("MENDFS_LONG") else 10
 

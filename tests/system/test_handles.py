@@ -45,6 +45,8 @@ def evict():
 
 
 class Handles(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.image = self.make_image("128M")

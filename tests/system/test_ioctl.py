@@ -57,6 +57,7 @@ def as_user(function, uid=NOBODY):
 
 class Case(harness.Case):
     """Every mount ends with a filesystem that fsck finds nothing wrong with."""
+    fsck_after = True
 
     def setUp(self):
         super().setUp()

@@ -27,6 +27,8 @@ def mount_options(directory):
 
 
 class Options(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.image = self.make_image()
@@ -142,6 +144,8 @@ class Options(harness.Case):
 
 
 class AccessTimes(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.image = self.make_image()

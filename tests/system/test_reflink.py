@@ -13,6 +13,8 @@ MIB = 1 << 20
 
 
 class Reflink(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         self.mount = self.mounted(size="1536M")

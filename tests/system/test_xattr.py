@@ -22,6 +22,7 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 class Base(UserMixin, harness.Case):
+    fsck_after = True
     options = ()
 
     def setUp(self):
