@@ -110,6 +110,7 @@ static const char *const counter_names[] = {
 	[ROOT_SIGBUS] = "sigbus",
 	[ROOT_FLAGS] = "flags",
 	[ROOT_POISON_LOG_TAIL] = "poison_log_tail",
+	[ROOT_SIZE_BLOCKS] = "size_blocks",
 	[ROOT_UNSAFE_SHUTDOWNS] = "unsafe_shutdowns",
 };
 
