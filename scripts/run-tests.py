@@ -34,6 +34,7 @@ LEGS = {
     "vm": ("build", [], ["-L", "vm"], {"MENDFS_VM_SLOW": "3"}),
 }
 QEMU = "qemu-system-x86_64"
+NO_LOOP = "no loop device can be made here"  # what tests of block devices say when they skip
 
 
 def expected_skips():
@@ -44,6 +45,14 @@ def expected_skips():
             if len(words) == 2:
                 table[words[0]] = int(words[1])
     return table
+
+
+def makes_loops():
+    """Containers often have none, whatever the user may do in them."""
+    try:
+        return subprocess.run(["losetup", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def run(command, log, env=None, timeout=None):
@@ -131,6 +140,9 @@ def run_leg(leg, options):
     if status and not failed:
         failed = max(1, len(broken))
     allowed = expected_skips().get(leg, 0)
+    if NO_LOOP in text and not makes_loops():
+        print(f"leg {leg}: SKIP: block devices were not tested: {NO_LOOP}")
+        allowed += text.count(NO_LOOP)
     if broken or failed:
         failures = re.findall(r"^.*(?::[FE]:|FAIL: |ERROR: |Sanitizer|Timeout).*$", text, re.M)
         print("\n".join(failures[:60]))
