@@ -25,6 +25,13 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = FRONT_MAX_WRITE;
 	conn->max_readahead = FRONT_MAX_WRITE;
 	conn->time_gran = 1;
+#if LIBFUSE_AT_LEAST(18)
+	/*
+	 * libfuse keeps a FUSE_INTERRUPT until its request comes through /dev/fuse; over io_uring none does, so a client that is signalled often would fill
+	 * our memory. The first is answered ENOSYS, which ends them. What takes long asks the caller's signals (caller.h).
+	 */
+	conn->no_interrupt = 1;
+#endif
 	front->no_open = front->no_open && fuse_want(conn, FUSE_CAP_NO_OPEN_SUPPORT);
 	/* Truncating at OPEN saves a SETATTR; where there is no OPEN it would not happen at all. */
 	if (front->no_open)

@@ -187,6 +187,9 @@ static void run_rounds(const struct op *op, struct place *place, unsigned rounds
 
 START_TEST(in_steady_state_nothing_is_taken_from_the_heap)
 {
+#ifdef __SANITIZE_THREAD__
+	return; /* there no inode object is used twice (fs/table.c) */
+#endif
 	for (unsigned i = 0; i < OPS; i++) {
 		unsigned before;
 
