@@ -404,7 +404,7 @@ int beside_commit(struct tx *tx, uint64_t *sequence)
 	struct journal *journal = tx->journal;
 	struct beside_record record;
 	uint64_t number = 0;
-	int error = journal_is_readonly(journal) ? -EROFS : 0;
+	int error = journal_is_readonly(journal) ? -EAGAIN : 0; /* tx_begin() says why */
 
 	if (!error && media_bad_any(journal->media))
 		error = -EAGAIN;
