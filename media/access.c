@@ -92,10 +92,10 @@ static int access_write(struct media *media, struct access *access, devoff_t *ba
 		return -EROFS;
 	if (!access_in_range(media, access->offset, access->length))
 		return -ERANGE;
-	counts_add(&media->counts, COUNT_WRITES, 1);
-	counts_add(&media->counts, COUNT_WRITE_BYTES, access->length);
 	if (!stop_enter(&media->stop))
 		return -EIO;
+	counts_add(&media->counts, COUNT_WRITES, 1);
+	counts_add(&media->counts, COUNT_WRITE_BYTES, access->length);
 	error = access_run(media, access, bad ? bad : &ignored);
 	if (media->granularity == MEDIA_PAGE)
 		dirty_mark(&media->dirty, access->offset, access->done);

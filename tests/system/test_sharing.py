@@ -206,6 +206,8 @@ class Clone(Case):
 
     def test_a_ring_of_one_place_refuses(self):
         """Nothing could be waited for."""
+        if harness.libfuse_version() < (3, 18):
+            return  # which has no rings
         self.mount.umount()
         self.mount.options.append("io_uring_q_depth=1")
         self.mount.mount()

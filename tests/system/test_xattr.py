@@ -196,7 +196,10 @@ class Privileges(Base):
         ways = {"group": (-1, 3000), "same": (USER, 4000), "nothing": (-1, -1)}
         if self.writes_back():
             del ways["nothing"]  # comes with times then, as a SETATTR like any other
-        for mode in (0o2644, 0o2755, 0o6744, 0o4755, 0o2670, 0o6000, 0o644):
+        modes = [0o2644, 0o2755, 0o6744, 0o4755, 0o2670, 0o6000, 0o644]
+        if harness.libfuse_version() < (3, 18):
+            modes = [mode for mode in modes if mode not in (0o6744, 0o6000)]  # there the kernel clears setuid by itself and lets setgid be
+        for mode in modes:
             for kind in ("file", "directory"):
                 for name, (uid, gid) in ways.items():
                     # root's chown to nobody else comes as a write of root does, which keeps the bits.
@@ -229,8 +232,10 @@ class Privileges(Base):
         return "writeback" in (*self.options, *os.environ.get("MENDFS_OPTIONS", "").split(","))
 
     def test_what_is_refused_leaves_them(self):
-        # Gathered writes do not say whose they are, so the kernel asks for the bits to go before it knows what becomes of a write.
-        left = 0o777 if self.writes_back() else 0o6777
+        # Gathered writes do not say whose they are, so the kernel asks for the bits to go before it knows what becomes of a write. An older libfuse
+        # does not say so of any write: then the kernel changes the mode, which a file that may only be appended to refuses.
+        old = harness.libfuse_version() < (3, 18)
+        left = 0o777 if self.writes_back() and not old else 0o6777
         path, source = self.write("program", bytes(2 * BLOCK), 0o6777, (USER, USER)), self.write("source", bytes(2 * BLOCK), 0o644)
         held = os.open(path, os.O_RDWR)
         libc = ctypes.CDLL(None, use_errno=True)
@@ -251,8 +256,11 @@ class Privileges(Base):
             for way in (lambda: os.pwrite(held, b"x", 0), lambda: fallocate(3), lambda: fallocate(16), copy):
                 self.assert_errno(errno.EPERM, as_user, OTHER, OTHER, way)
                 self.assertEqual(oct(self.mode("program")), oct(left))
-            as_user(OTHER, OTHER, os.pwrite, held, b"x", 2 * BLOCK)
-            wait_for(lambda: self.mode("program") == 0o777, what="an append of another that clears them")
+            if old:
+                self.assert_errno(errno.EPERM, as_user, OTHER, OTHER, os.pwrite, held, b"x", 2 * BLOCK)
+            else:
+                as_user(OTHER, OTHER, os.pwrite, held, b"x", 2 * BLOCK)
+                wait_for(lambda: self.mode("program") == 0o777, what="an append of another that clears them")
         finally:
             os.close(held)
             run("chattr", "-a", path)

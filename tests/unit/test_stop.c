@@ -217,6 +217,7 @@ END_TEST
 /* --- beside others -------------------------------------------------------------------------------------------------------- */
 
 #define WORKERS 4
+#define FILES_EACH 400
 
 struct worker {
 	pthread_t thread;
@@ -232,9 +233,13 @@ static int work_once(const struct worker *worker, unsigned i)
 	size_t done;
 	int error;
 
-	snprintf(name, sizeof(name), "w%u-%u", worker->number, i);
-	snprintf(text, sizeof(text), "%-31u", i);
-	error = fs_create(fix.fs, &root, FS_ROOT_INO, name, S_IFREG | 0600, 0, &attr);
+	/* More files would fill the image before it is stopped. */
+	snprintf(name, sizeof(name), "w%u-%u", worker->number, i % FILES_EACH);
+	snprintf(text, sizeof(text), "%-31u", i % FILES_EACH);
+	if (i < FILES_EACH)
+		error = fs_create(fix.fs, &root, FS_ROOT_INO, name, S_IFREG | 0600, 0, &attr);
+	else
+		error = fs_lookup(fix.fs, FS_ROOT_INO, name, &attr);
 	if (error)
 		return error;
 	error = fs_write(fix.fs, attr.ino, 0, text, sizeof(text), &done);
@@ -258,7 +263,7 @@ static void *work(void *arg)
 
 static void expect_all_of(const struct worker *worker)
 {
-	for (unsigned i = 0; i < worker->acknowledged; i++) {
+	for (unsigned i = 0; i < worker->acknowledged && i < FILES_EACH; i++) {
 		char name[32], text[32], found[32];
 		struct fs_attr attr;
 		size_t done;
