@@ -299,13 +299,12 @@ int fs_dedupe(struct fs *fs, struct fs_dedupe *order)
 {
 	struct fs_dedupe within = *order; /* its length may become less */
 	struct dedupe d = {.fs = fs, .order = &within};
-	int error;
+	int error = fs_refuses_changes(fs);
 
 	within.done = within.gained = order->done = order->gained = 0;
 	within.differs = order->differs = false;
-	if (fs_is_readonly(fs))
-		return -EROFS;
-	error = file_get(fs, order->from, &d.from);
+	if (!error)
+		error = file_get(fs, order->from, &d.from);
 	if (error)
 		return error;
 	error = file_get(fs, order->to, &d.to);

@@ -9,9 +9,11 @@
 
 int fs_refuses_changes(struct fs *fs)
 {
-	if (fs_is_stopped(fs))
+	bool readonly = fs_is_readonly(fs);
+
+	if (fs_is_stopped(fs)) /* asked second: a stop says so before it makes anything read-only */
 		return -EIO;
-	return fs_is_readonly(fs) ? -EROFS : 0;
+	return readonly ? -EROFS : 0;
 }
 
 /* What comes in from now on is refused; what is on its way ends with its next store, or its next look for an inode. */
