@@ -154,11 +154,11 @@ static bool emit_progress(void *arg, const char *phase, uint64_t done, uint64_t 
 	struct conversation *conversation = arg;
 	int64_t now = now_ms();
 
+	if (client_is_gone(conversation->setup))
+		return false;
 	if (now - conversation->progress_ms < CONNECTION_PROGRESS_MS)
 		return true;
 	conversation->progress_ms = now;
-	if (client_is_gone(conversation->setup))
-		return false;
 	return !conversation->wants_progress || !send_object(conversation->setup->fd, render_progress(phase, done, total), 0);
 }
 
