@@ -372,6 +372,7 @@ static void beside_show(struct tx *tx, const struct beside_record *record, uint6
 	struct journal *journal = tx->journal;
 
 	gate_close(&journal->gate);
+	atomic_fetch_add(&journal->shown, 1);
 	for (unsigned i = 0; i < tx->count; i++)
 		if (!tx->blocks[i].fresh)
 			atomic_fetch_add(&tx->blocks[i].cb->version, 1);

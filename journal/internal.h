@@ -134,6 +134,7 @@ struct journal {
 	bool readonly;
 	struct journal_salvage *salvage; /* during journal_open() */
 	_Atomic bool is_shut_down;
+	_Atomic uint64_t shown; /* transactions beside others that can be seen; in the log they are earlier */
 	_Atomic int sync_error; /* sticky */
 	_Atomic bool write_error_told;
 	_Atomic uint64_t lost_told; /* address + 1 of the last block whose loss was logged */

@@ -398,7 +398,7 @@ bool journal_wants_checkpoint(const struct journal *journal)
 
 uint64_t journal_changes(const struct journal *journal)
 {
-	return journal->log.transactions;
+	return journal->log.transactions + atomic_load(&journal->shown);
 }
 
 void journal_counts(const struct journal *journal, struct journal_counts *out)
