@@ -21,8 +21,6 @@ struct dir_entry {
 
 /* 1 .. 2^55 - 1. SipHash-2-4 of the name under the superblock's seed; see docs/SPEC.md. */
 uint64_t dir_hash_name(const struct fs *fs, const char *name, size_t length_bytes);
-/* The raw function: 64 bits. */
-uint64_t dir_siphash(const uint8_t seed[16], const void *data, size_t length_bytes);
 bool dir_entry_is_marker(const struct dirent_record *record);
 
 /* 0; -ENAMETOOLONG; -EINVAL: empty or with a slash; -EEXIST: "." or "..". */

@@ -152,30 +152,33 @@ static int set_label(struct ioctl_call *call)
 
 /* --- all of them ---------------------------------------------------------------------------------------------------------- */
 
+/* LONG: it changes something, or may take a while. APART: it waits for other requests (fuse/job.h). */
+enum ioctl_way { QUICK, LONG, APART };
+
 struct ioctl {
 	unsigned command;
 	size_t in_least, out_least;
 	int (*run)(struct ioctl_call *call);
-	bool changes;
+	enum ioctl_way way;
 };
 
 static const struct ioctl ioctls[] = {
-	{FS_IOC_GETFLAGS, 0, sizeof(uint32_t), get_flags, false},
-	{FS_IOC32_GETFLAGS, 0, sizeof(uint32_t), get_flags, false},
-	{FS_IOC_SETFLAGS, sizeof(uint32_t), 0, set_flags, true},
-	{FS_IOC32_SETFLAGS, sizeof(uint32_t), 0, set_flags, true},
-	{FS_IOC_GETVERSION, 0, sizeof(uint32_t), get_version, false},
-	{FS_IOC32_GETVERSION, 0, sizeof(uint32_t), get_version, false},
-	{FS_IOC_FSGETXATTR, 0, sizeof(struct fsxattr), get_xattr, false},
-	{FS_IOC_FSSETXATTR, sizeof(struct fsxattr), 0, set_xattr, true},
-	{FS_IOC_GETFSLABEL, 0, FSLABEL_MAX, get_label, false},
-	{FS_IOC_SETFSLABEL, FSLABEL_MAX, 0, set_label, true},
-	{FITRIM, sizeof(struct fstrim_range), sizeof(struct fstrim_range), trim_ioctl, true},
-	{FS_IOC_SHUTDOWN, 0, 0, shutdown_ioctl, true},
-	{MENDFS_IOC_TICKET, 0, sizeof(struct mendfs_ticket), ioctl_ticket, false},
-	{MENDFS_IOC_CLONE, sizeof(struct mendfs_clone), 0, ioctl_clone, true},
-	{MENDFS_IOC_DEDUPE, sizeof(struct mendfs_dedupe), sizeof(struct mendfs_dedupe), ioctl_dedupe, true},
-	{MENDFS_IOC_MAP, sizeof(struct mendfs_map), sizeof(struct mendfs_map), ioctl_map, true},
+	{FS_IOC_GETFLAGS, 0, sizeof(uint32_t), get_flags, QUICK},
+	{FS_IOC32_GETFLAGS, 0, sizeof(uint32_t), get_flags, QUICK},
+	{FS_IOC_SETFLAGS, sizeof(uint32_t), 0, set_flags, LONG},
+	{FS_IOC32_SETFLAGS, sizeof(uint32_t), 0, set_flags, LONG},
+	{FS_IOC_GETVERSION, 0, sizeof(uint32_t), get_version, QUICK},
+	{FS_IOC32_GETVERSION, 0, sizeof(uint32_t), get_version, QUICK},
+	{FS_IOC_FSGETXATTR, 0, sizeof(struct fsxattr), get_xattr, QUICK},
+	{FS_IOC_FSSETXATTR, sizeof(struct fsxattr), 0, set_xattr, LONG},
+	{FS_IOC_GETFSLABEL, 0, FSLABEL_MAX, get_label, QUICK},
+	{FS_IOC_SETFSLABEL, FSLABEL_MAX, 0, set_label, LONG},
+	{FITRIM, sizeof(struct fstrim_range), sizeof(struct fstrim_range), trim_ioctl, LONG},
+	{FS_IOC_SHUTDOWN, 0, 0, shutdown_ioctl, LONG},
+	{MENDFS_IOC_TICKET, 0, sizeof(struct mendfs_ticket), ioctl_ticket, QUICK},
+	{MENDFS_IOC_CLONE, sizeof(struct mendfs_clone), 0, ioctl_clone, APART},
+	{MENDFS_IOC_DEDUPE, sizeof(struct mendfs_dedupe), sizeof(struct mendfs_dedupe), ioctl_dedupe, LONG},
+	{MENDFS_IOC_MAP, sizeof(struct mendfs_map), sizeof(struct mendfs_map), ioctl_map, LONG},
 };
 
 static const struct ioctl *ioctl_find(unsigned command)
@@ -243,10 +246,10 @@ void front_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argumen
 		error = job.ioctl ? 0 : -ENOMEM;
 	}
 	if (!error) {
-		if (ioctl->run == ioctl_clone)
+		if (ioctl->way == APART)
 			job_run_apart(&job);
 		else
-			job_run(&job, ioctl->changes);
+			job_run(&job, ioctl->way == LONG);
 		return;
 	}
 	fuse_reply_err(req, -error);

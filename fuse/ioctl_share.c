@@ -8,6 +8,8 @@
 #include "fuse/session.h"
 #include "fuse/ticket.h"
 
+static_assert(sizeof(struct mendfs_dedupe) <= IOCTL_BYTES_MAX && sizeof(struct mendfs_map) <= IOCTL_BYTES_MAX, "they come and go whole");
+
 /* --- what the caller may do ---------------------------------------------------------------------------------------------- */
 
 enum { MAY_READ = 1, MAY_WRITE = 2, OWNS = 4 };

@@ -8,13 +8,13 @@
 
 #include "util/siphash.h"
 
-static struct siphash_key key;
+static uint8_t key[16];
 static bool has_key;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 
 static void key_make(void)
 {
-	has_key = getrandom(&key, sizeof(key), 0) == sizeof(key);
+	has_key = getrandom(key, sizeof(key), 0) == sizeof(key);
 }
 
 static uint64_t seconds_now(void)
@@ -32,7 +32,7 @@ int ticket_seal(const struct ticket *ticket, struct mendfs_ticket *out)
 	pthread_once(&key_once, key_make);
 	if (!has_key)
 		return -ENOMEM;
-	*out = (struct mendfs_ticket){{words[0], words[1], words[2], siphash(&key, words, ARRAY_SIZE(words))}};
+	*out = (struct mendfs_ticket){{words[0], words[1], words[2], siphash(key, words, sizeof(words))}};
 	return 0;
 }
 
@@ -41,7 +41,7 @@ int ticket_open(const struct mendfs_ticket *sealed, struct ticket *out)
 	const uint64_t words[] = {sealed->opaque[0], sealed->opaque[1], sealed->opaque[2]};
 
 	pthread_once(&key_once, key_make);
-	if (!has_key || siphash(&key, words, ARRAY_SIZE(words)) != sealed->opaque[3])
+	if (!has_key || siphash(key, words, sizeof(words)) != sealed->opaque[3])
 		return -EBADF;
 	if (seconds_now() - words[2] > MENDFS_TICKET_SECONDS)
 		return -ESTALE;

@@ -1,51 +1,63 @@
 #include "util/siphash.h"
 
-struct state {
-	uint64_t a, b, c, d;
-};
+#include <endian.h>
+#include <string.h>
 
-static uint64_t rotate(uint64_t x, unsigned bits)
+static inline uint64_t rotate_left(uint64_t x, unsigned by)
 {
-	return x << bits | x >> (64 - bits);
+	return x << by | x >> (64 - by);
 }
 
-static void rounds(struct state *s, unsigned count)
+static void sip_round(uint64_t v[4])
 {
-	while (count--) {
-		s->a += s->b;
-		s->c += s->d;
-		s->b = rotate(s->b, 13) ^ s->a;
-		s->d = rotate(s->d, 16) ^ s->c;
-		s->a = rotate(s->a, 32);
-		s->c += s->b;
-		s->a += s->d;
-		s->b = rotate(s->b, 17) ^ s->c;
-		s->d = rotate(s->d, 21) ^ s->a;
-		s->c = rotate(s->c, 32);
-	}
+	v[0] += v[1];
+	v[2] += v[3];
+	v[1] = rotate_left(v[1], 13) ^ v[0];
+	v[3] = rotate_left(v[3], 16) ^ v[2];
+	v[0] = rotate_left(v[0], 32);
+	v[2] += v[1];
+	v[0] += v[3];
+	v[1] = rotate_left(v[1], 17) ^ v[2];
+	v[3] = rotate_left(v[3], 21) ^ v[0];
+	v[2] = rotate_left(v[2], 32);
 }
 
-static void absorb(struct state *s, uint64_t word)
+static uint64_t read_le64(const uint8_t *bytes)
 {
-	s->d ^= word;
-	rounds(s, 2);
-	s->a ^= word;
+	uint64_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return le64toh(word);
 }
 
-uint64_t siphash(const struct siphash_key *key, const uint64_t *words, size_t count_words)
+static void sip_absorb(uint64_t v[4], uint64_t word)
 {
-	/* "somepseudorandomlygeneratedbytes" */
-	struct state s = {
-		.a = key->word[0] ^ 0x736f6d6570736575ull,
-		.b = key->word[1] ^ 0x646f72616e646f6dull,
-		.c = key->word[0] ^ 0x6c7967656e657261ull,
-		.d = key->word[1] ^ 0x7465646279746573ull,
+	v[3] ^= word;
+	sip_round(v);
+	sip_round(v);
+	v[0] ^= word;
+}
+
+uint64_t siphash(const uint8_t key[16], const void *data, size_t length_bytes)
+{
+	const uint8_t *bytes = data;
+	uint64_t k0 = read_le64(key), k1 = read_le64(key + 8);
+	uint64_t v[4] = {
+		k0 ^ 0x736f6d6570736575ull,
+		k1 ^ 0x646f72616e646f6dull,
+		k0 ^ 0x6c7967656e657261ull,
+		k1 ^ 0x7465646279746573ull,
 	};
+	uint8_t last[8] = {0};
+	size_t whole = length_bytes & ~(size_t)7;
 
-	for (size_t i = 0; i < count_words; i++)
-		absorb(&s, words[i]);
-	absorb(&s, (uint64_t)count_words * 8 << 56); /* the last, incomplete word: the length alone */
-	s.c ^= 0xff;
-	rounds(&s, 4);
-	return s.a ^ s.b ^ s.c ^ s.d;
+	for (size_t i = 0; i < whole; i += 8)
+		sip_absorb(v, read_le64(bytes + i));
+	memcpy(last, bytes + whole, length_bytes - whole);
+	last[7] = (uint8_t)length_bytes;
+	sip_absorb(v, read_le64(last));
+	v[2] ^= 0xff;
+	for (int i = 0; i < 4; i++)
+		sip_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }

@@ -1,8 +1,10 @@
-"""The ioctls of control/mendfs_ioctl.h for the system tests: clone, deduplicate, map."""
+"""The ioctls of control/mendfs_ioctl.h for the system tests: clone, deduplicate, map; and the mount that these use."""
 import fcntl
 import os
 import struct
 import time
+
+import harness
 
 TICKET = struct.Struct("=32s")
 CLONE = struct.Struct("=32sQQQII")
@@ -93,3 +95,23 @@ def number_of(call, *arguments, **more):
         return 0
     except OSError as error:
         return error.errno
+
+
+class Case(harness.Case):
+    """A mount that other users may use, and files in it."""
+    fsck_after = True
+
+    def setUp(self):
+        super().setUp()
+        os.chmod(self.folder, 0o755)
+        self.mount = self.mounted("allow_other", size="256M")
+
+    def make(self, name, data=b"", owner=None, mode=0o644):
+        path = self.mount.path(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+        os.chmod(path, mode)
+        if owner:
+            os.chown(path, owner, owner)
+        return path

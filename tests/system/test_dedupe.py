@@ -32,24 +32,7 @@ def ask(*arguments, check=True):
     return answer["deduped"], answer["totals"], done.stderr
 
 
-class Case(harness.Case):
-    fsck_after = True
-
-    def setUp(self):
-        super().setUp()
-        os.chmod(self.folder, 0o755)
-        self.mount = self.mounted("allow_other", size="256M")
-
-    def make(self, name, data=b"", owner=None, mode=0o644):
-        path = self.mount.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-        os.chmod(path, mode)
-        if owner:
-            os.chown(path, owner, owner)
-        return path
-
+class Case(sharing.Case):
     def shared_bytes(self, path):
         with sharing.opened(path, flags=os.O_RDONLY) as fd:
             return sum(extent[1] for extent in sharing.map_all(fd) if extent[3] & sharing.SHARED)

@@ -27,23 +27,7 @@ def read(path):
         return file.read()
 
 
-class Case(harness.Case):
-    fsck_after = True
-
-    def setUp(self):
-        super().setUp()
-        os.chmod(self.folder, 0o755)
-        self.mount = self.mounted("allow_other", size="256M")
-
-    def make(self, name, data=b"", owner=None, mode=0o644):
-        path = self.mount.path(name)
-        with open(path, "wb") as file:
-            file.write(data)
-        os.chmod(path, mode)
-        if owner:
-            os.chown(path, owner, owner)
-        return path
-
+class Case(sharing.Case):
     def twins(self, blocks=64, **more):
         data = os.urandom(blocks * BLOCK)
         return self.make("a", data, **more), self.make("b", data, **more), data

@@ -99,21 +99,6 @@ static int listing_visit(void *arg, const char *name, inum_t ino, uint8_t type, 
 
 /* --- hash and cookies ----------------------------------------------------------------------------------------------------- */
 
-START_TEST(hash_is_siphash_2_4)
-{
-	/* Test vectors of the SipHash paper: key 00..0f, message 00..0e. */
-	uint8_t key[16], message[15];
-
-	for (unsigned i = 0; i < 16; i++)
-		key[i] = (uint8_t)i;
-	for (unsigned i = 0; i < 15; i++)
-		message[i] = (uint8_t)i;
-	ck_assert(dir_siphash(key, message, 15) == 0xa129ca6149be45e5ull);
-	ck_assert(dir_siphash(key, message, 0) == 0x726fdb47dd0e0e31ull);
-	ck_assert(dir_siphash(key, message, 8) == 0x93f5f5799a932462ull);
-}
-END_TEST
-
 START_TEST(cookies_are_positive_in_63_bits_and_never_those_of_the_dots)
 {
 	struct listing l;
@@ -412,7 +397,6 @@ int main(void)
 
 	tcase_add_checked_fixture(plain, setup, teardown);
 	tcase_set_timeout(plain, 120);
-	tcase_add_test(plain, hash_is_siphash_2_4);
 	tcase_add_test(plain, cookies_are_positive_in_63_bits_and_never_those_of_the_dots);
 	tcase_add_test(plain, cookies_are_never_renumbered);
 	tcase_add_test(plain, listing_goes_on_after_any_cookie);
