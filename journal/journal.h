@@ -96,7 +96,7 @@ struct journal_counts {
 	uint64_t cache_hits, cache_misses, cache_bytes;
 };
 void journal_counts(const struct journal *journal, struct journal_counts *out);
-/* Transactions committed by this mount: while it stays the same, no metadata has changed. */
+/* Grows with every change, when it is logged and when it can be seen: while it stays the same, nobody sees any metadata change. */
 uint64_t journal_changes(const struct journal *journal);
 
 #endif
