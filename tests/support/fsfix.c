@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "format/chunk_format.h"
+#include "fs/inode.h"
+#include "journal/internal.h"
 #include "journal/journal.h"
 #include "notify/poison_log.h"
 
@@ -225,7 +227,10 @@ int fsfix_crash(struct fsfix *fix)
 	int error;
 
 	snprintf(copy, sizeof(copy), "%s.crash", fix->path);
+	/* All of it as of one moment: a checkpoint in the background would leave the first half as before, the second as after it. */
+	journal_lock(fix->fs->journal);
 	error = fsfix_copy_file(fix->path, copy);
+	journal_unlock(fix->fs->journal);
 	if (error)
 		return error;
 	fsfix_unmount(fix);
