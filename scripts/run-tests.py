@@ -106,6 +106,13 @@ def run_quickstart(options):
     return int(good), int(not good), 0
 
 
+def telling(lines):
+    """Of what a failed test printed: the first lines that name a failure, and its last ones."""
+    end = max(0, len(lines) - 12)
+    named = [line for line in lines[:end] if re.search(r":[FE]:|FAIL: |ERROR: |not ok |NOT CAUGHT|Sanitizer|Timeout", line)]
+    return named[:30] + lines[end:]
+
+
 def run_leg(leg, options):
     if leg == "quickstart":
         return run_quickstart(options)
@@ -136,7 +143,7 @@ def run_leg(leg, options):
     tests, failed, skipped = count(text)
     for line in re.findall(r"^(?:\d+: )?(SKIP: .*|sample: .*|seed[: ].*)$", text, re.M):
         print(f"leg {leg}: {line}")
-    broken = re.findall(r"^\s*\d+/\d+ Test +#\d+: (\S+) \.*\**(?!.*(?:Passed|Skipped)).*$", text, re.M)
+    broken = re.findall(r"^\s*\d+/\d+ Test +#(\d+): (\S+) \.*\**(?!.*(?:Passed|Skipped)).*$", text, re.M)
     if status and not failed:
         failed = max(1, len(broken))
     allowed = expected_skips().get(leg, 0)
@@ -144,9 +151,10 @@ def run_leg(leg, options):
         print(f"leg {leg}: SKIP: block devices were not tested: {NO_LOOP}")
         allowed += text.count(NO_LOOP)
     if broken or failed:
-        failures = re.findall(r"^.*(?::[FE]:|FAIL: |ERROR: |Sanitizer|Timeout).*$", text, re.M)
-        print("\n".join(failures[:60]))
-        print(f"leg {leg}: failed: {' '.join(broken) or 'see the log'} (whole log: {path})")
+        for number, name in broken:
+            print(f"leg {leg}: {name} failed; what it said of that, and its end:")
+            print("\n".join(telling(re.findall(rf"^{number}: (.*)$", text, re.M))))
+        print(f"leg {leg}: failed: {' '.join(name for _, name in broken) or 'see the log'} (whole log: {path})")
     if skipped > allowed:
         print(f"leg {leg}: {skipped} skips, but tests/EXPECTED_SKIPS allows {allowed}")
         failed += 1
