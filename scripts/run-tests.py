@@ -154,6 +154,8 @@ def run_leg(leg, options):
         for number, name in broken:
             print(f"leg {leg}: {name} failed; what it said of that, and its end:")
             print("\n".join(telling(re.findall(rf"^{number}: (.*)$", text, re.M))))
+        if not broken:
+            print("\n".join(telling(text.splitlines())))
         print(f"leg {leg}: failed: {' '.join(name for _, name in broken) or 'see the log'} (whole log: {path})")
     if skipped > allowed:
         print(f"leg {leg}: {skipped} skips, but tests/EXPECTED_SKIPS allows {allowed}")
