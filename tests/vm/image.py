@@ -248,6 +248,20 @@ def fio():
     return cached("fio", stamp(["/usr/bin/fio"]), make)
 
 
+def acpi():
+    """A table that replaces QEMU's of the NVDIMM: the kernel finds it in an archive that comes first and is not compressed."""
+    source = os.path.join(HERE, "guest", "nvdimm.asl")
+
+    def make(archive):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(["iasl", "-p", f"{folder}/nvdimm", source], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode:
+                raise ImageError(f"iasl cannot compile {source}: {done.stdout[-500:]}")
+            archive.file_from(f"{folder}/nvdimm.aml", "kernel/firmware/acpi/nvdimm.aml")
+
+    return cached("acpi", stamp(["/usr/bin/iasl", source]), make)
+
+
 def join(path, parts, files):
     """One initrd of these archives, and of `files` (name: content) as the last."""
     with open(path, "wb") as out:

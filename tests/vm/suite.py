@@ -12,6 +12,7 @@ import machine
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORDS = {"nvdimm": int, "memory": int, "smp": int, "timeout": int, "boots": int}
 EXTRAS = {"python": image.python, "fio": image.fio}
+FIRST = {"acpi": image.acpi}  # these come before all else
 BOOTS_MAX = 5
 
 
@@ -43,7 +44,7 @@ class Test:
             key, _, value = word.partition("=")
             if key in WORDS and value.isdecimal():
                 self.numbers[key] = WORDS[key](value)
-            elif word in EXTRAS:
+            elif word in EXTRAS or word in FIRST:
                 self.extras.append(word)
             else:
                 raise TestError(f"{self.path}: \"{word}\" means nothing")
@@ -65,7 +66,8 @@ class Runner:
         self.more = "VM_TRACE=1" if trace else ""
 
     def parts(self, extras):
-        return [image.base(self.kernel), image.programs(self.build), *(EXTRAS[name]() for name in extras)]
+        first = [FIRST[name]() for name in extras if name in FIRST]
+        return [*first, image.base(self.kernel), image.programs(self.build), *(EXTRAS[name]() for name in extras if name in EXTRAS)]
 
     def run(self, test):
         """(None or why it failed, seconds, folder of logs)."""

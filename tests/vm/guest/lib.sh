@@ -78,6 +78,12 @@ make_namespace() {
 	echo "/dev/$(ndctl create-namespace -m devdax "$@" | sed -n 's/.*"chardev":"\(dax[0-9.]*\)".*/\1/p' | head -1)"
 }
 
+# whole_namespace [ndctl options]: the same of all there is, where the DIMMs have no labels (`# vm: acpi`).
+whole_namespace() {
+	echo yes >/tmp/labels
+	make_namespace -f -e namespace0.0 "$@"
+}
+
 # is_told COUNT: so many files are named in /tmp/events.
 is_told() { [ "$(grep -c file_damaged /tmp/events)" = "$1" ]; }
 
@@ -116,6 +122,11 @@ number_after() { grep -o "\"$1\": *[0-9]*" | head -1 | grep -o '[0-9]*$'; }
 
 # data_offset FILE POSITION: the device byte; the file's first extent must have it.
 data_offset() { echo $(($(mendctl map --json "$1" | number_after device_offset) + $2)); }
+
+# metadata_block TREE: the device byte of its first block's primary copy, of a live one.
+metadata_block() {
+	mendctl owners --json --all --kind metadata "${MOUNT:-/mnt}" | tr '{' '\n' | grep "\"tree\":\"$1\"" | grep '"copy":"primary"' | grep '"live":true' | number_after device_offset
+}
 
 # physical_address OFFSET [N], virtual_address OFFSET (in the daemon): of a byte of /dev/dax0.N, or dax0.0.
 physical_address() { printf '0x%x\n' $(($(cat "/sys/bus/dax/devices/dax0.${2:-0}/resource") + $1)); }
