@@ -18,6 +18,7 @@ struct mount_known {
 	pthread_mutex_t lock;
 	struct iset ranges;	/* tag: enum failure_source */
 	struct poison_log *log; /* once it is open */
+	bool said_unknown;
 };
 
 /*
@@ -64,20 +65,19 @@ static int mount_know(struct fs *fs, struct mount_known *known, devoff_t offset,
 	return error ? error : media_bad_add(fs->media, offset, length);
 }
 
-static int mount_know_device(struct fs *fs, struct mount_known *known)
+static int mount_know_listed(struct fs *fs, struct mount_known *known)
 {
-	struct source_badblock *list = NULL;
-	size_t count = 0;
-	int told = 0, error;
+	struct source_list list;
+	int error = source_badblocks(fs->media, &list);
 
-	if (!media_is_device(fs->media))
-		return 0;
-	error = source_badblocks(media_real_path(fs->media), &list, &count, &told);
-	for (size_t i = 0; i < count && !error; i++)
-		error = mount_know(fs, known, list[i].offset, list[i].length, FAILURE_KERNEL);
-	free(list);
-	if (!error && !told)
-		log_info("%s: the kernel cannot say which of its blocks are bad", media_path(fs->media));
+	if (error)
+		return error;
+	for (size_t i = 0; i < list.count && !error; i++)
+		error = mount_know(fs, known, list.blocks[i].offset, list.blocks[i].length, FAILURE_KERNEL);
+	if (list.state == SOURCE_UNKNOWN && !known->said_unknown && !fs->options.tools)
+		log_warning("%s: badblocks: unknown: %s", media_path(fs->media), list.why.text);
+	known->said_unknown = list.state == SOURCE_UNKNOWN;
+	source_list_fini(&list);
 	return error;
 }
 
@@ -114,7 +114,7 @@ static int mount_settle_poison(struct fs *fs, struct mount_known *known, struct 
 		error = media_poison_load(fs->media, fs->super.uuid, why);
 	if (!error)
 		error = mount_know_emulated(fs, known, true);
-	return error ? error : mount_know_device(fs, known);
+	return error ? error : mount_know_listed(fs, known);
 }
 
 /* --- steps of mount, in order ------------------------------------------------------------------------------------------------ */
@@ -125,7 +125,7 @@ static int mount_know_first(struct fs *fs, struct mount_known *known, struct why
 	int error;
 
 	media_set_fault_handler(fs->media, mount_fault, known);
-	error = mount_know_device(fs, known);
+	error = mount_know_listed(fs, known);
 	if (!error)
 		error = media_poison_load(fs->media, NULL, why);
 	if (!error)
@@ -297,7 +297,7 @@ static int mount_count(struct fs *fs)
 
 static void mount_watch(struct fs *fs)
 {
-	int error = media_is_device(fs->media) ? notify_watch(fs->notify) : 0;
+	int error = notify_watch(fs->notify);
 
 	if (error)
 		log_warning("%s: failures of memory that nobody touches are not heard of: %s", media_path(fs->media), strerror(-error));

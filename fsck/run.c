@@ -50,15 +50,16 @@ void repair_progress(struct repair *repair, const char *phase, uint64_t done_uni
 
 /* --- what is bad before anything is read ------------------------------------------------------------------------------------- */
 
-static int know_device(struct media *media)
+static int know_listed(struct media *media)
 {
-	struct source_badblock *list = NULL;
-	size_t count = 0;
-	int told = 0, error = source_badblocks(media_real_path(media), &list, &count, &told);
+	struct source_list list;
+	int error = source_badblocks(media, &list);
 
-	for (size_t i = 0; i < count && !error; i++)
-		error = media_bad_add(media, list[i].offset, list[i].length);
-	free(list);
+	if (error)
+		return error;
+	for (size_t i = 0; i < list.count && !error; i++)
+		error = media_bad_add(media, list.blocks[i].offset, list.blocks[i].length);
+	source_list_fini(&list);
 	return error;
 }
 
@@ -79,7 +80,9 @@ static int know_emulated(struct media *media, struct why *why)
 
 static int know_bad(struct media *media, struct why *why)
 {
-	return media_is_device(media) ? know_device(media) : know_emulated(media, why);
+	int error = media_is_device(media) ? 0 : know_emulated(media, why);
+
+	return error ? error : know_listed(media);
 }
 
 /* --- the phases -------------------------------------------------------------------------------------------------------------- */

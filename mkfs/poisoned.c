@@ -22,23 +22,25 @@ static int poisoned_add(struct media *media, struct poisoned *poisoned, devoff_t
 			round_up_u64(offset + length, SECTOR_BYTES), POISONED_TOLD);
 }
 
-static int poisoned_load_device(struct media *media, struct poisoned *poisoned)
+static int poisoned_load_listed(struct media *media, struct poisoned *poisoned)
 {
-	struct source_badblock *list = NULL;
-	size_t count = 0;
-	int told = 0;
-	int error = source_badblocks(media_real_path(media), &list, &count, &told);
+	struct source_list list;
+	int error = source_badblocks(media, &list);
 
-	poisoned->source = FAILURE_KERNEL;
-	poisoned->is_unknown = !told;
-	for (size_t i = 0; i < count && !error; i++)
-		error = poisoned_add(media, poisoned, list[i].offset, list[i].length);
-	free(list);
+	if (error)
+		return error;
+	poisoned->is_unknown = list.state == SOURCE_UNKNOWN;
+	poisoned->why = list.why;
+	for (size_t i = 0; i < list.count && !error; i++)
+		error = poisoned_add(media, poisoned, list.blocks[i].offset, list.blocks[i].length);
+	if (list.count)
+		poisoned->source = FAILURE_KERNEL;
+	source_list_fini(&list);
 	return error;
 }
 
 /* Latent poison is what nobody has been told of: it is met, if at all. */
-static int poisoned_load_file(struct media *media, struct poisoned *poisoned)
+static int poisoned_load_emulated(struct media *media, struct poisoned *poisoned)
 {
 	struct media_poison *list = NULL;
 	size_t count = 0;
@@ -62,8 +64,9 @@ int poisoned_load(struct media *media, struct poisoned *out, struct why *why)
 		error = media_poison_load(media, NULL, why);
 	if (error)
 		return error;
-	error = media_is_device(media) ? poisoned_load_device(media, &poisoned)
-				       : poisoned_load_file(media, &poisoned);
+	error = poisoned_load_emulated(media, &poisoned);
+	if (!error)
+		error = poisoned_load_listed(media, &poisoned);
 	if (error) {
 		iset_fini(&poisoned.bad);
 		return why_set(why, error, "%s: the known poison cannot be read: %s",

@@ -5,13 +5,15 @@
 #define MKFS_POISONED_H
 
 #include "media/media.h"
+#include "util/why.h"
 
 struct poisoned {
 	struct iset bad;      /* device bytes, whole sectors; tag: enum poisoned_tag */
 	uint8_t source;       /* enum failure_source of what was told */
 	uint64_t bytes_told;
 	size_t count_told;
-	bool is_unknown;      /* a device whose kernel cannot say */
+	bool is_unknown;      /* the kernel's list cannot be had */
+	struct why why;	      /* of is_unknown */
 };
 enum poisoned_tag { POISONED_TOLD = 1, POISONED_MET = 2 };
 

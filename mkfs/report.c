@@ -48,8 +48,7 @@ static void report_poison(const struct build *build)
 	uint64_t met = iset_bytes(&poisoned->bad) - poisoned->bytes_told;
 
 	if (poisoned->is_unknown)
-		printf("  %-14s unknown: nobody can say whether this device has bad blocks\n",
-		       "known poison");
+		printf("  %-14s unknown: %s\n", "known poison", poisoned->why.text);
 	if (poisoned->bad.count == 0)
 		return;
 	printf("  %-14s %" PRIu64 " bytes in %zu ranges set aside (%" PRIu64 " bytes of blocks)\n",

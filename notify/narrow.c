@@ -14,24 +14,23 @@
 #define LIST_TRIES 5u
 #define LIST_WAIT_US 50000u
 
-/* What the kernel lists within the range. */
-static int narrow_ask(struct notify *notify, devoff_t start, devoff_t end, struct iset *bad)
+/* What the kernel lists within the range. *may_come: there is a list, which may be a moment late. */
+static int narrow_ask(struct notify *notify, devoff_t start, devoff_t end, struct iset *bad, bool *may_come)
 {
-	struct source_badblock *list = NULL;
-	size_t count = 0;
-	int known = 0, rc;
+	struct source_list list;
+	int rc = source_badblocks(notify->media, &list);
 
-	if (!media_is_device(notify->media))
-		return 0;
-	rc = source_badblocks(media_real_path(notify->media), &list, &count, &known);
-	for (size_t i = 0; i < count && rc == 0; i++) {
-		const devoff_t from = max_u64(start, list[i].offset),
-			       to = min_u64(end, list[i].offset + list[i].length);
+	if (rc)
+		return rc;
+	for (size_t i = 0; i < list.count && rc == 0; i++) {
+		const devoff_t from = max_u64(start, list.blocks[i].offset),
+			       to = min_u64(end, list.blocks[i].offset + list.blocks[i].length);
 
 		if (from < to)
 			rc = iset_add(bad, from, to, 0);
 	}
-	free(list);
+	*may_come = list.state != SOURCE_NONE;
+	source_list_fini(&list);
 	return rc;
 }
 
@@ -128,13 +127,13 @@ static bool narrow_has_news(struct notify *notify, devoff_t start, devoff_t end,
 /* The signal comes before the kernel's list has the sector; a probe would consume what the list names a moment later. */
 static bool narrow_consult(struct notify *notify, devoff_t start, devoff_t end, struct iset *bad)
 {
-	const unsigned tries = media_is_device(notify->media) ? LIST_TRIES : 1;
+	bool may_come = true;
 	int rc = 0;
 
-	for (unsigned i = 0; i < tries && rc == 0; i++) {
+	for (unsigned i = 0; i < LIST_TRIES && may_come && rc == 0; i++) {
 		if (i > 0)
 			usleep(LIST_WAIT_US);
-		rc = narrow_ask(notify, start, end, bad);
+		rc = narrow_ask(notify, start, end, bad, &may_come);
 		if (rc == 0 && narrow_has_news(notify, start, end, bad))
 			return true;
 	}

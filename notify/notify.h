@@ -9,6 +9,7 @@
 #include "alloc/alloc.h"
 #include "notify/event.h"
 #include "notify/poison_log.h"
+#include "notify/source.h"
 #include "rmap/rmap.h"
 
 struct notify;
@@ -115,18 +116,5 @@ uint64_t ledger_sigbus_count(struct notify *notify); /* over all mounts */
 /* The trees themselves, for checks that hold the metadata lock already. */
 const struct btree *ledger_badblocks_tree(const struct notify *notify);
 const struct btree *ledger_lost_tree(const struct notify *notify);
-
-/* What sources know before anything is read: kernel badblocks of a device (libndctl; twin file without it). For mkfs and mount, before the
- * superblock. Emulated poison that is not latent is added by the caller from media_poison_list(). *known: 0 unknown, 1 told. */
-struct source_badblock {
-	devoff_t offset;
-	uint64_t length;
-};
-int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known);
-/*
- * A descriptor that poll() reports with POLLPRI when the list that source_badblocks() reads has changed, once it was read to its end with pread(). The
- * caller closes it. -ENOTSUP: this device has no such list.
- */
-int source_watch(const char *path);
 
 #endif

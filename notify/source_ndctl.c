@@ -15,33 +15,13 @@
 #include <daxctl/libdaxctl.h>
 #include <ndctl/libndctl.h>
 
-#include "notify/notify.h"
+#include "notify/source.h"
+#include "util/types.h"
 
 /* Physical addresses. */
 struct dax_range {
 	unsigned long long start, end;
 };
-
-struct badblock_list {
-	struct source_badblock *blocks;
-	size_t count, capacity;
-};
-
-static int list_add(struct badblock_list *list, devoff_t offset, uint64_t length)
-{
-	if (list->count == list->capacity) {
-		const size_t capacity = list->capacity ? list->capacity * 2 : 16;
-		struct source_badblock *blocks =
-		    reallocarray(list->blocks, capacity, sizeof(*blocks));
-
-		if (!blocks)
-			return -ENOMEM;
-		list->blocks = blocks;
-		list->capacity = capacity;
-	}
-	list->blocks[list->count++] = (struct source_badblock){.offset = offset, .length = length};
-	return 0;
-}
 
 /* Without privilege resources read as ULLONG_MAX: nothing can be placed then. */
 static bool range_of_dev(struct daxctl_dev *dev, struct dax_range *out)
@@ -55,20 +35,28 @@ static bool range_of_dev(struct daxctl_dev *dev, struct dax_range *out)
 	return true;
 }
 
-static bool range_find_dev(struct daxctl_ctx *ctx, dev_t rdev, struct dax_range *out)
+static struct daxctl_dev *dev_find(struct daxctl_ctx *ctx, dev_t rdev)
 {
 	struct daxctl_region *region;
 	struct daxctl_dev *dev;
 
-	daxctl_region_foreach(ctx, region)
-	    daxctl_dev_foreach(region, dev) if (daxctl_dev_get_major(dev) == (int)major(rdev) &&
-						daxctl_dev_get_minor(dev) ==
-						    (int)minor(rdev)) return range_of_dev(dev, out);
-	return false;
+	daxctl_region_foreach(ctx, region) daxctl_dev_foreach(region, dev)
+	{
+		if (daxctl_dev_get_major(dev) == (int)major(rdev) && daxctl_dev_get_minor(dev) == (int)minor(rdev))
+			return dev;
+	}
+	return NULL;
+}
+
+static bool range_find_dev(struct daxctl_ctx *ctx, dev_t rdev, struct dax_range *out)
+{
+	struct daxctl_dev *dev = dev_find(ctx, rdev);
+
+	return dev && range_of_dev(dev, out);
 }
 
 static int region_list(struct ndctl_region *region, const struct dax_range *range,
-		       struct badblock_list *list)
+		       struct source_list *list)
 {
 	const unsigned long long base = ndctl_region_get_resource(region);
 	struct badblock *bad;
@@ -82,7 +70,7 @@ static int region_list(struct ndctl_region *region, const struct dax_range *rang
 		    min_u64(at + bad->len * (unsigned long long)SECTOR_BYTES, range->end);
 
 		if (start < end && rc == 0)
-			rc = list_add(list, start - range->start, end - start);
+			rc = source_list_add(list, start - range->start, end - start);
 	}
 	return rc;
 }
@@ -120,59 +108,75 @@ static bool region_tells(struct ndctl_region *region)
 	return got >= 0;
 }
 
-/* A device that lies in no region of this bus kind (CXL memory, carved-out DRAM) has no such list:
- * unknown, not clean. */
-static int buses_list(struct ndctl_ctx *ctx, const struct dax_range *range,
-		      struct badblock_list *list, int *known)
+/* A device that lies in no region of this bus kind (CXL memory, carved-out DRAM) has no such list: unknown, not clean. */
+static int buses_list(struct ndctl_ctx *ctx, const struct dax_range *range, struct source_list *list)
 {
 	struct ndctl_region *region;
 	struct ndctl_bus *bus;
 	int rc = 0;
 
-	ndctl_bus_foreach(ctx, bus) ndctl_region_foreach(
-	    bus, region) if (rc == 0 && region_overlaps(region, range) && region_tells(region))
+	ndctl_bus_foreach(ctx, bus) ndctl_region_foreach(bus, region)
 	{
-		*known = 1;
+		if (rc || !region_overlaps(region, range))
+			continue;
+		if (!region_tells(region))
+			return why_set(&list->why, 0, "/sys/bus/nd/devices/%s/badblocks cannot be read: is the region enabled? (ndctl enable-region)",
+				       ndctl_region_get_devname(region));
+		list->state = SOURCE_KNOWN;
 		rc = region_list(region, range, list);
 	}
 	return rc;
 }
 
-static int device_list(dev_t rdev, struct badblock_list *list, int *known)
+/* Where nothing could be placed, is it because addresses are kept from us? */
+static bool regions_hide(struct ndctl_ctx *ctx)
+{
+	struct ndctl_region *region;
+	struct ndctl_bus *bus;
+
+	ndctl_bus_foreach(ctx, bus) ndctl_region_foreach(bus, region)
+	{
+		if (ndctl_region_get_resource(region) == ULLONG_MAX)
+			return true;
+	}
+	return false;
+}
+
+/* There is no line for 0: it was listed. */
+static void explain_unknown(struct ndctl_ctx *ctx, const char *path, dev_t rdev, struct source_list *list)
+{
+	struct daxctl_dev *dev = dev_find(ndctl_get_daxctl_ctx(ctx), rdev);
+	struct dax_range range;
+
+	list->state = SOURCE_UNKNOWN;
+	if (list->why.text[0])
+		return;
+	if (!dev)
+		why_set(&list->why, 0, "%s is not among the devices that libdaxctl finds", path);
+	else if (!range_of_dev(dev, &range) || regions_hide(ctx))
+		why_set(&list->why, 0,
+			"the addresses in /sys/bus/dax/devices/%s/resource and /sys/bus/nd/devices/region*/resource are for root only; "
+			"be root, or have CAP_DAC_READ_SEARCH, or make them readable by a udev rule (mendfs(8), PERMISSIONS)",
+			daxctl_dev_get_devname(dev));
+	else
+		why_set(&list->why, 0, "%s lies in no NVDIMM region: nobody lists bad blocks of such memory", path);
+}
+
+int source_device_badblocks(const char *path, struct source_list *out)
 {
 	struct dax_range range;
 	struct ndctl_ctx *ctx;
-	int rc = ndctl_new(&ctx);
+	struct stat st;
+	int rc = stat(path, &st) ? -errno : ndctl_new(&ctx);
 
 	if (rc)
 		return rc;
-	if (range_find_dev(ndctl_get_daxctl_ctx(ctx), rdev, &range))
-		rc = buses_list(ctx, &range, list, known);
+	if (range_find_dev(ndctl_get_daxctl_ctx(ctx), st.st_rdev, &range))
+		rc = buses_list(ctx, &range, out);
+	if (rc == 0 && out->state != SOURCE_KNOWN)
+		explain_unknown(ctx, path, st.st_rdev, out);
 	ndctl_unref(ctx);
 	return rc;
-}
-
-int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known)
-{
-	struct badblock_list list = {0};
-	struct stat st;
-	int is_known = 0, rc;
-
-	if (stat(path, &st))
-		return -errno;
-	if (S_ISCHR(st.st_mode)) {
-		rc = device_list(st.st_rdev, &list, &is_known);
-		if (rc) {
-			free(list.blocks);
-			return rc;
-		}
-	} else {
-		is_known = S_ISREG(st.st_mode);
-	}
-	*out = list.blocks;
-	*count = list.count;
-	*known = is_known;
-	return 0;
 }
 
 static int buses_open_list(struct ndctl_ctx *ctx, const struct dax_range *range)
@@ -184,18 +188,13 @@ static int buses_open_list(struct ndctl_ctx *ctx, const struct dax_range *range)
 	return -ENOTSUP;
 }
 
-int source_watch(const char *path)
+int source_device_watch(const char *path)
 {
 	struct dax_range range;
 	struct ndctl_ctx *ctx;
 	struct stat st;
-	int rc;
+	int rc = stat(path, &st) ? -errno : ndctl_new(&ctx);
 
-	if (stat(path, &st))
-		return -errno;
-	if (!S_ISCHR(st.st_mode))
-		return -ENOTSUP;
-	rc = ndctl_new(&ctx);
 	if (rc)
 		return rc;
 	rc = range_find_dev(ndctl_get_daxctl_ctx(ctx), st.st_rdev, &range) ? buses_open_list(ctx, &range) : -ENOTSUP;

@@ -1,24 +1,16 @@
-/* Without libndctl nothing can be said about a device; a plain file has no bad blocks of its own.
- */
+/* Without libndctl nothing can be said about a device. */
 #include <errno.h>
-#include <sys/stat.h>
 
-#include "notify/notify.h"
+#include "notify/source.h"
 
-int source_watch(const char *path)
+int source_device_watch(const char *path)
 {
 	(void)path;
 	return -ENOTSUP;
 }
 
-int source_badblocks(const char *path, struct source_badblock **out, size_t *count, int *known)
+int source_device_badblocks(const char *path, struct source_list *out)
 {
-	struct stat st;
-
-	if (stat(path, &st))
-		return -errno;
-	*out = NULL;
-	*count = 0;
-	*known = S_ISREG(st.st_mode) ? 1 : 0;
-	return 0;
+	out->state = SOURCE_UNKNOWN;
+	return why_set(&out->why, 0, "%s: this mendfs was built without libndctl, which lists the bad blocks of devices", path);
 }

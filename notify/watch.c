@@ -130,13 +130,21 @@ int watch_open(struct notify *notify, int signal_fd, int list_fd)
 
 int notify_watch(struct notify *notify)
 {
+	const int list_fd = source_watch(notify->media);
 	sigset_t bus;
 	int fd;
 
+	/* Memory under the page cache is the kernel's to mend. */
+	if (list_fd < 0 && !media_is_device(notify->media))
+		return 0;
 	sigemptyset(&bus);
 	sigaddset(&bus, SIGBUS);
 	fd = signalfd(-1, &bus, SFD_CLOEXEC | SFD_NONBLOCK);
-	return fd < 0 ? -errno : watch_open(notify, fd, source_watch(media_real_path(notify->media)));
+	if (fd >= 0)
+		return watch_open(notify, fd, list_fd);
+	if (list_fd >= 0)
+		close(list_fd);
+	return -errno;
 }
 
 void watch_stop(struct watch *watch)
@@ -152,14 +160,16 @@ void watch_stop(struct watch *watch)
 
 void notify_read_list(struct notify *notify)
 {
-	struct source_badblock *list = NULL;
-	size_t count = 0;
-	int known = 0;
-	int rc = source_badblocks(media_real_path(notify->media), &list, &count, &known);
+	struct source_list list;
+	int rc = source_badblocks(notify->media, &list);
 
-	for (size_t i = 0; i < count && rc == 0; i++)
-		rc = notify_report(notify, list[i].offset, list[i].length, FAILURE_KERNEL);
-	free(list);
-	if (rc)
+	if (rc) {
 		log_warning("the kernel's bad blocks cannot be asked for: error %d", -rc);
+		return;
+	}
+	for (size_t i = 0; i < list.count && rc == 0; i++)
+		rc = notify_report(notify, list.blocks[i].offset, list.blocks[i].length, FAILURE_KERNEL);
+	if (list.state == SOURCE_UNKNOWN)
+		log_warning("%s: its bad blocks are unknown: %s", media_path(notify->media), list.why.text);
+	source_list_fini(&list);
 }
