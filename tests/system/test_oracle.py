@@ -91,6 +91,8 @@ def compare_owners(model, number, offset, owners):
 
 
 class Oracle(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         print(f"seed {SEED} (rerun with MENDFS_SEED={SEED})", flush=True)

@@ -715,6 +715,8 @@ def stacks(pid):
 
 
 class Stress(harness.Case):
+    fsck_after = True
+
     def setUp(self):
         super().setUp()
         print(f"seed {SEED} (rerun with MENDFS_SEED={SEED})", flush=True)
