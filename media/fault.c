@@ -10,10 +10,8 @@
 #include "media/device.h"
 #include "util/log.h"
 
-static void fault_tell(struct media *media, enum media_fault_kind kind, devoff_t start,
-		       devoff_t end)
+static void fault_tell(struct media *media, struct media_fault fault)
 {
-	struct media_fault fault = {.kind = kind, .offset = start, .length = end - start};
 	media_fault_fn *handler;
 	void *arg;
 
@@ -27,16 +25,25 @@ static void fault_tell(struct media *media, enum media_fault_kind kind, devoff_t
 
 bool fault_report(struct media *media, enum media_fault_kind kind, devoff_t start, devoff_t end)
 {
-	bool is_new = true;
+	struct media_fault fault = {.kind = kind};
+	bool is_new = true, is_first = false;
+	int error;
 
 	start = round_down_u64(start, SECTOR_BYTES);
 	end = min_u64(round_up_u64(end, SECTOR_BYTES), media->size);
-	if (known_add(&media->known, start, end, &is_new) < 0)
+	fault.offset = start;
+	fault.length = end - start;
+	if (kind == MEDIA_FAULT_POISON)
+		error = known_consume(&media->known, start, end, &is_new, &is_first);
+	else
+		error = known_add(&media->known, start, end, &is_new);
+	if (error < 0)
 		log_error("%s: no memory to remember the bad range %llu+%llu", media->path,
 			  (unsigned long long)start, (unsigned long long)(end - start));
-	if (is_new)
-		fault_tell(media, kind, start, end);
-	return is_new;
+	fault.is_known = !is_new;
+	if (is_new || is_first)
+		fault_tell(media, fault);
+	return is_first;
 }
 
 void fault_note_store(struct media *media)
@@ -54,7 +61,7 @@ static int fault_host_full(struct media *media, const struct access *access)
 	devoff_t page = round_down_u64(access_at(access), BLOCK_BYTES);
 
 	if (!atomic_exchange(&media->host_is_full, true))
-		fault_tell(media, MEDIA_FAULT_HOST_FULL, page, page + BLOCK_BYTES);
+		fault_tell(media, (struct media_fault){.kind = MEDIA_FAULT_HOST_FULL, .offset = page, .length = BLOCK_BYTES});
 	return -ENOSPC;
 }
 

@@ -3,6 +3,7 @@
 int known_init(struct known *known)
 {
 	iset_init(&known->set);
+	iset_init(&known->consumed);
 	atomic_init(&known->count, 0);
 	return -pthread_rwlock_init(&known->lock, NULL);
 }
@@ -10,20 +11,42 @@ int known_init(struct known *known)
 void known_fini(struct known *known)
 {
 	iset_fini(&known->set);
+	iset_fini(&known->consumed);
 	pthread_rwlock_destroy(&known->lock);
 }
 
-int known_add(struct known *known, uint64_t start, uint64_t end, bool *is_new)
+/* The lock is held. */
+static int known_enter(struct known *known, uint64_t start, uint64_t end, bool *is_new)
 {
 	int error = 0;
 
-	pthread_rwlock_wrlock(&known->lock);
 	*is_new = !iset_covers(&known->set, start, end);
 	if (*is_new)
 		error = iset_add(&known->set, start, end, 0);
 	atomic_store_explicit(&known->count, known->set.count, memory_order_release);
+	return error;
+}
+
+int known_add(struct known *known, uint64_t start, uint64_t end, bool *is_new)
+{
+	int error;
+
+	pthread_rwlock_wrlock(&known->lock);
+	error = known_enter(known, start, end, is_new);
 	pthread_rwlock_unlock(&known->lock);
 	return error;
+}
+
+int known_consume(struct known *known, uint64_t start, uint64_t end, bool *is_new, bool *is_first)
+{
+	int error, unremembered;
+
+	pthread_rwlock_wrlock(&known->lock);
+	*is_first = !iset_overlaps(&known->consumed, start, end);
+	unremembered = iset_add(&known->consumed, start, end, 0);
+	error = known_enter(known, start, end, is_new);
+	pthread_rwlock_unlock(&known->lock);
+	return error ? error : unremembered;
 }
 
 int known_remove(struct known *known, uint64_t start, uint64_t end)
@@ -32,6 +55,8 @@ int known_remove(struct known *known, uint64_t start, uint64_t end)
 
 	pthread_rwlock_wrlock(&known->lock);
 	error = iset_remove(&known->set, start, end);
+	if (!error)
+		error = iset_remove(&known->consumed, start, end);
 	atomic_store_explicit(&known->count, known->set.count, memory_order_release);
 	pthread_rwlock_unlock(&known->lock);
 	return error;

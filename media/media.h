@@ -136,9 +136,10 @@ struct media_fault {
 	enum media_fault_kind kind;
 	devoff_t offset;
 	uint64_t length;
+	bool is_known; /* POISON that the kernel listed while we ran into it: to be counted, everything else is done */
 };
 /*
- * Called once per new fault (a range already known is not reported again), by the thread that met it, holding whatever locks that
+ * Called once per new fault (a range already known is not reported again, but see is_known), by the thread that met it, holding whatever locks that
  * thread holds: the handler may queue, append to the poison log and return; it must not read the trees. The range (but for
  * HOST_FULL) is in the known set already.
  */

@@ -189,6 +189,18 @@ int notify_report(struct notify *notify, devoff_t offset, uint64_t length,
 	return rc;
 }
 
+/* A round is due, if only for the counters. */
+static void notify_store_soon(struct notify *notify)
+{
+	const bool is_locked = poison_log_is_appending();
+
+	if (!is_locked)
+		pthread_mutex_lock(&notify->lock);
+	notify_submit(notify);
+	if (!is_locked)
+		pthread_mutex_unlock(&notify->lock);
+}
+
 static void notify_fault_range(struct notify *notify, const struct media_fault *fault)
 {
 	const bool is_missing = fault->kind == MEDIA_FAULT_MISSING;
@@ -197,8 +209,12 @@ static void notify_fault_range(struct notify *notify, const struct media_fault *
 	const enum failure_source source = is_missing ? FAILURE_KERNEL : FAILURE_SIGBUS;
 	devoff_t start, end;
 
-	if (!is_missing)
+	if (fault->kind == MEDIA_FAULT_POISON)
 		atomic_fetch_add(&notify->sigbus_count, 1);
+	if (fault->is_known) {
+		notify_store_soon(notify);
+		return;
+	}
 	if (notify_clip(notify, fault->offset, fault->length, &start, &end))
 		return;
 	if (poison_log_is_appending()) {

@@ -306,6 +306,42 @@ START_TEST(latent_poison_is_silent_until_it_is_touched)
 }
 END_TEST
 
+/* The kernel lists it between our touch and the signal. */
+static size_t load_that_is_listed_first(struct media *media, devoff_t offset, void *to, size_t length, struct guard_fault *fault)
+{
+	const size_t done = media_backend_mapped.load(media, offset, to, length, fault);
+
+	if (done < length)
+		ck_assert_int_eq(notify_report(fix.notify, nfix_block(1), SECTOR_BYTES, FAILURE_KERNEL), 0);
+	return done;
+}
+
+START_TEST(a_list_that_is_faster_than_the_signal_hides_no_consumption)
+{
+	struct media_backend backend = media_backend_mapped;
+	struct media_counts counts;
+	char bytes[BLOCK_BYTES];
+	struct event *media;
+
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 4);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(1) + 50, 10, true), 0);
+	backend.load = load_that_is_listed_first;
+	fix.media->backend = &backend;
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(media_read(fix.media, nfix_block(1), bytes, sizeof(bytes), NULL), -EIO);
+	fix.media->backend = &media_backend_mapped;
+	nfix_settle(&fix);
+	media = nfix_event(&fix, EVENT_MEDIA_FAILURE);
+	ck_assert_uint_eq(media->source, FAILURE_KERNEL);
+	event_free(media);
+	expect_events(0, 1, 0);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 1);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_SIGBUS), 1);
+	media_counts(fix.media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 1);
+}
+END_TEST
+
 START_TEST(a_coarse_notice_is_narrowed_to_what_is_bad)
 {
 	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 16);
@@ -1106,6 +1142,7 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, a_large_range_over_free_and_owned_blocks_is_entered_exactly);
 	tcase_add_test(tcase, freed_blocks_go_to_free_space_but_for_the_bad_ones);
 	tcase_add_test(tcase, latent_poison_is_silent_until_it_is_touched);
+	tcase_add_test(tcase, a_list_that_is_faster_than_the_signal_hides_no_consumption);
 	tcase_add_test(tcase, a_coarse_notice_is_narrowed_to_what_is_bad);
 	tcase_add_test(tcase, a_coarse_notice_leaves_alone_what_is_bad_for_another_reason);
 	tcase_add_test(tcase, an_error_that_nobody_touched_is_heard_of_once);
