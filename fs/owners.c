@@ -111,6 +111,7 @@ static int emit_area(struct owners_query *q, const struct rmap_record *record, e
 	unsigned copy = (unsigned)(record->offset >> 32) & 1;
 	uint64_t within = (record->offset & UINT32_MAX) << BLOCK_SHIFT;
 
+	owner.live = true;
 	owner.copy = (int)copy;
 	owner.has_peer = a->copy[!copy] != 0;
 	owner.peer_offset = a->copy[!copy] + within;
@@ -123,6 +124,7 @@ static int emit_superblock(struct owners_query *q, const struct rmap_record *rec
 	uint32_t others = q->fs->super.slots & ~(1u << (record->offset % 32));
 	unsigned first = q->fs->super.slots ? (unsigned)__builtin_ctz(q->fs->super.slots) : 0;
 
+	owner.live = q->fs->super.slots >> (record->offset % 32) & 1;
 	owner.copy = record->offset != first;
 	owner.has_peer = others != 0;
 	if (others)
@@ -256,7 +258,6 @@ static int emit_record(struct owners_query *q, const struct rmap_record *record)
 	case OWNER_POISON_LOG:
 		owner = owner_of_record(record, FS_OWNER_METADATA);
 		owner.tree = "poison_log";
-		owner.live = true;
 		return emit_area(q, record, AREA_POISON_LOG, owner);
 	case OWNER_FIXED:
 		return emit_fixed(q, record);
