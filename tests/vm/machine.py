@@ -15,6 +15,7 @@ import gdb
 
 QEMU = "qemu-system-x86_64"
 CONNECT_TIMEOUT = 20
+HALT_AGAIN = 1
 MACHINE_CHECK = "9 0xbd80000000000134 0x7"  # bank, status (action required), mcgstatus
 ACTION_OPTIONAL = "9 0xbd000000000000c0 0x5"
 USER_MODE_TRIES = 500
@@ -280,9 +281,13 @@ class Machine:
         """The guest stands still and the stub is ours alone."""
         if not self.stub:
             self.stub = gdb.Stub(self.path("gdb"))
-        else:
+            return
+        end = time.monotonic() + CONNECT_TIMEOUT
+        while self.watcher.is_alive():  # a request that comes while a stop is served is lost
+            if time.monotonic() > end:
+                raise OSError("the guest does not stop for the gdbstub")
             self.stub.halt()
-            self.watcher.join(CONNECT_TIMEOUT)
+            self.watcher.join(HALT_AGAIN)
 
     def resume(self):
         self.watcher = threading.Thread(target=self.watch_all, daemon=True)
@@ -302,11 +307,20 @@ class Machine:
             self.note(f"the watchpoint's thread ends: {error}")
 
     def poison_access(self, address):
-        in_user = user_mode(self.qmp.human("info registers -a"), "0")
-        if in_user and address in self.watched:
+        why = self.why_passed_over(address)
+        if not why:
             self.qmp.human(f"mce 0 {MACHINE_CHECK} {self.watched[address]:#x} 0x86")
             self.hits += 1
-        self.note(f"access to {address:#x} by {'a user: machine check' if in_user else 'the kernel: passed over'}")
+        self.note(f"access to {address:#x}: {why or 'machine check'}")
+
+    def why_passed_over(self, address):
+        """A virtual address is each process's own, the poison is not: what matters is where it leads now."""
+        if not user_mode(self.qmp.human("info registers -a"), "0"):
+            return "passed over: the kernel"
+        where = re.search(r"gpa: (0x[0-9a-f]+)", self.qmp.human(f"gva2gpa {address:#x}"))
+        if not where or int(where[1], 16) != self.watched.get(address):
+            return "passed over: other memory"
+        return None
 
 
 ACTIONS = {

@@ -115,6 +115,14 @@ umount_mendfs() {
 # check_clean DEVICE: fsck finds nothing.
 check_clean() { fsck.mendfs -f -n "$1" >/tmp/fsck || { cat /tmp/fsck; fail "fsck.mendfs -f -n $1"; }; }
 
+# fscks STATUS PATTERN OPTION...: of fsck.mendfs with these options on $device.
+fscks() {
+	expected=$1 pattern=$2 status=0
+	shift 2
+	fsck.mendfs "$@" "$device" >/tmp/fsck 2>&1 || status=$?
+	[ $status = "$expected" ] && grep -q "$pattern" /tmp/fsck || fail "fsck.mendfs $*: status $status, not $expected, or nothing that matches '$pattern': $(cat /tmp/fsck)"
+}
+
 # --- places ---
 
 # number_after KEY: the first integer of that key in the JSON on stdin.
@@ -156,3 +164,48 @@ one_bad_block() {
 	! dd if="$1" of=/tmp/blocks bs=4k skip="$2" count=1 iflag=direct 2>/tmp/dd || fail "block $2 of $1 can be read"
 	grep -q "Input/output error" /tmp/dd || fail "block $2 of $1: $(cat /tmp/dd)"
 }
+
+# --- poison ---
+
+# watch_device OFFSET: from now on each touch of this byte of /dev/dax0.0, through where the daemon has it, is a machine check.
+watch_device() { host watch "$(virtual_address "$1")" "$(physical_address "$1")"; }
+
+# monitor_events DIRECTORY: its events from now on, in /tmp/events.
+monitor_events() {
+	mendctl monitor "$1" >/tmp/events &
+	wait_for 20 grep -qs running /tmp/events
+}
+
+# count_events TYPE: so many of that type are in /tmp/events.
+count_events() { grep -c "\"type\":\"$1\"" /tmp/events || true; }
+
+# has_events TYPE COUNT.
+has_events() { [ "$(count_events "$1")" = "$2" ]; }
+
+# consumed COUNT [DIRECTORY]: so many machine checks have struck, and the daemon knows of as many.
+consumed() {
+	[ "$(host hits)" = "$1" ] || fail "$(host hits) machine checks, not $1"
+	[ "$(mendctl list --json "${2:-/mnt}" | number_after sigbus_count)" = "$1" ] || fail "$(mendctl list --json "${2:-/mnt}"), not $1 machine checks"
+}
+
+# bad_ranges TARGET: a line "offset length" for each range that is known to be bad, with $2 also its state.
+bad_ranges() {
+	mendctl badblocks --json "$1" | sed -n 's/.*"device_offset":\([0-9]*\),"len":\([0-9]*\),.*"state":"\([a-z]*\)".*/\1 \2'"${2:+ \\3}"'/p'
+}
+
+# only_bad TARGET OFFSET...: the sectors of these bytes, in ascending order, are known to be bad, and nothing else is.
+only_bad() {
+	bad_of=$1
+	shift
+	for place; do echo "$((place / 512 * 512)) 512"; done >/tmp/bad.expected
+	bad_ranges "$bad_of" >/tmp/bad.known
+	cmp /tmp/bad.expected /tmp/bad.known || fail "known to be bad: $(cat /tmp/bad.known); expected: $(cat /tmp/bad.expected)"
+}
+
+# metadata_offset TARGET TREE [NUMBER]: where the primary copy of that live block of the tree lies (the first, or the last for $).
+metadata_offset() {
+	mendctl owners --json "$1" --all --kind metadata | grep '"copy":"primary".*"tree":"'"$2"'","live":true' | sed -n "${3:-1}p" | number_after device_offset
+}
+
+# peer_of TARGET OFFSET: where the other copy lies.
+peer_of() { mendctl owners --json "$1" --offset "$2" --length 4096 | number_after peer_offset; }
