@@ -10,6 +10,7 @@ command_fn command_list, command_clone, command_stats, command_drop_caches, comm
     command_check, command_version; /* command_admin.c */
 command_fn command_label, command_uuid, command_resize; /* command_identity.c */
 command_fn command_shutdown;                            /* command_shutdown.c */
+command_fn command_scrub;                               /* command_scrub.c */
 
 /* A negative errno in words for the person who asked. */
 const char *command_reason(int error);

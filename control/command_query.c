@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "notify/source.h"
+
 struct emit_state {
 	struct command_sink *sink;
 	struct why *why;
@@ -116,12 +118,33 @@ static int emit_badblock(void *arg, const struct badblock_record *record)
 	return command_emit(state->sink, render_badblock(record), state->why);
 }
 
+/* An empty answer means clean only where the kernel's list could be had. */
+static int add_kernel_list(struct json_object *extra, struct media *media)
+{
+	struct json_object *object;
+	struct source_list list;
+	int error = source_badblocks(media, &list);
+
+	if (error || list.state == SOURCE_NONE)
+		return error;
+	object = json_object_new_object();
+	error = object ? json_add_text(object, "state", source_state_name(list.state)) : -ENOMEM;
+	if (!error && list.state == SOURCE_UNKNOWN)
+		error = json_add_text(object, "reason", list.why.text);
+	source_list_fini(&list);
+	if (!error)
+		return json_add(extra, "kernel_list", object);
+	json_object_put(object);
+	return -ENOMEM;
+}
+
 int command_badblocks(const struct command_context *context, const struct command_args *args,
 		      struct command_sink *sink, struct why *why)
 {
 	struct emit_state state = {sink, why};
+	int error = add_kernel_list(sink->extra, fs_media(context->fs));
 
-	return fs_badblocks(context->fs, emit_badblock, &state);
+	return error ? error : fs_badblocks(context->fs, emit_badblock, &state);
 }
 
 struct damaged_state {

@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"uuid", "filesystems", command_uuid, true, true},
     {"resize", "filesystems", command_resize, true, true},
     {"shutdown", "filesystems", command_shutdown, false, true},
+    {"scrub", "scrubs", command_scrub, true, false},
     {"stats", "requests", command_stats, false, false},
     {"drop-caches", "dropped", command_drop_caches, false, false},
     {"sync", "synced", command_sync, false, false},

@@ -51,8 +51,9 @@ struct command_args {
 	int kind;         /* owners: enum fs_owner_kind, or -1 for all */
 	bool all;         /* the whole device */
 	bool latent;
+	bool no_wait;  /* scrub: start it and answer */
 	bool progress; /* the client wants to see how far a long command is */
-	const char *text;    /* label, uuid: the new one; shutdown: the mode; NULL: none is given */
+	const char *text;    /* label, uuid: the new one; shutdown: the mode; scrub: the kind; NULL: none is given */
 	uint64_t size_bytes; /* resize: 0 for all that there is */
 };
 #define COMMAND_ARGS_INIT ((struct command_args){.kind = -1})

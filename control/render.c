@@ -67,6 +67,9 @@ struct json_object *render_filesystem(const struct super *super, const struct fs
 	error |= json_add_u64(object, "quarantined_bytes", summary->quarantined_bytes);
 	error |= json_add_u64(object, "damaged_files", summary->damaged_files);
 	error |= json_add_u64(object, "sigbus_count", summary->sigbus_count);
+	error |= add_some_text(object, "kernel_badblocks", summary->kernel_badblocks);
+	error |= add_some_text(object, "kernel_badblocks_reason", summary->kernel_badblocks_why.text);
+	error |= add_some_text(object, "hardware_scrub", summary->hardware_scrub);
 	error |= add_some_text(object, "transport", place->transport);
 	return render_end(object, error);
 }

@@ -16,6 +16,7 @@ enum field {
 	TREE = 1 << 9, /* tree, copy */
 	REASONS = 1 << 10,
 	COUNT = 1 << 11,
+	DIMM = 1 << 12,
 };
 
 static const struct shape {
@@ -31,6 +32,7 @@ static const struct shape {
     [EVENT_REPAIRED] = {"repaired", "filerange", LEN | INODE},
     [EVENT_UNINJECTED] = {"uninjected", "datadev", DEVICE | LEN | SECTORS},
     [EVENT_HOST_FULL] = {"host_full", "datadev", DEVICE | LEN},
+    [EVENT_DIMM_HEALTH] = {"dimm_health", "datadev", DIMM},
     [EVENT_SHUTDOWN] = {"shutdown", "fs", REASONS},
     [EVENT_LOST] = {"lost", "mount", COUNT},
     [EVENT_UNMOUNT] = {"unmount", "mount", 0},
@@ -79,6 +81,48 @@ err_put:
 	return -1;
 }
 
+static int add_alarms(struct json_object *object, unsigned alarms)
+{
+	static const char *const names[] = {"spares", "media_temperature", "controller_temperature"};
+	struct json_object *array = json_object_new_array();
+	int error = array ? 0 : -1;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names) && !error; i++)
+		if (alarms & 1u << i)
+			error = json_object_array_add(array, json_object_new_string(names[i]));
+	if (!error)
+		return json_add(object, "alarms", array);
+	json_object_put(array);
+	return -1;
+}
+
+static int add_celsius(struct json_object *object, const char *key, int sixteenths)
+{
+	return json_add(object, key, json_object_new_double(sixteenths / 16.0));
+}
+
+/* What a DIMM does not tell is absent. */
+static int add_dimm(struct json_object *object, const struct dimm_health *dimm)
+{
+	int error = json_add_text(object, "dimm", dimm->name);
+
+	if (dimm->known & DIMM_STATE)
+		error |= json_add_text(object, "health", dimm_state_name(dimm->state));
+	if (dimm->known & DIMM_ALARMS)
+		error |= add_alarms(object, dimm->alarms);
+	if (dimm->known & DIMM_SPARES)
+		error |= json_add_u64(object, "spares_percent", dimm->spares_percent);
+	if (dimm->known & DIMM_SPARES_THRESHOLD)
+		error |= json_add_u64(object, "spares_threshold_percent", dimm->spares_threshold_percent);
+	if (dimm->known & DIMM_LIFE_USED)
+		error |= json_add_u64(object, "life_used_percent", dimm->life_used_percent);
+	if (dimm->known & DIMM_TEMPERATURE)
+		error |= add_celsius(object, "temperature_celsius", dimm->temperature_sixteenths);
+	if (dimm->known & DIMM_TEMPERATURE_THRESHOLD)
+		error |= add_celsius(object, "temperature_threshold_celsius", dimm->temperature_threshold_sixteenths);
+	return error;
+}
+
 static int add_what(struct json_object *object, const struct event *event, unsigned fields)
 {
 	int error = 0;
@@ -105,6 +149,8 @@ static int add_what(struct json_object *object, const struct event *event, unsig
 	}
 	if (fields & REASONS)
 		error |= add_reasons(object, event->reasons);
+	if (fields & DIMM)
+		error |= add_dimm(object, &event->dimm);
 	if (fields & COUNT)
 		error |= json_add_u64(object, "count", event->count);
 	return error;

@@ -103,6 +103,7 @@ static int parse_members(struct json_object *object, struct request *out, struct
 		return malformed(why, "kind");
 	if (json_get_bool(object, "all", &out->args.all) < 0 ||
 	    json_get_bool(object, "latent", &out->args.latent) < 0 ||
+	    json_get_bool(object, "no_wait", &out->args.no_wait) < 0 ||
 	    json_get_bool(object, "progress", &out->args.progress) < 0)
 		return malformed(why, "flag");
 	return 0;
@@ -160,6 +161,8 @@ struct json_object *request_make(const char *command, const struct command_args 
 		error |= json_add_bool(object, "all", true);
 	if (args->latent)
 		error |= json_add_bool(object, "latent", true);
+	if (args->no_wait)
+		error |= json_add_bool(object, "no_wait", true);
 	if (args->progress)
 		error |= json_add_bool(object, "progress", true);
 	if (!error)

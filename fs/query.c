@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "journal/root.h"
+#include "notify/scrub.h"
 
 #define MAP_BATCH 64
 
@@ -159,6 +160,24 @@ static const char *summary_state(struct fs *fs, const struct fs_summary *s)
 	return s->badblock_bytes || s->damaged_files ? "degraded" : "ok";
 }
 
+/* What the hardware and the kernel know, asked now: a region may have lost its driver. */
+static int summary_outside(struct fs *fs, struct fs_summary *s)
+{
+	struct scrub_state scrub;
+	struct source_list list;
+	struct why none;
+	int error = source_badblocks(fs->media, &list);
+
+	if (error)
+		return error;
+	s->kernel_badblocks = source_state_name(list.state);
+	s->kernel_badblocks_why = list.why;
+	if (list.state != SOURCE_NONE && scrub_ask(fs->media, &scrub, &none) == 0)
+		s->hardware_scrub = scrub.is_running ? "running" : "idle";
+	source_list_fini(&list);
+	return 0;
+}
+
 int fs_summary(struct fs *fs, struct fs_summary *out)
 {
 	struct {
@@ -168,6 +187,8 @@ int fs_summary(struct fs *fs, struct fs_summary *out)
 	struct fs_summary s = {.size_bytes = fs_super(fs)->size_bytes};
 	int error = fs_damaged(fs, summary_count_file, &count);
 
+	if (!error)
+		error = summary_outside(fs, &s);
 	if (error)
 		return error;
 	journal_read_begin(fs->journal);
@@ -202,4 +223,10 @@ int fs_notify_wait(struct fs *fs, unsigned timeout_ms)
 void fs_journal_counts(struct fs *fs, struct journal_counts *out)
 {
 	journal_counts(fs->journal, out);
+}
+
+int fs_refresh_badblocks(struct fs *fs, unsigned timeout_ms)
+{
+	notify_refresh(fs->notify);
+	return notify_wait(fs->notify, timeout_ms);
 }

@@ -61,6 +61,9 @@ int fs_badblocks(struct fs *fs, fs_badblock_fn *visit, void *arg);
 struct fs_summary {
 	const char *state; /* ok, degraded, readonly, shutdown */
 	uint64_t size_bytes, free_bytes, badblock_bytes, quarantined_bytes, damaged_files, sigbus_count;
+	const char *kernel_badblocks;	/* "known", "unknown"; NULL: nobody keeps a list for such a medium */
+	struct why kernel_badblocks_why; /* of "unknown" */
+	const char *hardware_scrub;	/* "idle", "running"; NULL: nobody scrubs such a medium */
 };
 int fs_summary(struct fs *fs, struct fs_summary *out);
 
@@ -68,6 +71,8 @@ int fs_summary(struct fs *fs, struct fs_summary *out);
 int fs_inject(struct fs *fs, devoff_t offset, uint64_t length, bool latent);
 int fs_uninject(struct fs *fs, devoff_t offset, uint64_t length, uint64_t *removed_bytes);
 int fs_notify_wait(struct fs *fs, unsigned timeout_ms);
+/* What is new on the kernel's list of bad blocks is reported and handled. -ETIMEDOUT. */
+int fs_refresh_badblocks(struct fs *fs, unsigned timeout_ms);
 
 /* Called by the notify thread for each damaged or healed file range, no lock held: the FUSE front invalidates the kernel's pages. */
 typedef void fs_invalidate_fn(void *arg, inum_t ino, uint64_t pos, uint64_t length);

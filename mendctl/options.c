@@ -19,6 +19,8 @@ static const struct option long_options[] = {
     {"device-offset", required_argument, NULL, OPTION_DEVICE_OFFSET},
     {"latent", no_argument, NULL, OPTION_LATENT},
     {"force", no_argument, NULL, OPTION_FORCE},
+    {"hardware", no_argument, NULL, OPTION_HARDWARE},
+    {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
     {"mode", required_argument, NULL, OPTION_MODE},
     {"raw", no_argument, NULL, OPTION_RAW},
     {"records", no_argument, NULL, OPTION_RECORDS},

@@ -91,6 +91,8 @@ static int take_range(const struct options *options, struct command_args *args, 
 	args->all = options->given & OPTION_ALL;
 	args->latent = options->given & OPTION_LATENT;
 	args->kind = options->kind;
+	args->no_wait = options->given & OPTION_NO_WAIT;
+	args->text = options->given & OPTION_HARDWARE ? "hardware" : NULL;
 	if (options->given & OPTION_SECTOR) {
 		if (options->sector > sectors || options->count > sectors)
 			return why_set(why, -ERANGE, "--sector and --count are too large");

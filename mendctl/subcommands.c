@@ -21,6 +21,7 @@ static const struct column list_columns[] = {
     {"size_bytes", "SIZE", 14},
     {"free_bytes", "FREE", 14},
     {"badblock_bytes", "BAD", 10},
+    {"kernel_badblocks", "KERNEL_LIST", -11},
     {"quarantined_bytes", "QUARANTINED", 11},
     {"damaged_files", "DAMAGED", 7},
     {"sigbus_count", "SIGBUS", 6},
@@ -81,6 +82,10 @@ static const struct column stats_columns[] = {
     {"histogram", "HISTOGRAM (requests of at least 1, 2, 4, ... ns)", 0},
     {NULL, NULL, 0},
 };
+static const struct column scrub_columns[] = {
+    {"kind", "KIND", -8},		{"bus", "BUS", -8},		     {"state", "STATE", -8}, {"found_bytes", "FOUND", 12},
+    {"listed_bytes", "LISTED", 12}, {"duration_ns", "DURATION_NS", 0}, {NULL, NULL, 0},
+};
 static const struct column check_columns[] = {{"message", "FINDING", 0}, {NULL, NULL, 0}};
 static const struct column version_columns[] = {
     {"program", "PROGRAM", -8},
@@ -124,6 +129,11 @@ static int check_uninject(const struct options *options, struct why *why)
 	if (!(options->given & OPTION_ALL))
 		return check_range(options, why);
 	return options->given & RANGE_OPTIONS ? usage(why, "--all goes alone") : 0;
+}
+
+static int check_scrub(const struct options *options, struct why *why)
+{
+	return options->given & OPTION_HARDWARE ? 0 : usage(why, "which scrub? give --hardware, the one that the bus of the memory does by itself");
 }
 
 static int check_map(const struct options *options, struct why *why)
@@ -330,6 +340,21 @@ const struct subcommand subcommands[] = {
 		.columns = list_columns,
 		.array = "filesystems",
 		.run = shutdown_run,
+	},
+	{
+		.name = "scrub",
+		.synopsis = "--hardware TARGET [--no-wait]",
+		.summary = "have all memory read for errors, before somebody needs what is there",
+		.details =
+			"      --hardware             by the NVDIMM bus itself (address range scrub); what it finds comes as from any other source\n"
+			"      --no-wait              start it, do not wait for its end\n" TARGET_HELP,
+		.options = OPTION_HARDWARE | OPTION_NO_WAIT,
+		.words_min = 1,
+		.words_max = 1,
+		.columns = scrub_columns,
+		.array = "scrubs",
+		.check = check_scrub,
+		.run = query_run,
 	},
 	{
 		.name = "stats",

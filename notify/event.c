@@ -12,6 +12,7 @@ static const char *const type_names[] = {
     [EVENT_REPAIRED] = "repaired",
     [EVENT_UNINJECTED] = "uninjected",
     [EVENT_HOST_FULL] = "host_full",
+    [EVENT_DIMM_HEALTH] = "dimm_health",
     [EVENT_SHUTDOWN] = "shutdown",
     [EVENT_LOST] = "lost",
     [EVENT_UNMOUNT] = "unmount",

@@ -3,6 +3,7 @@
 #define NOTIFY_EVENT_H
 
 #include "format/record_format.h"
+#include "notify/health.h"
 #include "util/types.h"
 
 enum event_type {
@@ -14,6 +15,7 @@ enum event_type {
 	EVENT_REPAIRED,
 	EVENT_UNINJECTED,
 	EVENT_HOST_FULL,
+	EVENT_DIMM_HEALTH,
 	EVENT_SHUTDOWN,
 	EVENT_LOST,
 	EVENT_UNMOUNT,
@@ -40,6 +42,7 @@ struct event { /* which fields apply: docs/JSON.md; has_* for those whose 0 is a
 	const char *copy; /* "primary", "replica" */
 	const char *reasons; /* "device_removed", "metadata_lost", "log_error", ... */
 	uint64_t count; /* of EVENT_LOST */
+	struct dimm_health dimm; /* of EVENT_DIMM_HEALTH */
 };
 
 /* A set of subscribers, each with a bounded queue that ends in a LOST event with a count; publishing never blocks. Thread-safe. */

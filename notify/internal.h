@@ -41,6 +41,7 @@ struct notify {
 	devoff_t host_full_offset;
 	bool is_host_full, is_gone, is_stopping, append_warned;
 	bool is_list_changed; /* the kernel's, of bad blocks */
+	bool is_health_changed;
 	bool is_loaded;	 /* the thread may be started */
 	bool is_running; /* and was */
 	uint64_t submitted, handled;
@@ -50,6 +51,8 @@ struct notify {
 	/* The thread's own: */
 	uint64_t dram_cause;
 	bool is_shut_down; /* and said so */
+	struct dimm_health told[HEALTH_DIMMS_MAX]; /* what subscribers were told last */
+	size_t count_told;
 	bool tail_is_held; /* something of the log is not in the trees: its entries must stay */
 	unsigned logged; /* failures of this round that made a line in the log */
 	uint64_t trim_to, trim_sequence;
@@ -64,7 +67,7 @@ struct work {
 	struct bad_copy bad_copies[BAD_COPIES_MAX];
 	size_t count_bad_copies;
 	devoff_t host_full_offset;
-	bool is_host_full, is_gone, is_list_changed;
+	bool is_host_full, is_gone, is_list_changed, is_health_changed;
 	uint64_t submitted;
 	uint64_t tail; /* of the poison log: everything below is in this batch or was in an earlier one */
 };
@@ -75,8 +78,9 @@ void notify_log(struct notify *notify, devoff_t start, devoff_t end, enum badblo
 int notify_enter(struct notify *notify, devoff_t start, devoff_t end, enum badblock_state state, enum failure_source source);
 /* Take the range out of the known set, but for what failed again since. The lock is held. */
 void notify_unknow(struct notify *notify, devoff_t start, devoff_t end);
-/* The same for the kernel's list, which the thread then reads. The lock is not held. */
+/* The same for the kernel's list, and for the health of DIMMs, which the thread then reads. The lock is not held. */
 void notify_enter_list(struct notify *notify);
+void notify_enter_health(struct notify *notify);
 /*
  * Somewhere in this range memory has failed, and nobody has touched it. What is not known to be bad is queued, to be narrowed; until that is done a touch
  * of the bad line is a machine check like any other, and the good lines beside it stay in use. Touches no medium: may be called with SIGBUS blocked.
@@ -110,6 +114,8 @@ int watch_open(struct notify *notify, int signal_fd, int list_fd);
 void watch_stop(struct watch *watch);
 /* What the kernel lists and nobody here knows yet is reported. On the thread only. */
 void notify_read_list(struct notify *notify);
+/* DIMMs that are in another state than subscribers know. On the thread only. */
+void notify_read_health(struct notify *notify);
 /* One range of the queue that is good again. */
 int notify_clear_range(struct notify *notify, devoff_t start, devoff_t end);
 

@@ -126,6 +126,14 @@ void notify_enter_list(struct notify *notify)
 	pthread_mutex_unlock(&notify->lock);
 }
 
+void notify_enter_health(struct notify *notify)
+{
+	pthread_mutex_lock(&notify->lock);
+	notify->is_health_changed = true;
+	notify_submit(notify);
+	pthread_mutex_unlock(&notify->lock);
+}
+
 void notify_suspect(struct notify *notify, devoff_t offset, uint64_t length)
 {
 	devoff_t start = 0, end = 0;
@@ -370,6 +378,11 @@ static void deadline_in(struct timespec *at, unsigned ms)
 		at->tv_sec++;
 		at->tv_nsec -= 1000000000;
 	}
+}
+
+void notify_refresh(struct notify *notify)
+{
+	notify_enter_list(notify);
 }
 
 int notify_wait(struct notify *notify, unsigned timeout_ms)

@@ -31,6 +31,13 @@ void source_list_fini(struct source_list *list)
 	list->count = 0;
 }
 
+const char *source_state_name(enum source_state state)
+{
+	static const char *const names[] = {[SOURCE_NONE] = NULL, [SOURCE_KNOWN] = "known", [SOURCE_UNKNOWN] = "unknown"};
+
+	return names[state];
+}
+
 static int file_take(void *arg, devoff_t offset, uint64_t length)
 {
 	return source_list_add(arg, offset, length);

@@ -28,6 +28,8 @@ struct source_list {
 /* Present bad blocks. 0 whatever the state is; -ENOMEM or another error of asking. source_list_fini() after 0. */
 int source_badblocks(struct media *media, struct source_list *out);
 void source_list_fini(struct source_list *list);
+/* "known", "unknown"; NULL of SOURCE_NONE. */
+const char *source_state_name(enum source_state state);
 int source_list_add(struct source_list *list, devoff_t offset, uint64_t length);
 /*
  * A descriptor that poll() reports with POLLPRI when the list that source_badblocks() reads has changed, once it was read to its end with pread(). The

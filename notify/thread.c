@@ -40,6 +40,8 @@ static void notify_take(struct notify *notify, struct work *work)
 	notify->is_gone = false;
 	work->is_list_changed = notify->is_list_changed;
 	notify->is_list_changed = false;
+	work->is_health_changed = notify->is_health_changed;
+	notify->is_health_changed = false;
 	work->submitted = notify->submitted;
 	work->tail = poison_log_next_sequence(notify->setup.log);
 	notify->batch = &work->batch;
@@ -107,6 +109,8 @@ static void notify_handle_special(struct notify *notify, const struct work *work
 		notify_shutdown(notify, "device_removed", NULL);
 	if (work->is_list_changed)
 		notify_read_list(notify);
+	if (work->is_health_changed)
+		notify_read_health(notify);
 	for (size_t i = 0; i < work->count_bad_copies; i++)
 		notify_repair_copy(notify, &work->bad_copies[i]);
 }

@@ -21,9 +21,11 @@ struct watch {
 	pthread_t thread;
 	int stop_fd, signal_fd;
 	int list_fd; /* or -1 */
+	int dimm_fds[HEALTH_DIMMS_MAX];
+	size_t count_dimms;
 };
 
-enum { WATCH_STOP, WATCH_SIGNAL, WATCH_LIST, WATCH_COUNT };
+enum { WATCH_STOP, WATCH_SIGNAL, WATCH_LIST, WATCH_DIMMS };
 
 static void watch_take_signal(struct watch *watch)
 {
@@ -37,7 +39,7 @@ static void watch_take_signal(struct watch *watch)
 		notify_suspect(watch->notify, offset, length);
 }
 
-/* A list counts as seen when it was read to its end. An error: its region has lost its driver, and the descriptor is dead. */
+/* A list, or a DIMM's flags, counts as seen when it was read to its end. An error: its region has lost its driver, and the descriptor is dead. */
 static bool watch_see_list(int fd)
 {
 	char text[4096];
@@ -60,10 +62,33 @@ static void watch_take_list(struct watch *watch)
 	watch->list_fd = -1;
 }
 
+/* What a DIMM tells is asked by the notify thread: firmware may take its time. */
+static void watch_take_dimm(struct watch *watch, int fd)
+{
+	if (watch_see_list(fd))
+		notify_enter_health(watch->notify);
+}
+
+static void watch_serve(struct watch *watch, struct pollfd *fds)
+{
+	while (!fds[WATCH_STOP].revents) {
+		fds[WATCH_LIST].fd = watch->list_fd;
+		if (poll(fds, WATCH_DIMMS + watch->count_dimms, -1) < 0)
+			continue;
+		if (fds[WATCH_SIGNAL].revents)
+			watch_take_signal(watch);
+		if (fds[WATCH_LIST].revents)
+			watch_take_list(watch);
+		for (size_t i = 0; i < watch->count_dimms; i++)
+			if (fds[WATCH_DIMMS + i].revents)
+				watch_take_dimm(watch, watch->dimm_fds[i]);
+	}
+}
+
 static void *watch_main(void *arg)
 {
 	struct watch *watch = arg;
-	struct pollfd fds[WATCH_COUNT] = {
+	struct pollfd fds[WATCH_DIMMS + HEALTH_DIMMS_MAX] = {
 	    [WATCH_STOP] = {.fd = watch->stop_fd, .events = POLLIN},
 	    [WATCH_SIGNAL] = {.fd = watch->signal_fd, .events = POLLIN},
 	    [WATCH_LIST] = {.events = POLLPRI},
@@ -74,15 +99,12 @@ static void *watch_main(void *arg)
 	/* What has changed since the mount read it is found by this first reading. */
 	if (watch->list_fd >= 0)
 		watch_take_list(watch);
-	while (!fds[WATCH_STOP].revents) {
-		fds[WATCH_LIST].fd = watch->list_fd;
-		if (poll(fds, WATCH_COUNT, -1) < 0)
-			continue;
-		if (fds[WATCH_SIGNAL].revents)
-			watch_take_signal(watch);
-		if (fds[WATCH_LIST].revents)
-			watch_take_list(watch);
+	watch->count_dimms = health_watch(watch->notify->media, watch->dimm_fds, HEALTH_DIMMS_MAX);
+	for (size_t i = 0; i < watch->count_dimms; i++) {
+		fds[WATCH_DIMMS + i] = (struct pollfd){.fd = watch->dimm_fds[i], .events = POLLPRI};
+		watch_take_dimm(watch, watch->dimm_fds[i]);
 	}
+	watch_serve(watch, fds);
 	return NULL;
 }
 
@@ -93,6 +115,8 @@ static void watch_free(struct watch *watch)
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	for (size_t i = 0; i < watch->count_dimms; i++)
+		close(watch->dimm_fds[i]);
 	free(watch);
 }
 
@@ -172,4 +196,47 @@ void notify_read_list(struct notify *notify)
 	if (list.state == SOURCE_UNKNOWN)
 		log_warning("%s: its bad blocks are unknown: %s", media_path(notify->media), list.why.text);
 	source_list_fini(&list);
+}
+
+/* What was told of this DIMM; when it was never spoken of, as if it were well. */
+static struct dimm_health *health_told(struct notify *notify, const struct dimm_health *dimm)
+{
+	struct dimm_health *told;
+
+	for (size_t i = 0; i < notify->count_told; i++)
+		if (!strcmp(notify->told[i].name, dimm->name))
+			return &notify->told[i];
+	if (notify->count_told == HEALTH_DIMMS_MAX)
+		return NULL;
+	told = &notify->told[notify->count_told++];
+	memcpy(told->name, dimm->name, sizeof(told->name));
+	return told;
+}
+
+static void health_tell(struct notify *notify, const struct dimm_health *dimm)
+{
+	const struct event event = {.type = EVENT_DIMM_HEALTH, .dimm = *dimm};
+
+	if (dimm_is_ailing(dimm))
+		log_warning("%s: DIMM %s is %s%s%s%s; ndctl list -DH tells more", media_path(notify->media), dimm->name, dimm_state_name(dimm->state),
+			    dimm->alarms & DIMM_ALARM_SPARES ? ", has few spares left" : "", dimm->alarms & DIMM_ALARM_TEMPERATURE ? ", is too hot" : "",
+			    dimm->alarms & DIMM_ALARM_CONTROLLER ? ", has too hot a controller" : "");
+	else
+		log_info("%s: DIMM %s is well again", media_path(notify->media), dimm->name);
+	event_publish(notify->setup.events, &event);
+}
+
+void notify_read_health(struct notify *notify)
+{
+	struct dimm_health dimms[HEALTH_DIMMS_MAX];
+	int count = health_read(notify->media, dimms, HEALTH_DIMMS_MAX);
+
+	for (int i = 0; i < count; i++) {
+		struct dimm_health *told = health_told(notify, &dimms[i]);
+
+		if (!told || !dimm_differs(told, &dimms[i]))
+			continue;
+		*told = dimms[i];
+		health_tell(notify, &dimms[i]);
+	}
 }

@@ -44,6 +44,21 @@ class Schemas(unittest.TestCase):
             with self.assertRaises(AssertionError):
                 schema.validate("map", wrong)
 
+    def test_what_only_hardware_tells_has_a_schema_too(self):
+        base = {"version": 1, "time_ns": 1, "uuid": "00000000-0000-0000-0000-000000000000"}
+        event = {**base, "type": "dimm_health", "domain": "datadev", "dimm": "nmem0", "health": "critical", "alarms": ["spares"],
+                 "spares_percent": 3, "temperature_celsius": -1.5}
+        schema.validate("event", event)
+        done = {"kind": "hardware", "bus": "ndbus0", "state": "finished", "started": True, "duration_ns": 1, "listed_bytes": 0, "found_bytes": 0}
+        schema.validate("scrub", {"version": 1, "scrubs": [done]})
+        unknown = {"version": 1, "badblocks": [], "kernel_list": {"state": "unknown", "reason": "for root only"}}
+        schema.validate("badblocks", unknown)
+        for name, wrong in (("event", {**event, "health": "unwell"}), ("event", {**event, "alarms": "spares"}),
+                            ("scrub", {"version": 1, "scrubs": [{**done, "kind": "soft"}]}),
+                            ("badblocks", {**unknown, "kernel_list": {"reason": "none"}})):
+            with self.assertRaises(AssertionError):
+                schema.validate(name, wrong)
+
     def test_an_event_lacking_a_key_of_its_type_is_refused(self):
         event = {"version": 1, "type": "lost", "time_ns": 1, "domain": "mount", "mountpoint": "/m", "count": 3,
                  "uuid": "00000000-0000-0000-0000-000000000000"}
@@ -90,6 +105,16 @@ class Mounted(harness.Case):
         self.assertEqual(len(ask("sync", where)["synced"]), 1)
         self.assertEqual(len(ask("drop-caches", where)["dropped"]), 1)
         self.assertEqual([item["program"] for item in ask("version", where)["programs"]], ["mendctl", "mendfs"])
+
+    def test_a_scrub_of_what_no_bus_scrubs_says_so(self):
+        for target in (self.mount.directory, self.file):
+            done = mendctl("scrub", "--hardware", target, check=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn("no NVDIMM", done.stderr)
+        done = mendctl("scrub", self.mount.directory, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--hardware", done.stderr)
+        self.assertNotIn("kernel_badblocks", ask("list", self.mount.directory)["filesystems"][0])
 
     def test_every_event_is_as_its_schema_says(self):
         monitor = self.monitor(self.mount.directory)

@@ -1,4 +1,5 @@
 #include <check.h>
+#include <errno.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 
@@ -458,6 +459,67 @@ START_TEST(an_error_that_nobody_touched_is_heard_of_once)
 	close(ends[1]);
 	nfix_mount(&fix);
 	ck_assert(nfix_is_known(&fix, nfix_block(3) + 512, 512));
+}
+END_TEST
+
+/* --- DIMMs, as this test says they are --- */
+
+static struct dimm_health dimms[2];
+static int dimms_answer = -ENOTSUP;
+
+int __real_health_read(struct media *media, struct dimm_health *out, size_t max);
+int __wrap_health_read(struct media *media, struct dimm_health *out, size_t max);
+
+int __wrap_health_read(struct media *media, struct dimm_health *out, size_t max)
+{
+	for (int i = 0; i < dimms_answer; i++)
+		out[i] = dimms[i];
+	return dimms_answer;
+}
+
+static void expect_dimm(const char *name, enum dimm_state state, unsigned alarms)
+{
+	struct event *event = nfix_event(&fix, EVENT_DIMM_HEALTH);
+
+	ck_assert_ptr_nonnull(event);
+	ck_assert_str_eq(event->dimm.name, name);
+	ck_assert_int_eq(event->dimm.state, state);
+	ck_assert_uint_eq(event->dimm.alarms, alarms);
+	event_free(event);
+}
+
+static void dimms_notify(void)
+{
+	notify_enter_health(fix.notify);
+	nfix_settle(&fix);
+}
+
+START_TEST(a_dimm_is_told_of_when_it_ails_or_is_well_again_and_only_then)
+{
+	dimms[0] = (struct dimm_health){.name = "nmem0", .known = DIMM_STATE | DIMM_ALARMS};
+	dimms[1] = (struct dimm_health){.name = "nmem1", .known = DIMM_STATE | DIMM_ALARMS};
+	dimms_answer = 2;
+	dimms_notify();
+	ck_assert_ptr_null(nfix_event(&fix, EVENT_DIMM_HEALTH));
+	dimms[1].state = DIMM_NON_CRITICAL;
+	dimms[1].alarms = DIMM_ALARM_SPARES;
+	dimms_notify();
+	expect_dimm("nmem1", DIMM_NON_CRITICAL, DIMM_ALARM_SPARES);
+	dimms[1].spares_percent = 2; /* drifts */
+	dimms_notify();
+	dimms_answer = -EACCES;
+	dimms_notify();
+	ck_assert_ptr_null(nfix_event(&fix, EVENT_DIMM_HEALTH));
+	dimms_answer = 2;
+	dimms[0].state = DIMM_FATAL;
+	dimms[1].state = DIMM_OK;
+	dimms[1].alarms = 0;
+	dimms_notify();
+	expect_dimm("nmem0", DIMM_FATAL, 0);
+	expect_dimm("nmem1", DIMM_OK, 0);
+	dimms_notify();
+	ck_assert_ptr_null(nfix_event(&fix, EVENT_DIMM_HEALTH));
+	expect_events(0, 0, 0);
 }
 END_TEST
 
@@ -1146,6 +1208,7 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, a_coarse_notice_is_narrowed_to_what_is_bad);
 	tcase_add_test(tcase, a_coarse_notice_leaves_alone_what_is_bad_for_another_reason);
 	tcase_add_test(tcase, an_error_that_nobody_touched_is_heard_of_once);
+	tcase_add_test(tcase, a_dimm_is_told_of_when_it_ails_or_is_well_again_and_only_then);
 	tcase_add_test(tcase, poison_armed_while_unmounted_is_announced_once_ever);
 	tcase_add_test(tcase, what_was_met_by_reading_before_the_pipeline_existed_is_announced);
 	tcase_add_test(tcase, the_loss_of_the_device_is_one_call);

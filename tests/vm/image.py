@@ -17,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 CACHE = os.path.join(ROOT, "build", "vm")
 MODULES = ("nfit", "nd_pmem", "nd_btt", "dax_pmem", "device_dax", "kmem", "fuse", "hwpoison-inject", "ext4", "xfs")
 TOOLS = ("/bin/dash", "/usr/bin/kmod", "/usr/bin/ndctl", "/usr/bin/daxctl", "/bin/cp", "/bin/dd", "/usr/bin/cmp", "/bin/mount", "/bin/umount", "/usr/bin/timeout",
-         "/usr/bin/setpriv", "/usr/bin/flock", "/usr/bin/fallocate")
+         "/usr/bin/setpriv", "/usr/bin/flock", "/usr/bin/fallocate", "/usr/bin/fusermount3")
 # Loaded by name at run time, so ldd does not tell.
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",)
 PROGRAMS = ("mendfs", "mkfs.mendfs", "fsck.mendfs", "mendctl")
@@ -246,6 +246,18 @@ def fio():
         archive.program("/usr/bin/fio")
 
     return cached("fio", stamp(["/usr/bin/fio"]), make)
+
+
+def hostfs():
+    """Filesystems for an image file to lie on."""
+    tools = ["/sbin/mkfs.ext4", "/sbin/mkfs.xfs"]
+
+    def make(archive):
+        for tool in tools:
+            archive.program(tool)
+        archive.file_from("/etc/mke2fs.conf")
+
+    return cached("hostfs", stamp([*tools, "/etc/mke2fs.conf"]), make)
 
 
 def acpi():
