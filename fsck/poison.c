@@ -37,14 +37,19 @@ static void slot_choose(const struct repair *repair, uint64_t number, uint64_t s
 
 struct log_repair {
 	uint64_t bad[2]; /* slots of each copy */
+	uint64_t refused[2];
 };
 
-static int slot_repair(struct repair *repair, const struct area *area, uint64_t number, const struct log_slot *slot, unsigned k)
+static int slot_repair(struct repair *repair, const struct area *area, uint64_t number, const struct log_slot *slot, unsigned k,
+		       struct log_repair *log)
 {
 	devoff_t place = area->copy[k] + number * sizeof(slot->wanted);
 	int error = repair_write(repair, place, &slot->wanted, sizeof(slot->wanted));
 
-	return error == -EIO || error == -ENOTSUP ? 0 : error; /* a slot that is bad for good is passed over by the log itself */
+	if (error != -EIO && error != -ENOTSUP)
+		return error;
+	log->refused[k]++; /* a slot that is bad for good is passed over by the log itself */
+	return 0;
 }
 
 static int log_pass(struct repair *repair, bool write, struct log_repair *log)
@@ -63,15 +68,27 @@ static int log_pass(struct repair *repair, bool write, struct log_repair *log)
 				continue;
 			log->bad[k]++;
 			if (write)
-				error = slot_repair(repair, area, number, &slot, k);
+				error = slot_repair(repair, area, number, &slot, k, log);
 		}
 	}
 	return error;
 }
 
+static void log_tell_repaired(struct repair *repair, const struct log_repair *log)
+{
+	for (unsigned k = 0; k < 2; k++)
+		if (log->refused[k])
+			repair_tell(repair, FSCK_NOTE, "poison log, copy %u: %llu entries cannot be written anew: the other copy serves", k,
+				    (unsigned long long)log->refused[k]);
+	if (!log->refused[0] && !log->refused[1])
+		repair_tell(repair, FSCK_FIXED, "poison log: both copies alike");
+	else if (log->bad[0] + log->bad[1] > log->refused[0] + log->refused[1])
+		repair_tell(repair, FSCK_FIXED, "poison log: the other entries are alike");
+}
+
 int repair_poison_log(struct repair *repair, struct why *why)
 {
-	struct log_repair found = {{0}}, left = {{0}};
+	struct log_repair found = {.bad = {0}}, left = {.bad = {0}};
 	int error = log_pass(repair, false, &found);
 
 	for (unsigned k = 0; k < 2; k++)
@@ -84,6 +101,6 @@ int repair_poison_log(struct repair *repair, struct why *why)
 	error = log_pass(repair, true, &left);
 	if (error)
 		return why_set(why, error, "%s: the poison log cannot be written: %s", media_path(repair->media), strerror(-error));
-	repair_tell(repair, FSCK_FIXED, "poison log: both copies alike");
+	log_tell_repaired(repair, &left);
 	return 0;
 }

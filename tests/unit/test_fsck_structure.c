@@ -580,6 +580,37 @@ START_TEST(superblock_copies_are_written_anew_while_one_lives)
 }
 END_TEST
 
+static int refuse_to_clear(struct media *media, devoff_t offset, uint64_t length)
+{
+	return -ENOTSUP;
+}
+
+START_TEST(what_the_medium_cannot_clear_is_not_called_repaired)
+{
+	const struct media_backend *before = lab_media(lab)->backend;
+	struct media_backend backend = *before;
+	struct fsck_report report;
+	struct super super;
+	struct why why;
+
+	restore();
+	expect_equal(fs_read_super(lab_media(lab), &super, &why), 0);
+	expect_equal(lab_poison(lab, super.areas[AREA_POISON_LOG].copy[0] + 4096, 512), 0);
+	expect_equal(lab_poison(lab, super_slot_offset(0), 512), 0);
+	backend.clear = refuse_to_clear;
+	lab_media(lab)->backend = &backend;
+	for (unsigned i = 0; i < 2; i++) {
+		expect_equal(run_fsck(true, &report), 0);
+		expect_equal(report.errors, 2);
+		expect_equal(report.fixed + report.left + report.losses, 0);
+	}
+	lab_media(lab)->backend = before;
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.fixed, 2);
+	expect_ends_well("cleared after all", false);
+}
+END_TEST
+
 START_TEST(without_any_superblock_it_says_what_not_to_do)
 {
 	struct fsck_options options = {.write = true, .tell = tell};
@@ -786,6 +817,7 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, groups_of_blocks_come_back);
 	tcase_add_test(t, a_killed_run_can_be_run_again);
 	tcase_add_test(t, superblock_copies_are_written_anew_while_one_lives);
+	tcase_add_test(t, what_the_medium_cannot_clear_is_not_called_repaired);
 	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
 	tcase_add_test(t, journal_heads_come_back_from_the_records);
 	tcase_add_test(t, a_hole_in_the_journal_ends_it);
