@@ -1,6 +1,6 @@
 #!/bin/sh
 # A machine check in a metadata block is seen by no client; in its other copy too, some files give EIO until fsck.mendfs puts the block back (ci)
-# vm: smp=1 fio timeout=200
+# vm: smp=1 fio timeout=300
 . /vm/lib.sh
 echo 0 >/proc/sys/kernel/randomize_va_space # the watched address is the same in each process of mendfs
 device=$(make_namespace)
@@ -48,7 +48,7 @@ FIO=$!
 step "poison in the primary copy of a block of extents, at $primary; the other is at $replica"
 watch_device $((primary + 8))
 [ "$(readable)" = 300 ]
-wait_for 20 has_events metadata_repaired 1
+wait_for 60 has_events metadata_repaired 1
 cat /tmp/events
 consumed 1
 grep metadata_repaired /tmp/events | grep "\"device_offset\":$primary," | grep '"tree":"extents"' | grep '"copy":"primary"' | grep -q '"action":"replica"'
@@ -83,7 +83,7 @@ fio --name=beside --filename=/mnt/data --size=256k --bs=4k --rw=randread --direc
 FIO=$!
 watch_device $((replica + 8))
 left=$(readable)
-wait_for 20 has_events shutdown 1
+wait_for 60 has_events shutdown 1
 cat /tmp/events
 [ "$left" -gt 0 ] && [ "$left" -lt 300 ]
 grep -q "Input/output error" /tmp/error
