@@ -117,11 +117,7 @@ static int attr_store(struct inode *inode, unsigned set, const struct inode_reco
 		error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
 	if (!error)
 		error = inode_update(inode, tx, &record);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 static int capability_look(struct inode *inode, bool *found)
@@ -154,10 +150,7 @@ static int kill_in_tx(struct inode *inode, bool kills_ids)
 	error = inode->record.flags & INODE_IMMUTABLE ? -EPERM : xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
 	if (!error)
 		error = inode_update(inode, tx, &record);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed)

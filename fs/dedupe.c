@@ -187,10 +187,7 @@ static int dedupe_share_link(struct share *s)
 	error = share_apply(s, tx, &record);
 	if (!error)
 		error = inode_update(s->to, tx, &record);
-	if (!error)
-		error = tx_commit(tx, NULL);
-	else
-		tx_abort(tx);
+	error = tx_end(tx, error, NULL);
 	if (error)
 		*s = before;
 	return error;

@@ -199,11 +199,7 @@ static void failure_store_flag(struct fs *fs, uint64_t flag)
 
 	if (tx_begin(fs->journal, TX_RESERVE, &tx))
 		return;
-	if (root_set(tx, ROOT_FLAGS, root_get(fs->journal, ROOT_FLAGS) | flag)) {
-		tx_abort(tx);
-		return;
-	}
-	if (tx_commit(tx, NULL) == 0)
+	if (tx_end(tx, root_set(tx, ROOT_FLAGS, root_get(fs->journal, ROOT_FLAGS) | flag), NULL) == 0)
 		journal_sync(fs->journal);
 }
 

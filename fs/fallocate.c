@@ -264,10 +264,7 @@ static int allocate_link(struct fallocate *f, uint64_t *file_block, uint64_t end
 		record_touch(&record);
 	if (!error)
 		error = inode_update(f->inode, tx, &record);
-	if (error)
-		tx_abort(tx);
-	else
-		error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	if (error)
 		f->space = before;
 	else
@@ -484,10 +481,7 @@ static int zero_link(struct zero_chain *chain)
 		error = inode_update(f->inode, tx, &record);
 	if (!error)
 		error = zero_link_intent(chain, tx);
-	if (error)
-		tx_abort(tx);
-	else
-		error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	if (error) {
 		*chain = before;
 		f->space = space;

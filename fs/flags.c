@@ -139,10 +139,7 @@ static int flags_store(struct inode *inode, const struct fs_who *who, unsigned s
 		error = flags_verify_who(&now, &then, who);
 	if (!error)
 		error = inode_update(inode, tx, &then);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 int fs_set_flags(struct fs *fs, const struct fs_who *who, inum_t ino, unsigned set, const struct inode_record *values)

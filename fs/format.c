@@ -247,11 +247,7 @@ static int format_commit_step(struct formatting *formatting, format_step_fn *ste
 	if (error)
 		return error;
 	error = step(formatting, tx, next);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 static uint64_t format_metadata_free(struct formatting *formatting)

@@ -174,10 +174,7 @@ static int flush_together(struct inode **inodes, unsigned count)
 		inode_attr(inodes[i], &attr);
 		error = inode_update(inodes[i], tx, &attr.record);
 	}
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 int inode_flush_times(struct inode *inode)

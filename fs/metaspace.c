@@ -79,11 +79,7 @@ static int metaspace_grow_by(struct fs *fs, unsigned shift)
 	if (error)
 		return error;
 	error = metaspace_add_chunk(fs, tx, shift);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 /* Reclaim itself runs in the reserve, and must not wait for itself. */
@@ -220,11 +216,7 @@ static int shrink_step(struct fs *fs, uint64_t *chunk)
 	if (error)
 		return error;
 	error = chunk ? shrink_remove(fs, tx, chunk) : shrink_retire(fs, tx);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 static bool shrink_is_wanted(struct fs *fs)

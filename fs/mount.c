@@ -288,11 +288,7 @@ static int mount_count(struct fs *fs)
 	error = root_add(tx, ROOT_MOUNTS, 1);
 	if (!error)
 		error = mount_compare_shutdowns(fs, tx);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 static void mount_watch(struct fs *fs)

@@ -30,10 +30,7 @@ int names_begin_beside(struct fs *fs, enum tx_kind kind, struct names_op *op)
 
 int names_end(struct names_op *op, int error)
 {
-	if (error)
-		tx_abort(op->tx);
-	else
-		error = tx_commit(op->tx, NULL);
+	error = tx_end(op->tx, error, NULL);
 	if (!error && op->sync)
 		error = journal_sync(op->fs->journal);
 	if (!error && op->result) {

@@ -40,12 +40,7 @@ static int copy_share_link(struct copy *c, struct share *s)
 	record.size_bytes = max_u64(record.size_bytes, c->to_pos + c->done + bytes);
 	if (!error)
 		error = inode_update(s->to, tx, &record);
-	if (error) {
-		*s = before;
-		tx_abort(tx);
-		return error;
-	}
-	error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	if (error)
 		*s = before;
 	else
@@ -309,11 +304,7 @@ static int clone_link(struct clone *c)
 	if (error)
 		return error;
 	error = clone_link_apply(c, tx);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	c->begun = true;
 	return error;
 }
@@ -338,10 +329,7 @@ static int clone_cut_short(struct clone *c)
 	error = inode_update(c->share.to, tx, &record);
 	if (!error)
 		error = intent_advance(c->share.fs, tx, c->id, &end);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int clone_run(struct clone *c)

@@ -29,11 +29,7 @@ static int resize_state_size(struct fs *fs)
 	if (error)
 		return error;
 	error = root_set(tx, ROOT_SIZE_BLOCKS, fs_size_blocks(fs));
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	return error ? error : journal_sync(fs->journal);
 }
 
@@ -49,11 +45,7 @@ static int resize_give(struct fs *fs, blkno_t from, blkno_t to)
 	error = ledger_free_blocks(fs->notify, tx, from, to - from);
 	if (!error)
 		error = root_set(tx, ROOT_SIZE_BLOCKS, to);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, error, NULL);
 }
 
 /* As much as one transaction takes: whatever is good, or a few blocks where something is bad. */

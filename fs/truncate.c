@@ -71,11 +71,7 @@ static int unmap_link(struct unmap_chain *chain)
 	if (error)
 		return error;
 	error = unmap_link_apply(chain, tx);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	if (!error)
 		chain->begun = true;
 	return error;
@@ -117,10 +113,7 @@ static int file_set_size(struct inode *inode, uint64_t size)
 	record.size_bytes = size;
 	record_touch(&record);
 	error = inode_update(inode, tx, &record);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 int file_raise_size(struct inode *inode, uint64_t size)
@@ -211,11 +204,7 @@ static int reclaim_link(struct inode **inodes, unsigned count, unsigned *done)
 		error = inodes[now]->record.nlink ? -EUCLEAN : reclaim_apply(inodes[now], tx, &finished);
 		now += !error && finished;
 	} while (!error && finished && now < count && tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
-	if (error) {
-		tx_abort(tx);
-		return error;
-	}
-	error = tx_commit(tx, NULL);
+	error = tx_end(tx, error, NULL);
 	if (!error)
 		*done = now;
 	return error;
@@ -233,10 +222,7 @@ static int reclaim_record_alone(struct fs *fs, inum_t ino)
 	error = btree_remove(&fs->orphans, tx, &key);
 	if (!error)
 		error = root_add(tx, ROOT_ORPHANS, -1);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int reclaim_all(struct inode **inodes, unsigned count)
@@ -280,10 +266,7 @@ static int intent_drop(struct fs *fs, uint64_t id)
 	if (error)
 		return error;
 	error = intent_end(fs, tx, id);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 int file_unmap_resume(struct inode *inode, uint64_t id, const struct intent_record *intent)

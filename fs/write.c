@@ -72,10 +72,7 @@ static int plan_transact(struct write_plan *p)
 	record_touch(&record);
 	if (!error)
 		error = inode_update(p->inode, tx, &record);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 /* The blocks go back; what was cleared but not recorded as such is bad as before. */

@@ -348,10 +348,7 @@ static int change_tx(struct inode *inode, const struct xattr_change *change)
 		record_stamp_change(&record);
 		error = inode_update(inode, tx, &record);
 	}
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return outcome(error);
+	return tx_end(tx, outcome(error), NULL);
 }
 
 static int change_run(struct fs *fs, const struct fs_who *who, inum_t ino, struct xattr_change *change)

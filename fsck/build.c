@@ -85,10 +85,7 @@ static int build_end(struct build *build, int error)
 	struct tx *tx = build->tx;
 
 	build->tx = NULL;
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int build_some(struct build *build, size_t *next)

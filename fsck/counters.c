@@ -200,10 +200,7 @@ static int counters_store(struct fs *fs, const struct counters *counters)
 			error = root_set(tx, i, counters->value[i]);
 	if (!error)
 		error = salvage_count_chunks(tx);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 /* The first time: later, what was corrected is no evidence any more. */

@@ -50,10 +50,7 @@ static int replica_make(struct repair *repair, uint64_t chunk, struct chunk_entr
 	error = replica_place(repair->fs, tx, entry);
 	if (!error)
 		error = replica_enter(repair->fs, tx, chunk, entry);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int replica_mend(struct repair *repair, uint64_t chunk, struct chunk_entry *entry)

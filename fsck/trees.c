@@ -257,10 +257,7 @@ static int roots_write(struct trees *trees)
 		error = root_write(trees, tx, &trees->forest.trees[i]);
 	if (!error)
 		error = root_set(tx, ROOT_CHUNKS, trees->forest.chunks);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 /* --- step 2 -------------------------------------------------------------------------------------------------------------------- */
@@ -380,10 +377,7 @@ static int maps_write_some(struct trees *trees, uint64_t *chunk)
 	}
 	if (!error)
 		error = salvage_count_chunks(tx);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int maps_write(struct trees *trees)
@@ -426,10 +420,7 @@ static int header_mend(struct repair *repair, uint64_t chunk, bool *changed)
 	if (error)
 		return error;
 	error = salvage_mend_header(tx, chunk, changed);
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static int headers_mend(struct repair *repair)

@@ -63,10 +63,7 @@ static int upgrade_some(struct fs *fs, const struct btree *from, upgrade_fn *wri
 		error = write(fs, from, tx, &batch->records[*done]);
 		(*done)++;
 	}
-	if (!error)
-		return tx_commit(tx, NULL);
-	tx_abort(tx);
-	return error;
+	return tx_end(tx, error, NULL);
 }
 
 static struct btree_key key_after(struct btree_key key, unsigned words)

@@ -515,6 +515,14 @@ int tx_commit(struct tx *tx, uint64_t *sequence)
 	return 0;
 }
 
+int tx_end(struct tx *tx, int error, uint64_t *sequence)
+{
+	if (!error)
+		return tx_commit(tx, sequence);
+	tx_abort(tx);
+	return error;
+}
+
 bool tx_is_durable(struct journal *journal, uint64_t sequence)
 {
 	return sequence <= journal->log.durable;

@@ -43,6 +43,8 @@ unsigned tx_room(const struct tx *tx);
  */
 int tx_commit(struct tx *tx, uint64_t *sequence);
 void tx_abort(struct tx *tx);
+/* Commits where nothing failed (error == 0), otherwise aborts. What failed, or what tx_commit() says. */
+int tx_end(struct tx *tx, int error, uint64_t *sequence);
 bool tx_is_durable(struct journal *journal, uint64_t sequence);
 /* Called at commit (committed = true, with its sequence) or abort, in order of registration, lock still held. For DRAM state that must follow. */
 typedef void tx_hook_fn(void *arg, bool committed, uint64_t sequence);

@@ -32,10 +32,7 @@ static int fail_try_piece(struct notify *notify, struct span *failure, unsigned 
 		rc = cause_take(notify, tx, &failure->cause_id);
 	if (rc == 0)
 		rc = ledger_record(&notify->ledger, tx, failure, steps, next);
-	if (rc)
-		tx_abort(tx);
-	else
-		rc = tx_commit(tx, NULL);
+	rc = tx_end(tx, rc, NULL);
 	if (rc)
 		failure->cause_id = cause_id;
 	return rc;
@@ -186,11 +183,7 @@ static int clear_try_piece(struct notify *notify, devoff_t start, devoff_t end, 
 	rc = ledger_forget(&notify->ledger, tx, start, end, steps, next);
 	if (rc == 0)
 		rc = ledger_unknow_at_commit(notify, tx, start, *next);
-	if (rc) {
-		tx_abort(tx);
-		return rc;
-	}
-	return tx_commit(tx, NULL);
+	return tx_end(tx, rc, NULL);
 }
 
 static int clear_piece(struct notify *notify, devoff_t start, devoff_t end, devoff_t *next)

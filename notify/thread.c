@@ -140,17 +140,11 @@ static void notify_move_tail(struct notify *notify, uint64_t tail)
 {
 	uint64_t sequence;
 	struct tx *tx;
-	int rc;
 
 	if (notify_counters_are_stored(notify, tail) ||
 	    notify->setup.ops->tx_begin(notify->setup.holder, &tx))
 		return;
-	rc = notify_store_counters(notify, tx, tail);
-	if (rc) {
-		tx_abort(tx);
-		return;
-	}
-	if (tx_commit(tx, &sequence) == 0 && !notify->tail_is_held) {
+	if (tx_end(tx, notify_store_counters(notify, tx, tail), &sequence) == 0 && !notify->tail_is_held) {
 		notify->trim_to = tail;
 		notify->trim_sequence = sequence;
 	}

@@ -429,18 +429,16 @@ END_TEST
 
 static int commit_error;
 
-int __real_tx_commit(struct tx *tx, uint64_t *sequence);
-int __wrap_tx_commit(struct tx *tx, uint64_t *sequence);
+int __real_tx_end(struct tx *tx, int error, uint64_t *sequence);
+int __wrap_tx_end(struct tx *tx, int error, uint64_t *sequence);
 
-int __wrap_tx_commit(struct tx *tx, uint64_t *sequence)
+int __wrap_tx_end(struct tx *tx, int error, uint64_t *sequence)
 {
-	int error = commit_error;
-
-	if (!error)
-		return __real_tx_commit(tx, sequence);
-	commit_error = 0;
-	tx_abort(tx);
-	return error;
+	if (!error) {
+		error = commit_error;
+		commit_error = 0;
+	}
+	return __real_tx_end(tx, error, sequence);
 }
 
 START_TEST(a_chain_whose_first_link_fails_has_changed_nothing)
