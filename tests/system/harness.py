@@ -1,6 +1,8 @@
 """What the system tests share: images, mounts that are always unmounted, commands with timeouts, event streams.
 
 Programs come from $BIN_DIR. $MENDFS_TRANSPORT chooses io_uring or dev_fuse where both are possible; $MENDFS_OPTIONS are mount options for every mount.
+For emulated machines: $MENDFS_DEVICE, a device-dax device that may be overwritten, takes the place of the image; $MENDFS_TIMEOUT is how many seconds a wait
+may take; $MENDFS_SHARE is the percentage of the repetitions to do, where a test repeats something many times.
 """
 import json
 import os
@@ -16,10 +18,17 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("BIN_DIR", os.path.join(ROOT, "build", "bin"))
 TRANSPORT = os.environ.get("MENDFS_TRANSPORT", "io_uring")
+DEVICE = os.environ.get("MENDFS_DEVICE")
+SHARE = int(os.environ.get("MENDFS_SHARE", "100"))
 URING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
 BLOCK = 4096
 # Sanitizers and one shared core make everything slower; no test depends on how long something takes, only that it ends.
-TIMEOUT = 60
+TIMEOUT = int(os.environ.get("MENDFS_TIMEOUT", "60"))
+
+
+def scaled(count):
+    """That many repetitions, or the share of them that was asked for."""
+    return max(1, count * SHARE // 100)
 
 
 def program(name):
@@ -221,6 +230,9 @@ class Case(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def make_image(self, size="64M", *options, name="image"):
+        if DEVICE and name == "image":
+            run(program("mkfs.mendfs"), "-q", "-f", "-s", size, *options, DEVICE)
+            return DEVICE
         path = os.path.join(self.folder, name)
         run(program("mkfs.mendfs"), "-q", "-s", size, *options, path)
         return path

@@ -13,7 +13,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
-from harness import BLOCK, mendctl, mendctl_json, run
+from harness import BLOCK, mendctl, mendctl_json, run, scaled
 
 MIB = 1 << 20
 
@@ -46,7 +46,7 @@ class Files(harness.Case):
         path = self.write("model", b"")
         fd = os.open(path, os.O_RDWR)
         self.addCleanup(os.close, fd)
-        for step in range(1500):
+        for step in range(scaled(1500)):
             pos, size = rng.randrange(2 * MIB), rng.choice((1, 100, BLOCK, 3 * BLOCK + 5, 200000))
             kind = rng.randrange(10)
             if kind < 5:
@@ -137,7 +137,7 @@ class Files(harness.Case):
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        for i in range(200):
+        for i in range(scaled(200)):
             self.write("new", bytes([65 + i % 26]) * 1000)
             os.rename(self.mount.path("new"), self.mount.path("target"))
         stop.set()
@@ -232,7 +232,7 @@ class Files(harness.Case):
 
     def test_a_listing_has_every_entry_once_whatever_happens_meanwhile(self):
         os.mkdir(self.mount.path("busy"))
-        stable = {f"stable{i}" for i in range(2000)}
+        stable = {f"stable{i}" for i in range(scaled(2000))}
         for name in stable:
             self.write(f"busy/{name}")
         stop = threading.Event()
@@ -250,7 +250,7 @@ class Files(harness.Case):
         for thread in threads:
             thread.start()
         try:
-            for _ in range(10):
+            for _ in range(scaled(10)):
                 names = [name for name in os.listdir(self.mount.path("busy")) if name.startswith("stable")]
                 self.assertEqual(len(names), len(stable))
                 self.assertEqual(set(names), stable)
@@ -263,18 +263,19 @@ class Files(harness.Case):
         os.mkdir(self.mount.path("tree"))
         for d in range(10):
             os.mkdir(self.mount.path("tree", f"d{d}"))
-            for f in range(100):
+            for f in range(scaled(100)):
                 self.write(f"tree/d{d}/f{f}")
-        creators = [subprocess.Popen(["sh", "-c", f"for i in $(seq 300); do : > {self.mount.directory}/tree/new{n}-$i 2>/dev/null; done"])
+        count = scaled(300)
+        creators = [subprocess.Popen(["sh", "-c", f"for i in $(seq {count}); do : > {self.mount.directory}/tree/new{n}-$i 2>/dev/null; done"])
                     for n in range(2)]
         run("rm", "-rf", *[self.mount.path("tree", f"d{d}") for d in range(10)])
         for creator in creators:
             creator.wait(harness.TIMEOUT)
         names = os.listdir(self.mount.path("tree"))
-        self.assertEqual(sorted(names), sorted(f"new{n}-{i}" for n in range(2) for i in range(1, 301)))
+        self.assertEqual(sorted(names), sorted(f"new{n}-{i}" for n in range(2) for i in range(1, count + 1)))
 
     def test_many_entries_in_one_directory(self):
-        count = 20000
+        count = scaled(20000)
         os.mkdir(self.mount.path("many"))
         for i in range(count):
             os.close(os.open(self.mount.path("many", f"entry-{i}"), os.O_CREAT | os.O_WRONLY))
@@ -284,12 +285,13 @@ class Files(harness.Case):
 
     def test_appends_by_many_processes_lose_no_record(self):
         path = self.write("log", b"")
-        writers = [subprocess.Popen(["sh", "-c", f"for i in $(seq 200); do echo writer{n}-$i >> {path}; done"]) for n in range(4)]
+        count = scaled(200)
+        writers = [subprocess.Popen(["sh", "-c", f"for i in $(seq {count}); do echo writer{n}-$i >> {path}; done"]) for n in range(4)]
         for writer in writers:
             self.assertEqual(writer.wait(harness.TIMEOUT), 0)
         with open(path) as file:
             lines = file.read().split()
-        self.assertEqual(sorted(lines), sorted(f"writer{n}-{i}" for n in range(4) for i in range(1, 201)))
+        self.assertEqual(sorted(lines), sorted(f"writer{n}-{i}" for n in range(4) for i in range(1, count + 1)))
 
     def test_two_hard_links_in_one_directory_are_two_paths(self):
         path = self.write("one", b"1" * BLOCK)
@@ -315,7 +317,7 @@ class Killed(harness.Case):
     """kill -9 of the daemon at random moments: what was acknowledged is there after the next mount, and everything checks."""
     fsck_after = True
 
-    ROUNDS = 100 if os.environ.get("MENDFS_LONG") else 10
+    ROUNDS = 100 if os.environ.get("MENDFS_LONG") else scaled(10)
 
     def test_nothing_acknowledged_is_lost(self):
         seed = int(os.environ.get("MENDFS_SEED") or random.SystemRandom().randrange(1 << 32))

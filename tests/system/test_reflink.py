@@ -7,7 +7,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
-from harness import BLOCK, mendctl, mendctl_json, run
+from harness import BLOCK, mendctl, mendctl_json, run, scaled
 
 MIB = 1 << 20
 
@@ -35,7 +35,7 @@ class Reflink(harness.Case):
         return path
 
     def test_cp_of_a_gigabyte_is_few_requests_and_no_space(self):
-        path = self.make("big", 1024 * MIB)
+        path = self.make("big", scaled(1024) * MIB)
         before, free = self.requests(), self.free_bytes()
         run("cp", path, self.mount.path("copy"))
         after = self.requests()

@@ -123,6 +123,15 @@ fscks() {
 	[ $status = "$expected" ] && grep -q "$pattern" /tmp/fsck || fail "fsck.mendfs $*: status $status, not $expected, or nothing that matches '$pattern': $(cat /tmp/fsck)"
 }
 
+# system_test NOUN DEVICE SHARE: tests/system/test_NOUN.py with its filesystems on that device, SHARE percent of its repetitions. Needs `python`.
+system_test() {
+	step "system test $1 on $2, alignment $(cat "/sys/bus/dax/devices/${2#/dev/}/align"), $3 % of the repetitions"
+	begin=$(cut -d. -f1 /proc/uptime)
+	BIN_DIR=/mendfs/bin PYTHONUNBUFFERED=1 MENDFS_TRANSPORT=${VM_TRANSPORT:-dev_fuse} MENDFS_TIMEOUT=300 MENDFS_DEVICE=$2 MENDFS_SHARE=$3 \
+		python3 -B "/mendfs/tests/system/test_$1.py" -v 2>&1 || fail "test_$1.py on $2"
+	echo "== $(($(cut -d. -f1 /proc/uptime) - begin)) s of this guest's time"
+}
+
 # --- places ---
 
 # number_after KEY: the first integer of that key in the JSON on stdin.
