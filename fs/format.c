@@ -388,7 +388,7 @@ static int format_trees(struct formatting *formatting)
 
 static int format_open(struct formatting *formatting, struct why *why)
 {
-	const struct journal_options options = {0};
+	const struct journal_options options = {.is_new = true};
 	int error = journal_open(formatting->media, formatting->super, &options, why,
 				 &formatting->journal);
 

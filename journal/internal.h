@@ -131,6 +131,7 @@ struct journal {
 	uint64_t retire_sequence;
 	bool recovers;	   /* nobody else knows the journal yet */
 	bool log_is_known; /* read to its end, without a hole */
+	bool is_new;
 	bool readonly;
 	struct journal_salvage *salvage; /* during journal_open() */
 	_Atomic bool is_shut_down;
@@ -302,7 +303,8 @@ struct scan {
 	uint64_t later_tx;
 	uint32_t boot;			   /* of the records; 0: durable when written, or none */
 };
-int scan_run(struct log_ring *ring, struct scan *scan);
+/* Unless is_new the whole ring is read, for what may be written beyond the end. */
+int scan_run(struct log_ring *ring, bool is_new, struct scan *scan);
 void scan_fini(struct scan *scan);
 
 #endif

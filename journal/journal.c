@@ -134,6 +134,7 @@ static int journal_init(struct journal *journal, struct media *media, const stru
 	journal->media = media;
 	journal->super = *super;
 	journal->salvage = options->salvage;
+	journal->is_new = options->is_new;
 	journal->readonly = options->readonly || media_is_readonly(media);
 	error = cache_init(journal, options->cache_bytes);
 	if (!error)

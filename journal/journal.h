@@ -37,6 +37,7 @@ typedef void journal_cleared_fn(void *arg, devoff_t offset);
 
 struct journal_options {
 	bool readonly;	      /* recover into DRAM, never write; the cache may grow beyond cache_bytes by the recovered set */
+	bool is_new;	      /* mkfs: formatted just now, so that no record of this filesystem can lie anywhere, and the ring need not be read */
 	uint64_t cache_bytes; /* 0: 1/64 of RAM */
 	struct journal_salvage *salvage; /* fsck only: journal/salvage.h; NULL else */
 };

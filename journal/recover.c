@@ -257,7 +257,7 @@ static int equalise_copies(struct journal *journal, const struct scan *scan)
 int recover_run(struct journal *journal, struct why *why)
 {
 	struct scan scan;
-	int error = scan_run(&journal->log, &scan);
+	int error = scan_run(&journal->log, journal->is_new, &scan);
 
 	if (!error) {
 		judge_end(journal, &scan);

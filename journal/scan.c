@@ -153,7 +153,7 @@ static void scan_later(struct log_ring *ring, struct scan *scan, unsigned copy, 
 	}
 }
 
-int scan_run(struct log_ring *ring, struct scan *scan)
+int scan_run(struct log_ring *ring, bool is_new, struct scan *scan)
 {
 	uint8_t *buffer = ring->record; /* nothing is staged before the log was read */
 	uint8_t *window = aligned_alloc(LINE_BYTES, SCAN_WINDOW_BYTES);
@@ -167,7 +167,7 @@ int scan_run(struct log_ring *ring, struct scan *scan)
 		error = scan_next(ring, scan, buffer);
 	if (error == -ENOENT) {
 		error = 0;
-		for (unsigned k = 0; k < ring->copies; k++)
+		for (unsigned k = 0; k < ring->copies && !is_new; k++)
 			scan_later(ring, scan, k, window, buffer);
 	}
 	free(window);
