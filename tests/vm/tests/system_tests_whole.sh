@@ -1,6 +1,6 @@
 #!/bin/sh
 # The system tests of files and of shared blocks with all their repetitions, on device-dax with 2 MiB and with 4 KiB alignment
-# vm: nvdimm=3298 memory=1536 python timeout=1200
+# vm: nvdimm=3298 memory=1536 python timeout=2400
 . /vm/lib.sh
 make_namespace -s 1600M -a 2M
 make_namespace -s 1600M -a 4K
