@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <libpmem2.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "media/fsdax.h"
 #include "media/media_types.h"
 #include "util/log.h"
 
@@ -37,7 +39,7 @@ static int clear_error(int error)
 	return -EIO;
 }
 
-static int clear_device(struct media *media, devoff_t offset, uint64_t length)
+static int clear_by_library(struct media *media, devoff_t offset, uint64_t length)
 {
 	struct pmem2_badblock block = {.offset = offset, .length = length};
 	struct pmem2_badblock_context *context;
@@ -50,7 +52,14 @@ static int clear_device(struct media *media, devoff_t offset, uint64_t length)
 	if (error && clear_error(error) == -ENOTSUP && !atomic_exchange(&media->told_no_clear, true))
 		log_warning("%s: its bus cannot clear poison (%s): what is written over a bad block goes to another, and the bad one into quarantine",
 			    media->path, pmem2_errormsg());
-	return error ? clear_error(error) : clear_verify(media, offset, offset + length);
+	return error ? clear_error(error) : 0;
+}
+
+static int clear_device(struct media *media, devoff_t offset, uint64_t length)
+{
+	int error = clear_by_library(media, offset, length);
+
+	return error ? error : clear_verify(media, offset, offset + length);
 }
 
 /* Injected poison of a device never was in the medium: when all known of the range is injected,
@@ -67,14 +76,50 @@ static bool clear_is_injected(struct media *media, devoff_t offset, uint64_t len
 	return poison_find(&media->poison, offset, end, &first);
 }
 
+/* Zeros past the mapping. The kernel clears what it lists as bad when whole pages of it are written. */
+static int below_overwrite(struct media *media, devoff_t offset, uint64_t length)
+{
+	static const unsigned char zeros[BLOCK_BYTES];
+
+	atomic_store(&media->dirty.outside_mapping, true);
+	for (devoff_t end = offset + length; offset < end; offset += BLOCK_BYTES)
+		if (pwrite(media->fd, zeros, BLOCK_BYTES, (off_t)offset) != BLOCK_BYTES)
+			return -EIO;
+	return 0;
+}
+
+/*
+ * Poison in persistent memory under a file. First where it lies; where the bus cannot, libpmem2 has the host's filesystem give the file other blocks. Only what
+ * the kernel lists is written so: what it does not is out of its own mapping after a machine check, and it would fault there.
+ */
+static int clear_below(struct media *media, devoff_t offset, uint64_t length)
+{
+	int error;
+
+	if (clear_verify(media, offset, offset + length) == 0)
+		return 0;
+	if (offset % BLOCK_BYTES || length % BLOCK_BYTES)
+		return -ENOTSUP;
+	error = below_overwrite(media, offset, length);
+	if (!error)
+		error = clear_verify(media, offset, offset + length);
+	if (!error)
+		return 0;
+	error = clear_by_library(media, offset, length);
+	if (!error)
+		error = below_overwrite(media, offset, length);
+	return error ? error : clear_verify(media, offset, offset + length);
+}
+
 /* The host's file takes an overwrite wherever it still reaches. */
 static int clear_file(struct media *media, devoff_t offset, uint64_t length)
 {
+	char host[FSDAX_NAME_BYTES];
 	struct stat st;
 
 	if (fstat(media->fd, &st) < 0 || (uint64_t)st.st_size < offset + length)
 		return -EIO;
-	return 0;
+	return fsdax_host(media, host) ? clear_below(media, offset, length) : 0;
 }
 
 int clear_mapped(struct media *media, devoff_t offset, uint64_t length)

@@ -62,11 +62,13 @@ static void watch_take_list(struct watch *watch)
 	watch->list_fd = -1;
 }
 
-/* What a DIMM tells is asked by the notify thread: firmware may take its time. */
-static void watch_take_dimm(struct watch *watch, int fd)
+/* What a DIMM tells is asked by the notify thread: firmware may take its time. One that is gone is not asked again: its descriptor would wake us for ever. */
+static void watch_take_dimm(struct watch *watch, struct pollfd *item)
 {
-	if (watch_see_list(fd))
+	if (watch_see_list(item->fd))
 		notify_enter_health(watch->notify);
+	else
+		item->fd = -1;
 }
 
 static void watch_serve(struct watch *watch, struct pollfd *fds)
@@ -81,7 +83,7 @@ static void watch_serve(struct watch *watch, struct pollfd *fds)
 			watch_take_list(watch);
 		for (size_t i = 0; i < watch->count_dimms; i++)
 			if (fds[WATCH_DIMMS + i].revents)
-				watch_take_dimm(watch, watch->dimm_fds[i]);
+				watch_take_dimm(watch, &fds[WATCH_DIMMS + i]);
 	}
 }
 
@@ -102,7 +104,7 @@ static void *watch_main(void *arg)
 	watch->count_dimms = health_watch(watch->notify->media, watch->dimm_fds, HEALTH_DIMMS_MAX);
 	for (size_t i = 0; i < watch->count_dimms; i++) {
 		fds[WATCH_DIMMS + i] = (struct pollfd){.fd = watch->dimm_fds[i], .events = POLLPRI};
-		watch_take_dimm(watch, watch->dimm_fds[i]);
+		watch_take_dimm(watch, &fds[WATCH_DIMMS + i]);
 	}
 	watch_serve(watch, fds);
 	return NULL;

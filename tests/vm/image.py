@@ -15,7 +15,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 CACHE = os.path.join(ROOT, "build", "vm")
-MODULES = ("nfit", "nd_pmem", "nd_btt", "dax_pmem", "device_dax", "kmem", "fuse", "hwpoison-inject", "ext4", "xfs")
+MODULES = ("nfit", "nd_pmem", "nd_btt", "dax_pmem", "device_dax", "kmem", "fuse", "hwpoison-inject", "ext4", "xfs", "crc32c_generic")
 TOOLS = ("/bin/dash", "/usr/bin/kmod", "/usr/bin/ndctl", "/usr/bin/daxctl", "/bin/cp", "/bin/dd", "/usr/bin/cmp", "/bin/mount", "/bin/umount", "/usr/bin/timeout",
          "/usr/bin/setpriv", "/usr/bin/flock", "/usr/bin/fallocate", "/usr/bin/fusermount3")
 # Loaded by name at run time, so ldd does not tell.
@@ -250,7 +250,7 @@ def fio():
 
 def hostfs():
     """Filesystems for an image file to lie on."""
-    tools = ["/sbin/mkfs.ext4", "/sbin/mkfs.xfs"]
+    tools = ["/sbin/mkfs.ext4", "/sbin/mkfs.xfs", "/usr/sbin/filefrag"]
 
     def make(archive):
         for tool in tools:

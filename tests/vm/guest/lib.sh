@@ -151,7 +151,7 @@ physical_address() { printf '0x%x\n' $(($(cat "/sys/bus/dax/devices/dax0.${2:-0}
 virtual_address() {
 	while read -r range _ at _ _ name; do
 		start=$((0x${range%-*})) end=$((0x${range#*-})) at=$((0x$at))
-		if [ "$name" = /dev/dax0.0 ] && [ "$1" -ge "$at" ] && [ "$1" -lt $((at + end - start)) ]; then
+		if [ "$name" = "${MAPPED:-/dev/dax0.0}" ] && [ "$1" -ge "$at" ] && [ "$1" -lt $((at + end - start)) ]; then
 			printf '0x%x\n' $((start + $1 - at))
 			return
 		fi

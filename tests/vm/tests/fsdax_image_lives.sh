@@ -1,0 +1,82 @@
+#!/bin/sh
+# An image file on ext4 and on XFS with -o dax: the kernel's bad blocks reach it through the file's extents, machine checks as on a device (ci)
+# vm: acpi hostfs nvdimm=514 smp=1 timeout=300
+. /vm/lib.sh
+MAPPED=/host/image
+no_bad_sectors() { [ "$(wc -l </sys/block/pmem0/badblocks)" = 0 ]; }
+# host_block FILE OFFSET: the block of /dev/pmem0 that holds that byte of the image.
+host_block() {
+	filefrag -b4096 -v "$1" | sed -n 's/^ *[0-9]*: *\([0-9]*\)\.\. *\([0-9]*\): *\([0-9]*\)\.\..*/\1 \2 \3/p' | while read -r first last at; do
+		if [ $(($2 / 4096)) -ge "$first" ] && [ $(($2 / 4096)) -le "$last" ]; then
+			echo $((at + $2 / 4096 - first))
+		fi
+	done
+}
+host_address() { printf '0x%x\n' $(($(cat /sys/bus/nd/devices/pfn0.*/resource | grep -m1 0x) + $(host_block "$1" "$2") * 4096 + $2 % 4096)); }
+rewrite() {
+	dd if=/dev/urandom of=/tmp/new bs=4k count=1 2>/dev/null
+	dd if=/tmp/new of=/tmp/copy bs=4k seek="$1" conv=notrunc 2>/dev/null
+	dd if=/tmp/new of=/mnt/file bs=4k seek="$1" conv=notrunc,fsync 2>/tmp/dd || fail "block $1: $(cat /tmp/dd)"
+}
+echo yes >/tmp/labels
+ndctl create-namespace -m fsdax -f -e namespace0.0 >/dev/null
+mkdir -p /host /mnt
+for kind in ext4 xfs; do
+	step "$kind: an image on it is mapped directly, and the kernel's list is known"
+	modprobe $kind
+	if [ $kind = ext4 ]; then mkfs.ext4 -q -b 4096 /dev/pmem0; else mkfs.xfs -q -f /dev/pmem0; fi
+	mount -t $kind -o dax=always /dev/pmem0 /host
+	mkfs.mendfs -q -s 64M /host/image
+	mount_mendfs /host/image /mnt
+	mendctl list --json /mnt | tee /tmp/list
+	grep -q '"kernel_badblocks":"known"' /tmp/list
+	dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
+	/bin/cp /tmp/copy /mnt/file
+	mendctl monitor /mnt >/tmp/events &
+	wait_for 20 grep -qs running /tmp/events
+	offset=$(data_offset /mnt/file 20480)
+
+	step "$kind: memory below that fails untouched is told of at the image's own byte"
+	host optional "$(host_address /host/image "$offset")"
+	wait_for 20 is_told 1
+	grep media_failure /tmp/events | grep "\"device_offset\":$offset,\"len\":4096" | grep -q '"source":"kernel"'
+	one_bad_block /mnt/file 5 /tmp/copy
+	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 0 ]
+
+	step "$kind: a write over it clears it"
+	rewrite 5
+	same_blocks /mnt/file /tmp/copy 0
+	no_bad_sectors
+	[ "$(mendctl badblocks --json /mnt | grep -c device_offset)" = 0 ]
+
+	step "$kind: a machine check is one SIGBUS and one bad block, and heals"
+	offset=$(data_offset /mnt/file 40960)
+	dd if=/mnt/file of=/dev/null bs=4k skip=10 count=1 iflag=direct 2>/dev/null
+	host watch "$(virtual_address "$offset")" "$(host_address /host/image "$offset")"
+	! dd if=/mnt/file of=/dev/null bs=4k skip=10 count=1 iflag=direct 2>/tmp/dd || fail "the bad block can be read"
+	host unwatch
+	[ "$(host hits)" -ge 1 ]
+	# The line that was met, and the kernel's word on it: of files libpmem2 lists whole blocks.
+	wait_for 20 grep -q '"file_damaged".*"pos":40960,"len":4096' /tmp/events
+	! grep file_damaged /tmp/events | grep -v '"pos":20480\|"pos":40960' || fail "more than these blocks failed"
+	one_bad_block /mnt/file 10 /tmp/copy
+	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 1 ]
+	rewrite 10
+	same_blocks /mnt/file /tmp/copy 0
+	wait_for 20 no_bad_sectors
+
+	step "$kind: what the kernel knew before the mount is known, not met"
+	umount_mendfs /mnt
+	offset=$(($(mendctl map --json /host/image /file | number_after device_offset) + 81920))
+	echo "$(($(host_block /host/image "$offset") * 8 + 3)) 1" >/sys/block/pmem0/badblocks
+	mount_mendfs /host/image /mnt
+	one_bad_block /mnt/file 20 /tmp/copy
+	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 1 ]
+	rewrite 20
+	same_blocks /mnt/file /tmp/copy 0
+	no_bad_sectors
+	umount_mendfs /mnt
+	check_clean /host/image 2>/dev/null
+	umount /host
+done
+cat /tmp/daemon.log
