@@ -12,6 +12,9 @@ import stat
 import subprocess
 import tempfile
 
+import guide as guide_blocks
+import kernel as kernel_packages
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 CACHE = os.path.join(ROOT, "build", "vm")
@@ -272,6 +275,28 @@ def acpi():
             archive.file_from(f"{folder}/nvdimm.aml", "kernel/firmware/acpi/nvdimm.aml")
 
     return cached("acpi", stamp(["/usr/bin/iasl", source]), make)
+
+
+def guide():
+    """The blocks of docs/ADMIN.md; what mount(8) and umount(8) look for; udev, unpacked beside the build as the kernel is."""
+    files = guide_blocks.files(guide_blocks.read())
+    helper = os.path.join(ROOT, "build", "bin", "umount.fuse.mendfs")
+    udev = kernel_packages.unpacked("udev")
+
+    def make(archive):
+        for name, text in files.items():
+            archive.text(f"mendfs/guide/{name}", text, 0o644)
+        archive.file_from(os.path.join(HERE, "guest", "guide.sh"), "vm/guide.sh")
+        archive.program(helper, "sbin/umount.fuse.mendfs")
+        for name in ("mount.mendfs", "mount.fuse.mendfs"):
+            archive.link(f"sbin/{name}", "/mendfs/bin/mendfs")
+        archive.program(f"{udev}/bin/udevadm", "bin/udevadm")
+        archive.link("lib/systemd/systemd-udevd", "/bin/udevadm")
+        for name in ("50-udev-default.rules", "80-drivers.rules"):
+            archive.file_from(f"{udev}/lib/udev/rules.d/{name}", f"lib/udev/rules.d/{name}")
+
+    stamped = stamp([helper, f"{udev}/bin/udevadm", os.path.join(HERE, "guest", "guide.sh")])
+    return cached("guide", stamped + repr(files), make)
 
 
 def join(path, parts, files):

@@ -127,6 +127,26 @@ def fetch(version, folder):
     unpack_image(folder)
 
 
+def unpacked(package):
+    """The folder with what is in a package of Debian 12 that need not be installed."""
+    folder = os.path.join(DEPS, package)
+    complete = os.path.join(folder, ".complete")
+    if os.path.exists(complete):
+        return folder
+    try:
+        os.makedirs(folder, exist_ok=True)
+        apt = Apt(os.path.join(DEPS, "apt-kernel"))
+        apt.update()
+        apt.download(f"{package}/bookworm", folder)
+        for name in glob.glob(f"{folder}/*.deb"):
+            run("dpkg-deb", "-x", name, folder)
+            os.remove(name)
+        open(complete, "w").close()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(f"the package {package} cannot be fetched: {error}") from error
+    return folder
+
+
 def get(version=DEFAULT):
     """The kernel, fetched when it is not there yet."""
     folder = os.path.join(DEPS, f"kernel-{version}")

@@ -11,7 +11,7 @@ import machine
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORDS = {"nvdimm": int, "memory": int, "smp": int, "timeout": int, "boots": int}
-EXTRAS = {"python": image.python, "fio": image.fio, "hostfs": image.hostfs}
+EXTRAS = {"python": image.python, "fio": image.fio, "hostfs": image.hostfs, "guide": image.guide}
 FIRST = {"acpi": image.acpi}  # these come before all else
 BOOTS_MAX = 5
 

@@ -127,7 +127,9 @@ fscks() {
 system_test() {
 	step "system test $1 on $2, alignment $(cat "/sys/bus/dax/devices/${2#/dev/}/align"), $3 % of the repetitions"
 	begin=$(cut -d. -f1 /proc/uptime)
-	BIN_DIR=/mendfs/bin PYTHONUNBUFFERED=1 MENDFS_TRANSPORT=${VM_TRANSPORT:-dev_fuse} MENDFS_TIMEOUT=300 MENDFS_DEVICE=$2 MENDFS_SHARE=$3 \
+	transport=dev_fuse
+	[ ! -e /sys/module/fuse/parameters/enable_uring ] || transport=io_uring
+	BIN_DIR=/mendfs/bin PYTHONUNBUFFERED=1 MENDFS_TRANSPORT=$transport MENDFS_TIMEOUT=300 MENDFS_DEVICE=$2 MENDFS_SHARE=$3 \
 		python3 -B "/mendfs/tests/system/test_$1.py" -v 2>&1 || fail "test_$1.py on $2"
 	echo "== $(($(cut -d. -f1 /proc/uptime) - begin)) s of this guest's time"
 }
