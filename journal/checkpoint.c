@@ -46,9 +46,7 @@ static int block_write(struct journal *journal, struct cache_buf *cb, unsigned c
 	bool cleared = false;
 	int error;
 
-	memcpy(journal->bounce, cb->block, BLOCK_BYTES);
-	format_block_seal(journal->bounce, cb->sequence);
-	error = log_write_block(journal->media, offset, journal->bounce, &cleared);
+	error = log_write_block(journal->media, offset, cb->block, &cleared);
 	if (error)
 		return error;
 	cb->written |= 1u << copy;
@@ -70,6 +68,8 @@ static int write_copies(struct journal *journal, unsigned copy)
 		error = chunk_locate(journal, cb->buf.address, offset);
 		if (error)
 			return error == -ENOENT ? -EUCLEAN : error;
+		if (copy == 0) /* where it lies, for both: nobody else is inside */
+			format_block_seal(cb->block, cb->sequence);
 		if (!offset[copy])
 			continue;
 		error = block_write(journal, cb, copy, offset[copy]);
