@@ -18,6 +18,7 @@ struct ring {
 	uint32_t epoch;
 	uint64_t update;
 	uint8_t *record;
+	bool is_missing; /* look for a later one */
 };
 
 /* The field is the second word of the struct, here as in a record. */
@@ -87,7 +88,15 @@ static int head_show(struct ring *ring, unsigned copy)
 
 /* --- records ------------------------------------------------------------------------------------------------------------------- */
 
-/* Whole, of this epoch and the expected sequence, at ring->offset of this copy, into ring->record. */
+/* The next one; or, once that is missing, any later one of persistent memory, which counts without it. */
+static bool record_is_expected(const struct ring *ring, const struct format_record_header *header)
+{
+	uint64_t ahead = le64_get(header->sequence) - ring->sequence;
+
+	return ahead == 0 || (ring->is_missing && !le32_get(header->boot) && ahead < ring->bytes / LINE_BYTES);
+}
+
+/* Whole, of this epoch and expected, at ring->offset of this copy, into ring->record. */
 static bool record_read(struct ring *ring, unsigned copy)
 {
 	const struct format_record_header *header = (const struct format_record_header *)ring->record;
@@ -98,7 +107,7 @@ static bool record_read(struct ring *ring, unsigned copy)
 		return false;
 	length = le32_get(header->length);
 	if (le32_get(header->magic) != FORMAT_RECORD_MAGIC || le32_get(header->epoch) != ring->epoch ||
-	    le64_get(header->sequence) != ring->sequence || length < LINE_BYTES || length % LINE_BYTES ||
+	    !record_is_expected(ring, header) || length < LINE_BYTES || length % LINE_BYTES ||
 	    length > RECORD_BYTES_MAX || length > ring->bytes - ring->offset ||
 	    memcmp(header->meta_uuid, ring->dump->super.meta_uuid, FORMAT_UUID_BYTES))
 		return false;
@@ -118,6 +127,7 @@ static void record_items(struct json_object *element, const struct format_record
 		element_hex(member, "lines_mask", (uint64_t[]){htobe64(le64_get(item->lines))}, sizeof(uint64_t));
 		json_add_u64(member, "lines", (unsigned)__builtin_popcountll(le64_get(item->lines)));
 		json_add_bool(member, "from_zeros", le32_get(item->flags) & FORMAT_ITEM_INIT);
+		json_add_bool(member, "added", le32_get(item->flags) & FORMAT_ITEM_ADD);
 		element_list(element, "items", member);
 	}
 }
@@ -159,6 +169,29 @@ static int record_show(struct ring *ring, unsigned copies)
 	return element_emit(ring->request, element);
 }
 
+static unsigned record_read_both(struct ring *ring)
+{
+	unsigned copies = record_read(ring, 1) ? 2 : 0;
+
+	copies |= record_read(ring, 0) ? 1 : 0;
+	return copies == 2 && !record_read(ring, 1) ? 0 : copies;
+}
+
+/* On around the ring, from where the next one is missing. */
+static unsigned record_find_later(struct ring *ring)
+{
+	uint64_t from = ring->offset;
+	unsigned copies = 0;
+
+	ring->is_missing = true;
+	for (uint64_t i = LINE_BYTES; i < ring->bytes && !copies; i += LINE_BYTES) {
+		ring->offset = (from + i) % ring->bytes;
+		copies = record_read_both(ring);
+	}
+	ring->is_missing = false;
+	return copies;
+}
+
 static int records_show(struct ring *ring)
 {
 	const struct format_record_header *header = (const struct format_record_header *)ring->record;
@@ -166,20 +199,19 @@ static int records_show(struct ring *ring)
 	uint64_t most = ring->bytes / LINE_BYTES;
 
 	for (uint64_t i = 0; i < most; i++) {
-		unsigned copies = record_read(ring, 1) ? 2 : 0;
+		unsigned copies = record_read_both(ring);
 		int error;
 
-		copies |= record_read(ring, 0) ? 1 : 0;
 		if (!copies)
-			return 0;
-		if (copies == 2 && !record_read(ring, 1))
+			copies = record_find_later(ring);
+		if (!copies)
 			return 0;
 		error = record_show(ring, copies);
 		if (error)
 			return error;
 		ring->offset = le16_get(header->type) == FORMAT_RECORD_JUMP ? le64_get(header->offset)
 									    : ring->offset + le32_get(header->length);
-		ring->sequence++;
+		ring->sequence = le64_get(header->sequence) + 1;
 		if (ring->offset % LINE_BYTES)
 			return 0;
 	}

@@ -50,6 +50,7 @@ struct format_record_header {
 static_assert(sizeof(struct format_record_header) == 64, "one line");
 
 #define FORMAT_ITEM_INIT 1u /* the block starts as zeros, not as what is at home */
+#define FORMAT_ITEM_ADD 2u  /* each 64-bit word of the lines is added to what is there, modulo 2^64; root block and chunk table only, since version 3 */
 
 struct format_record_item {
 	struct le64 address;

@@ -149,7 +149,7 @@ static int mount_read_super(struct fs *fs, struct mount_known *known, struct why
 		log_warning("%s: mounted read-only: %s", media_path(fs->media), why->text);
 		fs->options.readonly = true;
 	}
-	if (fs->super.version < FORMAT_VERSION && !fs->options.repair && !fs->options.readonly) {
+	if (fs->super.version < FORMAT_VERSION_TWICE_TOLD && !fs->options.repair && !fs->options.readonly) {
 		log_warning("%s: mounted read-only: format version %u; fsck.mendfs -y makes it version %u",
 			    media_path(fs->media), fs->super.version, FORMAT_VERSION);
 		fs->options.readonly = true;

@@ -241,7 +241,7 @@ int repair_records(struct repair *repair, struct why *why)
 	int error;
 
 	/* The names of version 1 have no second witness. */
-	if (!repair->options->write || fs->super.version < FORMAT_VERSION)
+	if (!repair->options->write || fs->super.version < FORMAT_VERSION_TWICE_TOLD)
 		return 0;
 	journal_read_begin(fs->journal);
 	repair_note_counters(repair);

@@ -1,6 +1,7 @@
 /*
  * Older formats become this one. Version 1 had no values in parents and no ledger_copy: both are written from what is there, then the superblock says
- * version 2. Cut in between it is version 1 still, with some of the work done; run again, it does the rest.
+ * so. Cut in between it is version 1 still, with some of the work done; run again, it does the rest. Version 2 had no records that count without the one before:
+ * what lies in its journal is at home by now, and the superblock alone is written.
  */
 #include "fsck/internal.h"
 
@@ -136,7 +137,7 @@ int repair_upgrade(struct repair *repair, struct why *why)
 		return 0;
 	if (!repair_ask(repair, "make it the newest format version"))
 		return 0;
-	error = upgrade_trees(fs);
+	error = version < FORMAT_VERSION_TWICE_TOLD ? upgrade_trees(fs) : 0;
 	if (error)
 		return why_set(why, error, "%s: cannot be made format version %u: %s", media_path(repair->media), FORMAT_VERSION,
 			       strerror(-error));

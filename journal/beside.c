@@ -2,7 +2,7 @@
  * Transactions beside others. Each copies the blocks that it looks at; a block that it changes it owns from then on until the change is shown. Before its record
  * is placed, every leaf that it relied on must be as it was and be owned by nobody: with all it changes already its own, this is a moment at which everything
  * it has seen is true at once, and of two transactions that have each read what the other changes one finds so. As blocks are owned until they are
- * shown, and shown when they are durable, nothing is ever built on what a crash could take back, and records may lie in the log in the order in which they come.
+ * shown, and shown when they are durable, nothing is ever built on what a crash could take back, and records may lie in the log in the order in which they come, also when one of them is not whole.
  */
 #include "journal/internal.h"
 
@@ -252,13 +252,43 @@ struct beside_record {
 	uint64_t table_lines, root_lines;
 };
 
-/* Of such a block the record says in the order of records what is in it. */
-static void beside_stage_later(struct beside_record *record, maddr_t address, uint64_t lines)
+/* Of such a block the record says what is added to it, whatever others add meanwhile. */
+static void beside_stage_sums(struct beside_record *record, maddr_t address, uint64_t lines)
 {
-	static const uint8_t later[BLOCK_BYTES] __attribute__((aligned(64)));
+	static const uint8_t zeros[BLOCK_BYTES] __attribute__((aligned(64)));
 
 	if (lines)
-		record->items[record->count++] = (struct tx_item){ .address = address, .bytes = later, .base = later, .lines = lines };
+		record->items[record->count++] = (struct tx_item){ .address = address, .bytes = zeros, .base = zeros, .lines = lines, .adds = true };
+}
+
+/* Into the lines of a block as they stand in the record. */
+static void lines_add(uint8_t *at, uint64_t lines, size_t offset, uint64_t value)
+{
+	size_t line = offset / LINE_BYTES, before = (size_t)__builtin_popcountll(lines & ((1ull << line) - 1));
+	struct le64 *word = (struct le64 *)(at + before * LINE_BYTES + offset % LINE_BYTES);
+
+	*word = le64_make(le64_get(*word) + value);
+}
+
+static void beside_fill_sums(struct tx *tx, const struct beside_record *record)
+{
+	size_t root_bytes = (size_t)__builtin_popcountll(record->root_lines) * LINE_BYTES;
+	size_t table_bytes = (size_t)__builtin_popcountll(record->table_lines) * LINE_BYTES;
+	uint8_t *root = tx->record + record->length - root_bytes, *table = root - table_bytes;
+
+	for (unsigned i = 0; i < tx->take_count; i++) {
+		struct tx_sum sums[2];
+
+		beside_take_sums(&tx->takes[i], sums);
+		for (unsigned k = 0; k < 2; k++)
+			lines_add(table, record->table_lines, sums[k].offset, sums[k].value);
+	}
+	for (uint64_t mask = tx->deltas_mask; mask; mask &= mask - 1) {
+		unsigned counter = (unsigned)__builtin_ctzll(mask);
+
+		lines_add(root, record->root_lines, offsetof(struct format_root, counters) + counter * sizeof(struct le64),
+			  (uint64_t)tx->deltas[counter]);
+	}
 }
 
 static int beside_stage(struct tx *tx, struct beside_record *record)
@@ -276,71 +306,50 @@ static int beside_stage(struct tx *tx, struct beside_record *record)
 			return -EAGAIN;
 		record->items[record->count++] = (struct tx_item){ .address = block->cb->buf.address, .bytes = block->bytes, .base = base };
 	}
-	beside_stage_later(record, tx->table ? tx->table->buf.address : 0, record->table_lines);
-	beside_stage_later(record, MADDR_ROOT, record->root_lines);
+	beside_stage_sums(record, tx->table ? tx->table->buf.address : 0, record->table_lines);
+	beside_stage_sums(record, MADDR_ROOT, record->root_lines);
 	record->length = tx_stage_items(tx->record, record->items, record->count, &record->used);
+	beside_fill_sums(tx, record);
 	return 0;
 }
 
-static void beside_count(struct tx *tx, int sign)
+/* In the counts of the thread's own slot. */
+static void beside_count(struct tx *tx, atomic_uint_fast64_t *cell, uint64_t add)
 {
-	for (uint64_t mask = tx->deltas_mask; mask; mask &= mask - 1) {
-		unsigned counter = (unsigned)__builtin_ctzll(mask);
-
-		tx->journal->root_counters[counter] += (uint64_t)(sign * tx->deltas[counter]);
-	}
+	slot_count(cell, (unsigned)(tx - tx->journal->txs), add);
 }
 
-static uint8_t *record_put_lines(uint8_t *to, const uint8_t *block, uint64_t lines)
+/* What is durable at the next sync only is stored in turn: of that, recovery lets nothing count behind what is missing. */
+static int beside_append_in_turn(struct tx *tx, const struct beside_record *record, uint64_t *sequence)
 {
-	for (; lines; lines &= lines - 1, to += LINE_BYTES)
-		memcpy(to, block + (size_t)__builtin_ctzll(lines) * LINE_BYTES, LINE_BYTES);
-	return to;
-}
-
-/* Table and counters as this record leaves them: what earlier records say may not be shown yet. */
-static void beside_stage_ordered(struct tx *tx, struct beside_record *record)
-{
-	const size_t first = offsetof(struct format_root, counters) / LINE_BYTES, per_line = LINE_BYTES / sizeof(struct le64);
-	unsigned lines = (unsigned)(__builtin_popcountll(record->table_lines) + __builtin_popcountll(record->root_lines));
-	uint8_t *to = tx->record + record->length - (size_t)lines * LINE_BYTES;
-	struct le64 *counters;
-
-	if (record->table_lines) {
-		beside_table_apply(tx);
-		to = record_put_lines(to, tx->journal->table_image, record->table_lines);
-	}
-	beside_count(tx, 1);
-	counters = (struct le64 *)to;
-	for (uint64_t mask = record->root_lines; mask; mask &= mask - 1)
-		for (size_t i = 0; i < per_line; i++)
-			*counters++ = le64_make(tx->journal->root_counters[((size_t)__builtin_ctzll(mask) - first) * per_line + i]);
-}
-
-static void beside_unstage_ordered(struct tx *tx, const struct beside_record *record)
-{
-	beside_count(tx, -1);
-	if (record->table_lines)
-		beside_table_revert(tx);
-}
-
-static int beside_append(struct tx *tx, struct beside_record *record, uint64_t *sequence)
-{
-	struct journal *journal = tx->journal;
-	struct log_ring *ring = &journal->log;
+	struct log_ring *ring = &tx->journal->log;
 	int error = -EAGAIN;
 
-	lock_mutex(&journal->log.mutex, LOCK_LOG);
+	lock_mutex(&ring->mutex, LOCK_LOG);
 	if (!ring->stuck && log_has_room(ring, record->length + ring->slack_bytes)) {
 		ring->record = tx->record;
-		beside_stage_ordered(tx, record);
 		error = log_append(ring, FORMAT_RECORD_TX, record->length, record->used, sequence);
-		if (error)
-			beside_unstage_ordered(tx, record);
-		else
-			ring->transactions++;
 	}
-	pthread_mutex_unlock(&journal->log.mutex);
+	pthread_mutex_unlock(&ring->mutex);
+	return error;
+}
+
+static int beside_append(struct tx *tx, const struct beside_record *record, uint64_t *sequence)
+{
+	struct journal *journal = tx->journal;
+	struct log_claim claim = { 0 };
+	int error;
+
+	if (journal->log.paged) {
+		error = beside_append_in_turn(tx, record, sequence);
+	} else {
+		error = log_claim(&journal->log, record->length, &claim);
+		if (!error)
+			error = log_store_claimed(&journal->log, tx->record, record->length, record->used, &claim);
+		*sequence = claim.sequence;
+		beside_count(tx, &tx->records, !error);
+		beside_count(tx, &tx->record_bytes, error ? 0 : record->length);
+	}
 	if (error == -ENOTRECOVERABLE) {
 		log_error("a record that failed may be found in the journal: no more changes");
 		journal_shutdown(journal);
@@ -371,8 +380,8 @@ static void beside_show(struct tx *tx, const struct beside_record *record, uint6
 {
 	struct journal *journal = tx->journal;
 
+	beside_count(tx, &tx->shown, 1);
 	gate_close(&journal->gate);
-	atomic_fetch_add(&journal->shown, 1);
 	for (unsigned i = 0; i < tx->count; i++)
 		if (!tx->blocks[i].fresh)
 			atomic_fetch_add(&tx->blocks[i].cb->version, 1);
@@ -413,8 +422,10 @@ int beside_commit(struct tx *tx, uint64_t *sequence)
 		error = beside_stage(tx, &record);
 	if (!error)
 		error = beside_validate(tx);
-	if (!error && record.length)
+	if (!error && record.length) {
+		beside_count(tx, &tx->logged, 1);
 		error = beside_append(tx, &record, &number);
+	}
 	if (error) {
 		beside_abort(tx);
 		return error;

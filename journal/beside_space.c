@@ -1,6 +1,6 @@
 /*
- * Blocks for transactions beside others. A free block is claimed in memory; the bit of its chunk's map is set in the record, in the order of records, and for
- * everybody to see when that is durable. Bits of one map that several set at once add up, so that nobody owns the table.
+ * Blocks for transactions beside others. A free block is claimed in memory; the record adds the bit of its chunk's map, which everybody sees when that is durable. Bits of one map
+ * that several set at once add up, in whatever order and whoever of them is lost in a crash, so that nobody owns the table.
  */
 #include "journal/internal.h"
 
@@ -121,47 +121,33 @@ void beside_drop_takes(struct tx *tx)
 
 /* --- the record, and what everybody sees --------------------------------------------------------------------------------- */
 
+static size_t entry_offset(uint64_t chunk)
+{
+	return offsetof(struct format_chunk_table_block, entries) + chunk % CHUNK_ENTRIES_PER_BLOCK * sizeof(struct format_chunk_entry);
+}
+
+/* A bit that is not set and a count that is not 0: neither touches what stands beside it in its word. */
+void beside_take_sums(const struct tx_take *take, struct tx_sum sums[2])
+{
+	static_assert(offsetof(struct format_chunk_entry, free_blocks) % sizeof(struct le64) == 0, "low half of a word");
+	size_t entry = entry_offset(take->chunk);
+
+	sums[0] = (struct tx_sum){ entry + offsetof(struct format_chunk_entry, free_blocks), UINT64_MAX };
+	sums[1] = (struct tx_sum){ entry + offsetof(struct format_chunk_entry, map) + take->index / 64 * sizeof(struct le64),
+				   1ull << take->index % 64 };
+}
+
 uint64_t beside_table_lines(const struct tx *tx)
 {
 	uint64_t lines = 0;
 
 	for (unsigned i = 0; i < tx->take_count; i++) {
-		size_t entry = offsetof(struct format_chunk_table_block, entries) +
-			       tx->takes[i].chunk % CHUNK_ENTRIES_PER_BLOCK * sizeof(struct format_chunk_entry);
-		size_t word = entry + offsetof(struct format_chunk_entry, map) + tx->takes[i].index / 64 * sizeof(struct le64);
+		struct tx_sum sums[2];
 
-		lines |= 1ull << (entry + offsetof(struct format_chunk_entry, free_blocks)) / LINE_BYTES | 1ull << word / LINE_BYTES;
+		beside_take_sums(&tx->takes[i], sums);
+		lines |= 1ull << sums[0].offset / LINE_BYTES | 1ull << sums[1].offset / LINE_BYTES;
 	}
 	return lines;
-}
-
-static void take_change(uint8_t *table, const struct tx_take *take, bool taken)
-{
-	struct format_chunk_entry *entry = entry_of(table, take->chunk);
-	struct le64 *word = &entry->map[take->index / 64];
-	uint64_t bit = 1ull << take->index % 64;
-
-	*word = le64_make(taken ? le64_get(*word) | bit : le64_get(*word) & ~bit);
-	entry->free_blocks = le32_make(le32_get(entry->free_blocks) + (taken ? -1u : 1u));
-}
-
-/* What others see has no change yet that is not in the image, nor the other way round, when nobody has used it since somebody ran alone. */
-void beside_table_apply(struct tx *tx)
-{
-	struct journal *journal = tx->journal;
-
-	if (journal->table_of_image != tx->table->buf.address) {
-		memcpy(journal->table_image, tx->table->block, BLOCK_BYTES);
-		journal->table_of_image = tx->table->buf.address;
-	}
-	for (unsigned i = 0; i < tx->take_count; i++)
-		take_change(journal->table_image, &tx->takes[i], true);
-}
-
-void beside_table_revert(struct tx *tx)
-{
-	for (unsigned i = 0; i < tx->take_count; i++)
-		take_change(tx->journal->table_image, &tx->takes[i], false);
 }
 
 static void take_show(uint8_t *table, const struct tx_take *take)

@@ -194,7 +194,7 @@ int checkpoint_run(struct journal *journal, uint32_t epoch)
 	int error;
 
 	if (epoch == journal->log.epoch && log_is_empty(&journal->log) && !journal->dirty_blocks &&
-	    !journal->log.stuck)
+	    !journal->log.stuck && !journal->log.missing)
 		return 0;
 	error = checkpoint_steps(journal, epoch);
 	if (error) {

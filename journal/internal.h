@@ -82,10 +82,15 @@ struct tx_view {
 };
 #define TX_VIEWS_MAX 64u
 
-/* A metadata block that a transaction beside others takes: the change of the table is applied where the order of records is fixed. */
+/* A metadata block that a transaction beside others takes. */
 struct tx_take {
 	uint64_t chunk;
 	unsigned index;
+};
+/* What it adds there: to the word at `offset` of the block. */
+struct tx_sum {
+	size_t offset;
+	uint64_t value;
 };
 #define TX_TAKES_MAX 16u
 #define CLAIM_CHUNKS 64u
@@ -113,6 +118,8 @@ struct tx {
 	uint64_t take_chunk;	 /* where the last one was found */
 	uint64_t deltas_mask; /* which root counters it changes, */
 	int64_t deltas[ROOT_COUNTERS];
+	/* So far, of this slot's: */
+	atomic_uint_fast64_t logged, records, record_bytes, shown;
 };
 
 /* What is changed all the time lies apart from what everybody reads. */
@@ -125,7 +132,6 @@ struct journal {
 	unsigned tx_limit; /* blocks of the longest transaction now, */
 	uint64_t tx_bytes; /* and bytes of its record */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
-	uint8_t *table_image;	/* this block of the chunk table as of the last record, as are root_counters; with log.mutex */
 	uint64_t free_hint;  /* no chunk below has a free block */
 	uint64_t entry_hint; /* no entry of the table below is free */
 	uint64_t retire_sequence;
@@ -135,7 +141,6 @@ struct journal {
 	bool readonly;
 	struct journal_salvage *salvage; /* during journal_open() */
 	_Atomic bool is_shut_down;
-	_Atomic uint64_t shown; /* transactions beside others that can be seen; in the log they are earlier */
 	_Atomic int sync_error; /* sticky */
 	_Atomic bool write_error_told;
 	_Atomic uint64_t lost_told; /* address + 1 of the last block whose loss was logged */
@@ -146,8 +151,6 @@ struct journal {
 	struct gate gate; /* the metadata lock: readers are inside, a transaction closes it to show what it has done; one that runs alone has reserved it */
 	struct gate beside; /* transactions beside others are inside; whoever has reserved the metadata lock has closed it */
 	struct log_ring log;
-	_Alignas(64) uint64_t root_counters[ROOT_COUNTERS];
-	maddr_t table_of_image; /* 0: none, since somebody ran alone; what everybody sees is as of the last record */
 	_Alignas(64) _Atomic uint64_t claims[CLAIM_CHUNKS][8]; /* free blocks that transactions beside others have taken, by chunk modulo their number and bit of the map */
 	struct cache_shard shards[CACHE_SHARDS];
 	struct cache_finds finds[SLOT_COUNT];
@@ -242,17 +245,13 @@ const uint8_t *tx_block_base(struct journal *journal, const struct tx_block *blo
 
 /* --- beside_space.c: blocks for them --- */
 int beside_take_block(struct tx *tx, maddr_t *address);
+void beside_take_sums(const struct tx_take *take, struct tx_sum sums[2]);
 uint64_t beside_table_lines(const struct tx *tx);
-/* Under log_mutex: as of this record; and back. */
-void beside_table_apply(struct tx *tx);
-void beside_table_revert(struct tx *tx);
 /* The gate is closed: what everybody sees. */
 void beside_table_show(struct tx *tx, uint64_t sequence);
 void beside_drop_takes(struct tx *tx);
 
 /* --- root.c --- */
-/* The counters as everybody sees them; the metadata lock is reserved. */
-void root_read_counters(struct journal *journal, uint64_t counters[ROOT_COUNTERS]);
 void root_count(struct format_root *root, unsigned counter, int64_t delta);
 
 /* --- beside.c: transactions beside others --- */
@@ -274,6 +273,7 @@ struct tx_item {
 	maddr_t address;
 	const uint8_t *bytes;
 	const uint8_t *base; /* NULL: zeros, flagged INIT */
+	bool adds;	     /* bytes are to be added to what is there */
 	uint64_t lines;	     /* that differ: found out by tx_stage_items(), unless they are known */
 };
 /* Stage the record of what differs, without its header. Bytes, or 0: nothing differs. *used: items in it. */
@@ -294,12 +294,22 @@ struct scan_record {
 	uint64_t offset, sequence, durable_up_to;
 	unsigned copies; /* bit k: copy k is whole */
 };
+/* Where one lies that is not the next. */
+struct scan_found {
+	uint64_t sequence, offset;
+	uint32_t length, boot;
+	unsigned copies;
+	bool is_tx;
+};
 struct scan {
 	struct scan_record *records;
 	size_t count, capacity;
 	uint64_t end_offset, end_sequence; /* where the next record would be */
 	uint64_t durable_up_to;		   /* the highest one stated anywhere */
-	uint64_t later_count, later_sequence; /* whole records after the first that is missing; the highest sequence */
+	uint64_t missing;		   /* the first that does not count although later ones do; 0: none */
+	struct scan_found *found;	   /* whole records after the first that is missing, one per sequence, */
+	size_t found_count, found_capacity;
+	uint64_t later_count, later_sequence; /* of these, how many do not count; the highest sequence */
 	uint64_t later_tx;
 	uint32_t boot;			   /* of the records; 0: durable when written, or none */
 };

@@ -117,7 +117,6 @@ static void journal_free(struct journal *journal)
 	tx_fini(journal);
 	log_fini(&journal->log);
 	free(journal->bounce);
-	free(journal->table_image);
 	pthread_cond_destroy(&journal->sync_cond);
 	pthread_mutex_destroy(&journal->sync_mutex);
 	pthread_mutex_destroy(&journal->dirty_mutex);
@@ -143,8 +142,7 @@ static int journal_init(struct journal *journal, struct media *media, const stru
 		error = tx_init(journal);
 	journal->dirty_limit = max_u64(journal->cache_blocks / 2, 2ull * journal->tx_limit);
 	journal->bounce = aligned_alloc(LINE_BYTES, BLOCK_BYTES);
-	journal->table_image = aligned_alloc(LINE_BYTES, BLOCK_BYTES);
-	if (!error && (!journal->bounce || !journal->table_image))
+	if (!error && !journal->bounce)
 		error = -ENOMEM;
 	return error ? why_set(why, error, "the journal cannot be opened: %s", strerror(-error)) : 0;
 }
@@ -169,7 +167,6 @@ static int journal_start(struct journal *journal, struct why *why)
 		journal->readonly = true;
 	}
 	journal->log_is_known = journal->salvage || !journal->recovery.hole;
-	root_read_counters(journal, journal->root_counters);
 	if (journal->readonly)
 		return 0;
 	error = checkpoint_run(journal, journal->log.epoch + 1);
@@ -319,9 +316,6 @@ void journal_unlock(struct journal *journal)
 {
 	bool excludes = thread_excludes;
 
-	if (journal->root)
-		root_read_counters(journal, journal->root_counters);
-	journal->table_of_image = 0;
 	thread_writes = NULL;
 	thread_excludes = false;
 	if (excludes)
@@ -394,12 +388,16 @@ bool journal_is_readonly(const struct journal *journal)
 
 bool journal_wants_checkpoint(const struct journal *journal)
 {
-	return journal->log.used_bytes > journal->log.ring_bytes / 2 || journal->dirty_blocks > journal->dirty_limit / 2;
+	return log_used(&journal->log) > journal->log.ring_bytes / 2 || journal->dirty_blocks > journal->dirty_limit / 2;
 }
 
 uint64_t journal_changes(const struct journal *journal)
 {
-	return journal->log.transactions + atomic_load(&journal->shown);
+	uint64_t changes = journal->log.transactions;
+
+	for (unsigned i = 0, end = atomic_load(&slot_end); i < end; i++)
+		changes += atomic_load(&journal->txs[i].logged) + atomic_load(&journal->txs[i].shown);
+	return changes;
 }
 
 void journal_counts(const struct journal *journal, struct journal_counts *out)
@@ -411,7 +409,12 @@ void journal_counts(const struct journal *journal, struct journal_counts *out)
 	out->checkpoints = journal->checkpoints;
 	out->written_back_blocks = journal->written_back;
 	out->ring_bytes = journal->log.ring_bytes;
-	out->ring_used = journal->log.used_bytes;
+	out->ring_used = log_used(&journal->log);
+	for (unsigned i = 0; i < SLOT_COUNT; i++) {
+		out->transactions += atomic_load(&journal->txs[i].shown);
+		out->records += atomic_load(&journal->txs[i].records);
+		out->record_bytes += atomic_load(&journal->txs[i].record_bytes);
+	}
 	for (unsigned i = 0; i < CACHE_SHARDS; i++) {
 		struct cache_shard *shard = (struct cache_shard *)&journal->shards[i];
 

@@ -6,9 +6,12 @@
 #include <string.h>
 
 #include "util/crc.h"
+#include "util/lock.h"
 #include "util/log.h"
+#include "util/spin.h"
 
 #define LOG_ATTEMPTS 8
+#define LOG_TURNS 4
 #define LOG_RING_MIN_BYTES (64u << 10)
 #define LOG_SLACK_MAX_BYTES (32u << 10)
 
@@ -261,11 +264,11 @@ static void log_choose_start(struct log_ring *ring)
 			}
 }
 
-static void log_count_used(struct log_ring *ring)
+uint64_t log_used(const struct log_ring *ring)
 {
-	uint64_t used = ring->cursor - ring->tail_offset;
+	uint64_t cursor = ring->cursor, used = cursor - ring->tail_offset;
 
-	ring->used_bytes = ring->cursor < ring->tail_offset ? used + ring->ring_bytes : used;
+	return cursor < ring->tail_offset ? used + ring->ring_bytes : used;
 }
 
 int log_move_tail(struct log_ring *ring, uint32_t epoch)
@@ -287,8 +290,8 @@ int log_move_tail(struct log_ring *ring, uint32_t epoch)
 		ring->cursor = old.cursor;
 	} else {
 		ring->stuck = false;
+		ring->missing = 0;
 	}
-	log_count_used(ring);
 	return error;
 }
 
@@ -307,13 +310,13 @@ static int log_scrub(struct log_ring *ring, uint64_t offset, unsigned stored)
 	return error;
 }
 
-static int log_store(struct log_ring *ring, uint64_t offset, size_t length_bytes)
+static int log_store(struct log_ring *ring, const uint8_t *record, uint64_t offset, size_t length_bytes)
 {
 	unsigned stored = 0;
 	int error, refused = 0;
 
 	for (unsigned k = 0; k < ring->copies; k++) {
-		error = media_write(ring->media, ring->ring[k] + offset, ring->record, length_bytes, NULL);
+		error = media_write(ring->media, ring->ring[k] + offset, record, length_bytes, NULL);
 		if (!error)
 			stored |= 1u << k;
 		else if (error != -EIO)
@@ -328,25 +331,29 @@ static int log_store(struct log_ring *ring, uint64_t offset, size_t length_bytes
 	return stored ? 0 : -EIO;
 }
 
+/* Of who runs alone: nobody else's record is under way. */
+static uint64_t log_durable(const struct log_ring *ring)
+{
+	uint64_t durable = ring->paged ? ring->synced : ring->next_sequence - 1;
+
+	return ring->missing ? min_u64(durable, ring->missing - 1) : durable;
+}
+
 static int log_put(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t stated, uint64_t next)
 {
+	struct log_claim claim = { .sequence = ring->next_sequence, .offset = stated, .durable = log_durable(ring) };
 	int error;
 
-	record_seal(ring, type, length_bytes, items, stated);
-	error = log_store(ring, ring->cursor, length_bytes);
+	record_seal(ring, ring->record, type, length_bytes, items, &claim);
+	error = log_store(ring, ring->record, ring->cursor, length_bytes);
 	if (error)
 		return error;
-	if (!ring->paged) {
-		ring->synced = ring->next_sequence;
-		ring->durable = ring->next_sequence;
-	}
 	if (type == FORMAT_RECORD_TX)
 		ring->last_tx = ring->next_sequence;
 	ring->next_sequence++;
 	ring->cursor = next;
 	ring->records++;
 	ring->record_bytes += length_bytes;
-	log_count_used(ring);
 	return 0;
 }
 
@@ -376,4 +383,111 @@ int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsign
 		return error;
 	*sequence = ring->next_sequence - 1;
 	return 0;
+}
+
+/* --- records beside each other ------------------------------------------------------------------------------------ */
+
+/*
+ * When all that are under way come after all that are not, whatever anybody has seen is durable up to the first of them: that is what a record states, and
+ * recovery lets it count without those under way. Else the record would not say of all that it was built on that it must be there.
+ */
+static bool claim_may_state(const struct log_ring *ring, unsigned numbers, uint64_t *durable)
+{
+	uint64_t last = ring->next_sequence - 1, newest_first = ring->pending;
+	unsigned shift = (unsigned)(LOG_CLAIMS_MAX - 1 - last % LOG_CLAIMS_MAX), count;
+
+	newest_first = newest_first << shift | newest_first >> (-shift % LOG_CLAIMS_MAX);
+	if (newest_first == UINT64_MAX)
+		return false;
+	count = newest_first ? (unsigned)__builtin_clzll(~newest_first) : 0;
+	*durable = last - count;
+	return newest_first << count == 0 && count + numbers <= LOG_CLAIMS_MAX;
+}
+
+/* On from the cursor, or from the start of the ring: nothing in it is known bad, else nobody runs beside others. */
+static bool claim_find_place(const struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
+{
+	struct log_free part = log_free_part(ring);
+	uint64_t needed = length_bytes + LINE_BYTES + ring->slack_bytes;
+
+	claim->jumps = part.from[0] + needed > part.to[0];
+	claim->jumps_from = part.from[0];
+	claim->offset = part.from[claim->jumps];
+	return !ring->stuck && !ring->missing && claim->offset + needed <= part.to[claim->jumps];
+}
+
+static uint64_t claim_bits(const struct log_claim *claim)
+{
+	return 1ull << claim->sequence % LOG_CLAIMS_MAX | (claim->jumps ? 1ull << (claim->sequence - 1) % LOG_CLAIMS_MAX : 0);
+}
+
+static int claim_try(struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
+{
+	if (!claim_find_place(ring, length_bytes, claim))
+		return -EAGAIN;
+	if (!claim_may_state(ring, claim->jumps ? 2 : 1, &claim->durable))
+		return -EBUSY;
+	claim->sequence = ring->next_sequence + claim->jumps;
+	atomic_fetch_or(&ring->pending, claim_bits(claim));
+	atomic_store_explicit(&ring->cursor, claim->offset + length_bytes, memory_order_relaxed);
+	atomic_store_explicit(&ring->next_sequence, claim->sequence + 1, memory_order_relaxed);
+	return 0;
+}
+
+static void claim_wait(struct log_ring *ring)
+{
+	uint64_t pending = ring->pending;
+
+	for (unsigned spent = 0; spent < SPIN_TRIES && ring->pending == pending; spent += SPIN_PAUSES_MAX)
+		for (unsigned i = 0; i < SPIN_PAUSES_MAX; i++)
+			spin_pause();
+}
+
+/* Who is late may sleep for long: then whoever needs him runs alone, which waits as long as it takes. */
+int log_claim(struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
+{
+	int error = -EBUSY;
+
+	for (unsigned i = 0; i < LOG_TURNS && error == -EBUSY; i++) {
+		if (i) {
+			lock_count_taken(LOCK_LOG, true);
+			claim_wait(ring);
+		}
+		lock_mutex(&ring->mutex, LOCK_LOG);
+		error = claim_try(ring, length_bytes, claim);
+		pthread_mutex_unlock(&ring->mutex);
+	}
+	return error == -EBUSY ? -EAGAIN : error;
+}
+
+static void claim_give_up(struct log_ring *ring, const struct log_claim *claim)
+{
+	uint64_t first = claim->sequence - claim->jumps;
+
+	pthread_mutex_lock(&ring->mutex);
+	ring->missing = ring->missing ? min_u64(ring->missing, first) : first;
+	pthread_mutex_unlock(&ring->mutex);
+}
+
+static int claim_store_jump(struct log_ring *ring, const struct log_claim *claim)
+{
+	struct log_claim jump = { .sequence = claim->sequence - 1, .offset = claim->offset, .durable = claim->durable };
+	uint8_t line[LINE_BYTES] __attribute__((aligned(64)));
+
+	record_seal(ring, line, FORMAT_RECORD_JUMP, LINE_BYTES, 0, &jump);
+	return log_store(ring, line, claim->jumps_from, LINE_BYTES);
+}
+
+int log_store_claimed(struct log_ring *ring, uint8_t *record, size_t length_bytes, unsigned items, const struct log_claim *claim)
+{
+	int error = claim->jumps ? claim_store_jump(ring, claim) : 0;
+
+	if (!error) {
+		record_seal(ring, record, FORMAT_RECORD_TX, length_bytes, items, claim);
+		error = log_store(ring, record, claim->offset, length_bytes);
+	}
+	if (error)
+		claim_give_up(ring, claim);
+	atomic_fetch_and(&ring->pending, ~claim_bits(claim));
+	return error && error != -ENOTRECOVERABLE ? -EAGAIN : error;
 }

@@ -11,12 +11,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "format/chunk_format.h"
 #include "format/journal_format.h"
 #include "format/super_format.h"
 #include "media/media.h"
 
 #define LOG_RECORD_MAX_BYTES (256u << 10)
 #define LOG_HEAD_BYTES BLOCK_BYTES
+
+#define LOG_CLAIMS_MAX 64u
 
 /* What each record changes lies together, apart from what everybody reads. */
 struct log_ring {
@@ -31,18 +34,26 @@ struct log_ring {
 	uint64_t tail_offset, tail_sequence;
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
-	bool stuck;	 /* no place after the cursor takes a record: the tail must move first */
-	bool paged;	 /* stores are durable after media_sync() only */
-	_Alignas(64) pthread_mutex_t mutex; /* of transactions beside each other: what follows */
-	_Alignas(64) uint64_t cursor;	    /* where the next record goes */
+	bool stuck;	  /* no place after the cursor takes a record: the tail must move first */
+	bool paged;	  /* stores are durable after media_sync() only */
+	uint64_t missing; /* the first record that will never be whole; 0: none. No record may state that it was durable: the tail must move first */
+	uint8_t *record;  /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
+	uint64_t synced;  /* PAGE: what new records state as durable_up_to */
+	_Atomic uint64_t last_tx; /* PAGE: sequence of the last TX record */
+	_Atomic uint64_t durable; /* PAGE: acknowledged, would survive a crash of the host */
+	_Atomic uint64_t records, record_bytes, transactions; /* of those that ran alone */
+	/* In one line, of transactions beside each other; elsewhere it is whoever runs alone that changes it. */
+	_Alignas(64) pthread_mutex_t mutex;
+	_Atomic uint64_t pending; /* bit sequence % 64: has its place, and is not durable yet */
+	_Atomic uint64_t cursor;  /* where the next record goes */
 	_Atomic uint64_t next_sequence;
-	_Atomic uint64_t last_tx; /* sequence of the last TX record */
-	uint8_t *record;       /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
-	uint64_t synced; /* what new records state as durable_up_to */
-	_Atomic uint64_t durable; /* acknowledged: would survive a crash of the host */
-	_Atomic uint64_t used_bytes;
-	_Atomic uint64_t records, record_bytes;
-	_Atomic uint64_t transactions;
+};
+
+/* Of a record: its number, its place, and up to which one all were durable when it got them. */
+struct log_claim {
+	uint64_t sequence, offset, durable;
+	bool jumps; /* the number before is a jump's, from the end of the ring to here */
+	uint64_t jumps_from;
 };
 
 int log_init(struct log_ring *ring, struct media *media, const struct super *super);
@@ -66,6 +77,15 @@ bool log_has_room(struct log_ring *ring, uint64_t length_bytes);
  * and others: nothing of it will be replayed; -ENOTRECOVERABLE: a copy may still hold it, the log must be given up.
  */
 int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t *sequence);
+/*
+ * The same for records beside each other, in two steps: a number and a place, for which they take turns, then the stores, for which they do not. All that anybody has
+ * seen by then is durable up to claim->durable. -EAGAIN: nothing was claimed, only who runs alone finds a place. What was claimed must be stored.
+ */
+int log_claim(struct log_ring *ring, size_t length_bytes, struct log_claim *claim);
+/* Durable on return. -EAGAIN: it is not, and the number stays without a record; -ENOTRECOVERABLE as above. */
+int log_store_claimed(struct log_ring *ring, uint8_t *record, size_t length_bytes, unsigned items, const struct log_claim *claim);
+/* Bytes from the tail to the cursor. */
+uint64_t log_used(const struct log_ring *ring);
 /* Order and durability between two steps of a write-back: drain, or media_sync() on PAGE media. */
 int log_barrier(struct log_ring *ring);
 /* Write one 4 KiB block to its home; where it is poisoned, clear and try again. *cleared (may be NULL) says that it was. */
@@ -78,8 +98,8 @@ uint32_t log_boot_id(void);
 void record_head_pack(struct format_journal_head *to, const struct log_ring *ring, const uint8_t *meta_uuid);
 /* 0 or -EUCLEAN, against the ring's own geometry. */
 int record_head_verify(const struct format_journal_head *head, const struct log_ring *ring);
-/* Fill the header of the record staged in ring->record and set its checksum. */
-void record_seal(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t offset);
+/* Fill the header and set the checksum. Of a jump, claim->offset is where it leads. */
+void record_seal(const struct log_ring *ring, uint8_t *record, unsigned type, size_t length_bytes, unsigned items, const struct log_claim *claim);
 /* Plausible header of this filesystem and epoch at this place, whatever its sequence; not the checksum. */
 bool record_header_is_ours(const struct format_record_header *header, const struct log_ring *ring, uint64_t offset);
 /* Checksum and inner structure of a whole record whose header is ours. */

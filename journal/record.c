@@ -43,21 +43,21 @@ int record_head_verify(const struct format_journal_head *head, const struct log_
 	return 0;
 }
 
-void record_seal(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t offset)
+void record_seal(const struct log_ring *ring, uint8_t *record, unsigned type, size_t length_bytes, unsigned items, const struct log_claim *claim)
 {
-	struct format_record_header *header = (struct format_record_header *)ring->record;
+	struct format_record_header *header = (struct format_record_header *)record;
 
 	memset(header, 0, sizeof(*header));
 	header->magic = le32_make(FORMAT_RECORD_MAGIC);
 	memcpy(header->meta_uuid, ring->super->meta_uuid, FORMAT_UUID_BYTES);
-	header->sequence = le64_make(ring->next_sequence);
+	header->sequence = le64_make(claim->sequence);
 	header->length = le32_make((uint32_t)length_bytes);
 	header->type = le16_make((uint16_t)type);
 	header->items = le16_make((uint16_t)items);
-	header->durable_up_to = le64_make(ring->synced);
+	header->durable_up_to = le64_make(claim->durable);
 	header->epoch = le32_make(ring->epoch);
 	header->boot = le32_make(ring->paged ? ring->boot : 0);
-	header->offset = le64_make(offset);
+	header->offset = le64_make(claim->offset);
 	header->crc32c = le32_make(record_crc(header, length_bytes));
 }
 
@@ -91,6 +91,19 @@ bool record_header_is_ours(const struct format_record_header *header, const stru
 	return header_place_is_right(header, ring, offset);
 }
 
+static bool record_flags_fit(const struct format_record_item *item)
+{
+	switch (le32_get(item->flags)) {
+	case 0:
+	case FORMAT_ITEM_INIT:
+		return true;
+	case FORMAT_ITEM_ADD:
+		return maddr_is_fixed(le64_get(item->address));
+	default:
+		return false;
+	}
+}
+
 static bool record_items_fit(const struct format_record_header *header)
 {
 	const struct format_record_item *item = (const struct format_record_item *)(header + 1);
@@ -100,7 +113,7 @@ static bool record_items_fit(const struct format_record_header *header)
 	if (length > le32_get(header->length))
 		return false;
 	for (unsigned i = 0; i < items; i++, item++) {
-		if (le32_get(item->flags) & ~FORMAT_ITEM_INIT || le32_get(item->reserved))
+		if (!record_flags_fit(item) || le32_get(item->reserved))
 			return false;
 		length += (uint64_t)__builtin_popcountll(le64_get(item->lines)) * LINE_BYTES;
 	}

@@ -32,13 +32,35 @@ int recover_get(struct journal *journal, maddr_t address, struct cache_buf **out
 struct recover_item {
 	maddr_t address;
 	uint64_t lines, sequence;
-	bool init;
+	bool init, adds;
 	const uint8_t *data;
 };
 
-static int apply_item(struct journal *journal, const struct recover_item *item)
+static void line_add(uint8_t *line, const uint8_t *from)
+{
+	struct le64 *to = (struct le64 *)line;
+	const struct le64 *sum = (const struct le64 *)from;
+
+	for (size_t i = 0; i < LINE_BYTES / sizeof(*to); i++)
+		to[i] = le64_make(le64_get(to[i]) + le64_get(sum[i]));
+}
+
+static void apply_lines(struct cache_buf *cb, const struct recover_item *item)
 {
 	const uint8_t *from = item->data;
+
+	for (uint64_t lines = item->lines; lines; lines &= lines - 1, from += LINE_BYTES) {
+		uint8_t *line = cb->block + (size_t)__builtin_ctzll(lines) * LINE_BYTES;
+
+		if (item->adds)
+			line_add(line, from);
+		else
+			memcpy(line, from, LINE_BYTES);
+	}
+}
+
+static int apply_item(struct journal *journal, const struct recover_item *item)
+{
 	struct cache_buf *cb;
 	int error = 0;
 
@@ -58,8 +80,7 @@ static int apply_item(struct journal *journal, const struct recover_item *item)
 			return error;
 	}
 	if (!cb->error && (item->init || item->sequence > cb->sequence)) {
-		for (uint64_t lines = item->lines; lines; lines &= lines - 1, from += LINE_BYTES)
-			memcpy(cb->block + (size_t)__builtin_ctzll(lines) * LINE_BYTES, from, LINE_BYTES);
+		apply_lines(cb, item);
 		cb->sequence = item->sequence;
 		cache_set_dirty(cb);
 	}
@@ -104,6 +125,7 @@ static int apply_record(struct journal *journal, const struct scan_record *recor
 		item.address = le64_get(from->address);
 		item.lines = le64_get(from->lines);
 		item.init = le32_get(from->flags) & FORMAT_ITEM_INIT;
+		item.adds = le32_get(from->flags) & FORMAT_ITEM_ADD;
 		error = item_is_wanted(journal, item.address, fixed_pass, &wanted);
 		if (!error && wanted)
 			error = apply_item(journal, &item);
@@ -184,12 +206,17 @@ static bool record_is_tx(const struct scan_record *record)
 	return le16_get(((const struct format_record_header *)record->bytes)->type) == FORMAT_RECORD_TX;
 }
 
+static bool record_was_durable(const struct scan_record *record, uint64_t durable_up_to)
+{
+	return record->sequence <= durable_up_to || !le32_get(((const struct format_record_header *)record->bytes)->boot);
+}
+
 /* Page cache of another boot is gone: what was not said to be durable may be there in part, in any order. */
 static void discard_undurable(struct journal *journal, struct scan *scan)
 {
 	size_t kept = 0;
 
-	while (kept < scan->count && scan->records[kept].sequence <= scan->durable_up_to)
+	while (kept < scan->count && record_was_durable(&scan->records[kept], scan->durable_up_to))
 		kept++;
 	journal->recovery.discarded = scan->later_tx;
 	for (size_t i = kept; i < scan->count; i++) {
@@ -230,7 +257,7 @@ static void continue_log(struct journal *journal, const struct scan *scan)
 	ring->last_tx = last_tx;
 	ring->synced = scan->durable_up_to;
 	ring->durable = scan->durable_up_to;
-	ring->used_bytes = (ring->cursor + ring->ring_bytes - ring->tail_offset) % ring->ring_bytes;
+	ring->missing = scan->missing;
 }
 
 /* A record that only one copy has is stored in the other, before anything relies on the log being there twice. */

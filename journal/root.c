@@ -32,14 +32,6 @@ void root_count(struct format_root *root, unsigned counter, int64_t delta)
 	while (!__atomic_compare_exchange_n(&root->counters[counter].raw, &old, new, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
-void root_read_counters(struct journal *journal, uint64_t counters[ROOT_COUNTERS])
-{
-	struct format_root *root = (struct format_root *)journal->root->block;
-
-	for (unsigned i = 0; i < ROOT_COUNTERS; i++)
-		counters[i] = le64_get(root->counters[i]);
-}
-
 uint64_t root_get(struct journal *journal, enum root_counter counter)
 {
 	const struct tx *tx = journal_beside(journal);

@@ -272,8 +272,8 @@ int salvage_mend_fixed(struct journal *journal, struct why *why)
 /* --- a tail without a head ----------------------------------------------------------------------------------------------------- */
 
 struct found_record {
-	uint64_t sequence, offset;
-	uint32_t epoch;
+	uint64_t sequence, offset, durable_up_to;
+	uint32_t epoch, boot;
 };
 struct found {
 	struct found_record *records;
@@ -332,8 +332,11 @@ static int found_scan(struct log_ring *ring, struct found *found)
 
 			step = length ? length : LINE_BYTES;
 			if (length)
-				error = found_add(found, &(struct found_record){le64_get(header->sequence), offset,
-										le32_get(header->epoch)});
+				error = found_add(found, &(struct found_record){.sequence = le64_get(header->sequence),
+										.offset = offset,
+										.durable_up_to = le64_get(header->durable_up_to),
+										.epoch = le32_get(header->epoch),
+										.boot = le32_get(header->boot)});
 		}
 	free(bytes);
 	return error;
@@ -346,16 +349,25 @@ static int compare_found(const void *a, const void *b)
 	return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
 }
 
+/* As in recovery, one of persistent memory needs none before it that nothing says was durable. */
+static bool found_follows(const struct found_record *before, const struct found_record *record, uint64_t durable_up_to)
+{
+	return record->sequence - before->sequence <= 1 || (!record->boot && before->sequence >= durable_up_to);
+}
+
 /* The longest run of records without a gap that ends at the newest one: its first. */
 static const struct found_record *found_chain(struct found *found)
 {
+	uint64_t durable_up_to = 0;
 	size_t i = found->count;
 
 	if (!i)
 		return NULL;
 	qsort(found->records, found->count, sizeof(*found->records), compare_found);
+	for (size_t k = 0; k < found->count; k++)
+		durable_up_to = max_u64(durable_up_to, found->records[k].durable_up_to);
 	for (i--; i > 0; i--)
-		if (found->records[i].sequence - found->records[i - 1].sequence > 1)
+		if (!found_follows(&found->records[i - 1], &found->records[i], durable_up_to))
 			break;
 	return &found->records[i];
 }

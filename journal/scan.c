@@ -51,12 +51,31 @@ static void scan_note(struct scan *scan, const struct format_record_header *head
 		scan->boot = le32_get(header->boot);
 }
 
+static int scan_keep(struct scan *scan, struct scan_record *record, const uint8_t *bytes)
+{
+	const struct format_record_header *header = (const struct format_record_header *)bytes;
+	int error;
+
+	record->length_bytes = le32_get(header->length);
+	record->bytes = malloc(record->length_bytes);
+	if (!record->bytes)
+		return -ENOMEM;
+	memcpy(record->bytes, bytes, record->length_bytes);
+	error = scan_add(scan, record);
+	if (error) {
+		free(record->bytes);
+		return error;
+	}
+	scan_note(scan, header);
+	scan->end_sequence = record->sequence + 1;
+	scan->end_offset = le16_get(header->type) == FORMAT_RECORD_JUMP ? le64_get(header->offset) : record->offset + record->length_bytes;
+	return 0;
+}
+
 /* The record that must be next, from whichever copy has it. -ENOENT: neither. */
 static int scan_next(struct log_ring *ring, struct scan *scan, uint8_t *buffer)
 {
 	struct scan_record record = { .offset = scan->end_offset, .sequence = scan->end_sequence };
-	const struct format_record_header *header = (const struct format_record_header *)buffer;
-	int error;
 
 	for (unsigned k = ring->copies; k-- > 0;)
 		if (scan_read(ring, k, record.offset, buffer) && record_sequence(buffer) == record.sequence)
@@ -65,41 +84,42 @@ static int scan_next(struct log_ring *ring, struct scan *scan, uint8_t *buffer)
 		return -ENOENT;
 	if (!(record.copies & 1) && (!scan_read(ring, 1, record.offset, buffer) || record_sequence(buffer) != record.sequence))
 		return -ENOENT;
-	record.length_bytes = le32_get(header->length);
-	record.bytes = malloc(record.length_bytes);
-	if (!record.bytes)
-		return -ENOMEM;
-	memcpy(record.bytes, buffer, record.length_bytes);
-	error = scan_add(scan, &record);
-	if (error) {
-		free(record.bytes);
-		return error;
+	return scan_keep(scan, &record, buffer);
+}
+
+static int scan_add_found(struct scan *scan, const struct scan_found *found)
+{
+	size_t capacity = scan->found_capacity ? 2 * scan->found_capacity : 64;
+	struct scan_found *all;
+
+	if (scan->found_count == scan->found_capacity) {
+		all = realloc(scan->found, capacity * sizeof(*all));
+		if (!all)
+			return -ENOMEM;
+		scan->found = all;
+		scan->found_capacity = capacity;
 	}
-	scan_note(scan, header);
-	scan->end_sequence++;
-	scan->end_offset = le16_get(header->type) == FORMAT_RECORD_JUMP ? le64_get(header->offset)
-									: record.offset + record.length_bytes;
+	scan->found[scan->found_count++] = *found;
 	return 0;
 }
 
-static void scan_later_line(struct log_ring *ring, struct scan *scan, unsigned copy, uint64_t offset, const uint8_t *line,
-			    uint8_t *buffer)
+static int scan_later_line(struct log_ring *ring, struct scan *scan, unsigned copy, uint64_t offset, const uint8_t *line, uint8_t *buffer)
 {
 	const struct format_record_header *header = (const struct format_record_header *)line;
 	uint64_t sequence = le64_get(header->sequence);
 
 	if (le32_get(header->magic) != FORMAT_RECORD_MAGIC)
-		return;
+		return 0;
 	if (!record_header_is_ours(header, ring, offset) || sequence <= scan->end_sequence ||
 	    sequence - scan->end_sequence > ring->ring_bytes / LINE_BYTES)
-		return;
+		return 0;
 	if (!scan_read(ring, copy, offset, buffer))
-		return;
+		return 0;
+	header = (const struct format_record_header *)buffer;
 	scan_note(scan, header);
-	scan->later_sequence = max_u64(scan->later_sequence, sequence);
-	scan->later_count++;
-	if (copy == 0 && le16_get(header->type) == FORMAT_RECORD_TX)
-		scan->later_tx++;
+	return scan_add_found(scan, &(struct scan_found){ .sequence = sequence, .offset = offset, .length = le32_get(header->length),
+							  .boot = le32_get(header->boot), .copies = 1u << copy,
+							  .is_tx = le16_get(header->type) == FORMAT_RECORD_TX });
 }
 
 /* Bytes of the window that can be read; those that cannot are zeros. */
@@ -140,17 +160,94 @@ SCAN_UNCHECKED static bool window_may_have(const uint8_t *window, size_t length)
 	return found;
 }
 
-static void scan_later(struct log_ring *ring, struct scan *scan, unsigned copy, uint8_t *window, uint8_t *buffer)
+static int scan_later(struct log_ring *ring, struct scan *scan, unsigned copy, uint8_t *window, uint8_t *buffer)
 {
-	for (uint64_t offset = 0; offset < ring->ring_bytes; offset += SCAN_WINDOW_BYTES) {
+	int error = 0;
+
+	for (uint64_t offset = 0; offset < ring->ring_bytes && !error; offset += SCAN_WINDOW_BYTES) {
 		size_t length = min_u64(SCAN_WINDOW_BYTES, ring->ring_bytes - offset);
 
 		scan_window(ring, copy, offset, window, length);
 		if (!window_may_have(window, length))
 			continue;
-		for (size_t i = 0; i + LINE_BYTES <= length; i += LINE_BYTES)
-			scan_later_line(ring, scan, copy, offset + i, window + i, buffer);
+		for (size_t i = 0; i + LINE_BYTES <= length && !error; i += LINE_BYTES)
+			error = scan_later_line(ring, scan, copy, offset + i, window + i, buffer);
 	}
+	return error;
+}
+
+/* --- behind one that is missing ------------------------------------------------------------------------------------- */
+
+static int compare_found(const void *a, const void *b)
+{
+	const struct scan_found *x = a, *y = b;
+
+	if (x->sequence != y->sequence)
+		return x->sequence < y->sequence ? -1 : 1;
+	return x->copies < y->copies ? -1 : x->copies > y->copies;
+}
+
+/* One for both copies; two places for one number contradict each other, and the second copy's is left out. */
+static void scan_sort_found(struct scan *scan)
+{
+	size_t kept = 0;
+
+	if (scan->found_count)
+		qsort(scan->found, scan->found_count, sizeof(*scan->found), compare_found);
+	for (size_t i = 0; i < scan->found_count; i++) {
+		struct scan_found *last = kept ? &scan->found[kept - 1] : NULL;
+
+		if (!last || last->sequence != scan->found[i].sequence)
+			scan->found[kept++] = scan->found[i];
+		else if (last->offset == scan->found[i].offset && last->length == scan->found[i].length)
+			last->copies |= scan->found[i].copies;
+	}
+	scan->found_count = kept;
+	if (kept)
+		scan->later_sequence = scan->found[kept - 1].sequence;
+}
+
+/* On the way around from the tail. */
+static uint64_t distance_of(const struct log_ring *ring, uint64_t offset)
+{
+	return (offset + ring->ring_bytes - ring->tail_offset) % ring->ring_bytes;
+}
+
+static int scan_take_found(struct log_ring *ring, struct scan *scan, const struct scan_found *found, uint8_t *buffer)
+{
+	struct scan_record record = { .offset = found->offset, .sequence = found->sequence, .copies = found->copies };
+
+	if (!scan_read(ring, found->copies & 1 ? 0 : 1, found->offset, buffer))
+		return -EIO;
+	return scan_keep(scan, &record, buffer);
+}
+
+/*
+ * Of persistent memory, a record counts without those before it that nothing says were durable: they never were, and nobody has seen what they
+ * changed. Else it does not, nor does any behind it.
+ */
+static int scan_take_later(struct log_ring *ring, struct scan *scan, uint8_t *buffer)
+{
+	uint64_t reach = distance_of(ring, scan->end_offset);
+	size_t taken = 0;
+	int error = 0;
+
+	scan_sort_found(scan);
+	if (scan->found_count && scan->end_sequence > scan->durable_up_to && !scan->found[0].boot)
+		scan->missing = scan->end_sequence;
+	while (scan->missing && taken < scan->found_count && !error) {
+		const struct scan_found *found = &scan->found[taken];
+
+		if ((found->boot && found->sequence != scan->end_sequence) || distance_of(ring, found->offset) < reach)
+			break;
+		error = scan_take_found(ring, scan, found, buffer);
+		taken += !error;
+		reach = max_u64(reach, distance_of(ring, scan->end_offset));
+	}
+	for (size_t i = taken; i < scan->found_count; i++)
+		scan->later_tx += scan->found[i].is_tx;
+	scan->later_count = scan->found_count - taken;
+	return error == -EIO ? 0 : error;
 }
 
 int scan_run(struct log_ring *ring, bool is_new, struct scan *scan)
@@ -167,8 +264,10 @@ int scan_run(struct log_ring *ring, bool is_new, struct scan *scan)
 		error = scan_next(ring, scan, buffer);
 	if (error == -ENOENT) {
 		error = 0;
-		for (unsigned k = 0; k < ring->copies && !is_new; k++)
-			scan_later(ring, scan, k, window, buffer);
+		for (unsigned k = 0; k < ring->copies && !is_new && !error; k++)
+			error = scan_later(ring, scan, k, window, buffer);
+		if (!error)
+			error = scan_take_later(ring, scan, buffer);
 	}
 	free(window);
 	return error;
@@ -179,5 +278,6 @@ void scan_fini(struct scan *scan)
 	for (size_t i = 0; i < scan->count; i++)
 		free(scan->records[i].bytes);
 	free(scan->records);
+	free(scan->found);
 	memset(scan, 0, sizeof(*scan));
 }

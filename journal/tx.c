@@ -87,14 +87,14 @@ unsigned tx_room(const struct tx *tx)
 
 static bool tx_has_room(struct journal *journal)
 {
-	return !journal->log.stuck && log_has_room(&journal->log, journal->tx_bytes + journal->log.slack_bytes);
+	return !journal->log.stuck && !journal->log.missing && log_has_room(&journal->log, journal->tx_bytes + journal->log.slack_bytes);
 }
 
 /* A ring with many bad places has no room for the longest record, not even when it is empty; shorter ones still serve. */
 static void tx_fit_record(struct journal *journal)
 {
 	journal->tx_bytes = journal->log.record_limit;
-	while (log_is_empty(&journal->log) && !journal->log.stuck && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
+	while (log_is_empty(&journal->log) && !journal->log.stuck && !journal->log.missing && !tx_has_room(journal) && journal->tx_bytes > TX_BYTES_MIN)
 		journal->tx_bytes = round_down_u64(journal->tx_bytes / 2, LINE_BYTES);
 	journal->tx_limit = tx_blocks_in(journal->tx_bytes);
 }
@@ -171,7 +171,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 /* What needs a full image of a block, or has little room, runs alone. */
 static bool tx_may_run_beside(struct journal *journal)
 {
-	return !tx_may_begin(journal) && journal->super.copies == 2 && !media_bad_any(journal->media) &&
+	return !tx_may_begin(journal) && journal->super.version >= FORMAT_VERSION_BESIDE && journal->super.copies == 2 && !media_bad_any(journal->media) &&
 	       journal->dirty_blocks + TX_VIEWS_MAX <= journal->dirty_limit;
 }
 
@@ -316,7 +316,7 @@ size_t tx_stage_items(uint8_t *record, struct tx_item *items, unsigned count, un
 		++*used;
 		*item++ = (struct format_record_item){ .address = le64_make(items[i].address),
 						       .lines = le64_make(items[i].lines),
-						       .flags = le32_make(items[i].base ? 0 : FORMAT_ITEM_INIT) };
+						       .flags = le32_make(items[i].adds ? FORMAT_ITEM_ADD : items[i].base ? 0 : FORMAT_ITEM_INIT) };
 	}
 	if (!*used)
 		return 0;
@@ -525,5 +525,5 @@ int tx_end(struct tx *tx, int error, uint64_t *sequence)
 
 bool tx_is_durable(struct journal *journal, uint64_t sequence)
 {
-	return sequence <= journal->log.durable;
+	return !journal->log.paged || sequence <= journal->log.durable; /* on other media, whoever has a number has it of a commit */
 }

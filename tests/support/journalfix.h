@@ -133,6 +133,7 @@ static inline void fix_format(struct journalfix *fix, unsigned copies)
 
 	for (unsigned i = 0; i < FORMAT_UUID_BYTES; i++)
 		super->meta_uuid[i]++;
+	super->version = FORMAT_VERSION;
 	super->size_bytes = FIX_IMAGE_BYTES;
 	super->chunk_shift = FIX_CHUNK_SHIFT;
 	super->copies = (uint8_t)copies;

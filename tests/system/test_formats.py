@@ -53,6 +53,24 @@ class Formats(Case):
             open(mount.path("new"), "w").close()
         self.assertIn("fsck.mendfs -y", mount.read_log())
         mount.umount()
+        self.make_current(image)
+
+    def use(self, image):
+        """Version 2 is served as it is, and stays version 2."""
+        mount = self.mounted(image=image)
+        self.compare(mount)
+        os.mkdir(mount.path("old"))
+        for i in range(200):
+            open(mount.path("old", f"{i}"), "w").close()
+        mount.kill()
+        mount.mount()
+        self.assertEqual(len(os.listdir(mount.path("old"))), 200)
+        shutil.rmtree(mount.path("old"))
+        self.compare(mount)
+        mount.umount()
+        self.make_current(image)
+
+    def make_current(self, image):
         status, text = self.fsck("-n", image)
         self.assertEqual(status, 0, text)
         status, text = self.fsck("-y", image)
@@ -61,8 +79,11 @@ class Formats(Case):
 
     def image_is_read_checked_and_upgraded(self, name):
         image = self.unpack(name)
-        if int(re.match(r"v(\d+)", name).group(1)) < CURRENT:
+        version = int(re.match(r"v(\d+)", name).group(1))
+        if version == 1:
             self.upgrade(image)
+        elif version < CURRENT:
+            self.use(image)
         status, text = self.fsck("-n", "-f", image)
         self.assertEqual(status, 0, text)
         mount = self.mounted(image=image, name="current")

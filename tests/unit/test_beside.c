@@ -6,20 +6,54 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 
+#include "format/journal_format.h"
+#include "tests/support/random.h"
 #include "util/slot.h"
 
 #define TAKEN 12
 
 static struct journalfix fix;
 
-/* --- stores that fail --- */
+/* --- stores that fail, are kept back, are written down --- */
 
 static bool stores_fail;
+static atomic_uint stores_left = UINT32_MAX; /* then power is lost */
+static void (*interlude)(void); /* runs before the next store */
+
+#define STORES_MAX 4
+static struct {
+	bool is_on;
+	unsigned count;
+	struct {
+		devoff_t offset;
+		size_t length;
+		uint8_t bytes[16384];
+	} stores[STORES_MAX];
+} kept;
+
+static void keep(devoff_t offset, const void *from, size_t length)
+{
+	ck_assert(kept.count < STORES_MAX && length <= sizeof(kept.stores[0].bytes));
+	kept.stores[kept.count].offset = offset;
+	kept.stores[kept.count].length = length;
+	memcpy(kept.stores[kept.count++].bytes, from, length);
+}
 
 int __real_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *failed);
 int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *failed);
 int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *failed)
 {
+	void (*now)(void) = interlude;
+
+	interlude = NULL;
+	if (now)
+		now();
+	if (kept.is_on)
+		keep(offset, from, length);
+	if (atomic_load(&stores_left) != UINT32_MAX && atomic_fetch_sub(&stores_left, 1) == 0)
+		stores_left = 0;
+	if (!atomic_load(&stores_left))
+		return 0;
 	return stores_fail ? -ENOSPC : __real_media_write(media, offset, from, length, failed);
 }
 
@@ -87,7 +121,10 @@ static void setup(void)
 {
 	idle_begin();
 	fix_create_open(&fix, 2);
-	stores_fail = false;
+	stores_fail = kept.is_on = false;
+	stores_left = UINT32_MAX;
+	kept.count = 0;
+	interlude = NULL;
 	sem_init(&other.begin, 0, 0);
 	sem_init(&other.done, 0, 0);
 	ck_assert_int_eq(pthread_create(&other.thread, NULL, other_main, NULL), 0);
@@ -102,6 +139,18 @@ static void teardown(void)
 	for (unsigned i = 0; i < IDLE; i++)
 		pthread_join(idle[i], NULL);
 	fix_destroy(&fix);
+}
+
+static void setup_persistent(void)
+{
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	setup();
+}
+
+static void teardown_persistent(void)
+{
+	teardown();
+	unsetenv("PMEM2_FORCE_GRANULARITY");
 }
 
 /* --- steps --- */
@@ -439,11 +488,383 @@ START_TEST(what_only_one_at_a_time_may_do_is_refused)
 }
 END_TEST
 
+/* --- on persistent memory: records that are stored at the same time --- */
+
+static struct side left, right, fresh_left, fresh_right;
+static uint64_t free_before;
+
+/* Each changes a block, takes one and counts; nothing of it is stored yet. */
+static void prepare_both(void)
+{
+	left = (struct side){.write = fix_new_block(&fix, 1), .value = 11};
+	right = (struct side){.write = fix_new_block(&fix, 2), .value = 22};
+	free_before = root_get(fix.journal, ROOT_META_FREE);
+	must(here, begin, &left);
+	must(there, begin, &right);
+	must(here, write, &left);
+	must(there, write, &right);
+	must(here, count, &left);
+	must(there, count, &right);
+	fresh_left = (struct side){.tx = left.tx};
+	fresh_right = (struct side){.tx = right.tx};
+	must(here, create, &fresh_left);
+	must(there, create, &fresh_right);
+}
+
+static void commit_right(void)
+{
+	must(there, commit, &right);
+}
+
+/* Left has its number and place, right comes after it, and is done before anything of left is stored. */
+static void commit_right_within_left(void)
+{
+	interlude = commit_right;
+	must(here, commit, &left);
+	ck_assert(!interlude);
+}
+
+static void expect_state(bool has_left, bool has_right)
+{
+	struct chunk_entry entry;
+
+	ck_assert(!journal_recovery(fix.journal)->hole);
+	ck_assert_uint_eq(fix_word(&fix, left.write, 5), has_left ? 11 : 1);
+	ck_assert_uint_eq(fix_word(&fix, right.write, 5), has_right ? 22 : 2);
+	ck_assert_uint_eq(inodes(), 11u * has_left + 22u * has_right);
+	journal_read_begin(fix.journal);
+	ck_assert_int_eq(chunk_entry(fix.journal, 0, &entry), 0); /* verifies that its count and its map agree */
+	ck_assert_uint_eq(entry.free_blocks, free_before - has_left - has_right);
+	ck_assert_uint_eq(root_get(fix.journal, ROOT_META_FREE), free_before - has_left - has_right);
+	journal_read_end(fix.journal);
+	ck_assert_int_eq(chunk_block_is_live(fix.journal, fresh_left.write), has_left);
+	ck_assert_int_eq(chunk_block_is_live(fix.journal, fresh_right.write), has_right);
+}
+
+START_TEST(records_are_stored_at_the_same_time_and_both_count)
+{
+	prepare_both();
+	commit_right_within_left();
+	for (unsigned round = 0; round < 2; round++, crash())
+		expect_state(true, true);
+}
+END_TEST
+
+/* --- every way in which power may be lost while both are stored --- */
+
+static char before_path[160];
+
+/* Right's two copies come first, as it ends first. */
+static void keep_both(void)
+{
+	prepare_both();
+	snprintf(before_path, sizeof(before_path), "%s.before", fix.path);
+	fix_copy_file(fix.path, before_path);
+	kept.is_on = true;
+	commit_right_within_left();
+	kept.is_on = false;
+	ck_assert_uint_eq(kept.count, 4);
+	fix_close(&fix);
+}
+
+/* The words of one store that have arrived: bit i of word i / 64. */
+struct arrived {
+	uint64_t words[16384 / 8 / 64];
+};
+
+static void arrive_prefix(struct arrived *arrived, size_t words)
+{
+	memset(arrived, 0, sizeof(*arrived));
+	for (size_t i = 0; i < words; i++)
+		arrived->words[i / 64] |= 1ull << i % 64;
+}
+
+/* Is the copy whole then? Words that are as they were are there without having arrived. */
+static bool put_store(unsigned store, const struct arrived *arrived)
+{
+	size_t length = kept.stores[store].length;
+	uint8_t bytes[sizeof(kept.stores[0].bytes)];
+
+	fix_read_file(&fix, kept.stores[store].offset, bytes, length);
+	for (size_t i = 0; i < length / 8; i++)
+		if (arrived->words[i / 64] >> i % 64 & 1)
+			memcpy(bytes + 8 * i, kept.stores[store].bytes + 8 * i, 8);
+	fix_write_file(&fix, kept.stores[store].offset, bytes, length);
+	return !memcmp(bytes, kept.stores[store].bytes, length);
+}
+
+static void lose_power(const struct arrived arrived[4])
+{
+	static unsigned images;
+	bool has_right, has_left;
+
+	fix_copy_file(before_path, fix.path);
+	has_right = put_store(0, &arrived[0]);
+	has_right |= put_store(1, &arrived[1]);
+	has_left = put_store(2, &arrived[2]);
+	has_left |= put_store(3, &arrived[3]);
+	fix.options.readonly = true;
+	ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+	expect_state(has_left, has_right);
+	fix_close(&fix);
+	fix.options.readonly = false;
+	ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+	expect_state(has_left, has_right);
+	if (++images % 8 == 0) { /* it goes on */
+		fix_change(&fix, left.write, 7, 77);
+		crash();
+		expect_state(has_left, has_right);
+		ck_assert_uint_eq(fix_word(&fix, left.write, 7), 77);
+	}
+	fix_close(&fix);
+}
+
+static void end_losing(void)
+{
+	unlink(before_path);
+	ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+}
+
+static size_t words_of(unsigned store)
+{
+	return kept.stores[store].length / 8;
+}
+
+/* One is whole, of the other any prefix of either copy has arrived. */
+START_TEST(power_lost_while_one_of_two_is_stored_takes_that_one_alone)
+{
+	struct arrived arrived[4];
+	unsigned whole = 2 * (unsigned)_i, torn = 2 - whole;
+
+	keep_both();
+	for (size_t words = 0; words <= words_of(torn); words++)
+		for (unsigned kind = 0; kind < 3; kind++) {
+			arrive_prefix(&arrived[whole], words_of(whole));
+			arrive_prefix(&arrived[whole + 1], kind == 1 ? 0 : words_of(whole));
+			arrive_prefix(&arrived[torn], kind == 2 ? 0 : words);
+			arrive_prefix(&arrived[torn + 1], kind == 0 ? 0 : words);
+			lose_power(arrived);
+		}
+	end_losing();
+}
+END_TEST
+
+/* Any words of either copy of both. */
+START_TEST(power_lost_while_both_are_stored_leaves_each_whole_or_not_there)
+{
+	struct random random = {.state = 20 + (uint64_t)_i};
+	struct arrived arrived[4];
+
+	keep_both();
+	for (unsigned round = 0; round < 200; round++) {
+		for (unsigned store = 0; store < 4; store++) {
+			arrive_prefix(&arrived[store], random_below(&random, 4) ? words_of(store) : 0);
+			for (unsigned spare = (unsigned)random_below(&random, 4); spare--;) {
+				size_t word = (size_t)random_below(&random, words_of(store));
+
+				arrived[store].words[word / 64] ^= 1ull << word % 64;
+			}
+		}
+		lose_power(arrived);
+	}
+	end_losing();
+}
+END_TEST
+
+/* What the records add is added once, also when power is lost again at any store of the write-back that follows. */
+START_TEST(what_is_added_up_is_added_once)
+{
+	struct arrived arrived;
+	bool ended = false;
+
+	keep_both();
+	for (unsigned stores = 1; !ended; stores++) {
+		fix_copy_file(before_path, fix.path);
+		arrive_prefix(&arrived, words_of(0));
+		put_store(0, &arrived);
+		put_store(1, &arrived);
+		stores_left = stores;
+		ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+		ended = atomic_load(&stores_left);
+		stores_left = UINT32_MAX;
+		crash();
+		expect_state(false, true);
+		fix_close(&fix);
+	}
+	end_losing();
+}
+END_TEST
+
+static void step_fill(struct side *side)
+{
+	struct buf *buf;
+
+	side->error = get(side, side->write, &buf);
+	if (!side->error)
+		side->error = tx_join(side->tx, buf);
+	if (!side->error)
+		fix_fill(buf, side->value);
+}
+
+static void commit_right_then_lose_power(void)
+{
+	commit_right();
+	stores_left = 0;
+}
+
+static bool ring_has_jump(void)
+{
+	static uint8_t ring[FIX_LOG_BYTES - BLOCK_BYTES];
+
+	fix_read_file(&fix, fix_ring(&fix, 0), ring, sizeof(ring));
+	for (size_t at = 0; at < sizeof(ring); at += LINE_BYTES) {
+		const struct format_record_header *header = (const struct format_record_header *)(ring + at);
+
+		if (le32_get(header->magic) == FORMAT_RECORD_MAGIC && le16_get(header->type) == FORMAT_RECORD_JUMP)
+			return true;
+	}
+	return false;
+}
+
+/* Three times around the ring: also where one of the two jumps from its end to its start. In every third round power is lost before left is stored. */
+START_TEST(wherever_in_the_ring_power_is_lost_the_one_under_way_is_lost_alone)
+{
+	const unsigned rounds = 3 * FIX_LOG_BYTES / BLOCK_BYTES / 2;
+	uint64_t left_value = 1, lost;
+
+	left.write = fix_new_block(&fix, 1);
+	right.write = fix_new_block(&fix, 2);
+	for (unsigned round = 0; round < rounds; round++) {
+		lost = round % 3 == 0;
+		left.value = 1000 + round;
+		right.value = 2000 + round;
+		must(here, begin, &left);
+		must(there, begin, &right);
+		must(here, fill, &left);
+		must(there, fill, &right);
+		interlude = lost ? commit_right_then_lose_power : commit_right;
+		must(here, commit, &left);
+		left_value = lost ? left_value : left.value;
+		fix_crash(&fix);
+		stores_left = UINT32_MAX;
+		ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+		ck_assert(!journal_recovery(fix.journal)->hole);
+		ck_assert_uint_eq(fix_word(&fix, left.write, 400), left_value);
+		ck_assert_uint_eq(fix_word(&fix, right.write, 400), right.value);
+	}
+	ck_assert(ring_has_jump());
+}
+END_TEST
+
+/* --- what a record says was durable --- */
+
+static struct side third;
+
+static void commit_third_too_early(void)
+{
+	commit_right();
+	third = (struct side){.write = right.write, .value = 33};
+	must(there, begin, &third);
+	must(there, write, &third);
+	there(step_commit, &third);
+	ck_assert_int_eq(third.error, -EAGAIN); /* it could not say that right's record must be there without saying so of left's */
+}
+
+START_TEST(nothing_is_built_on_a_record_before_which_one_is_not_durable)
+{
+	prepare_both();
+	interlude = commit_third_too_early;
+	must(here, commit, &left);
+	must(there, begin, &third);
+	must(there, write, &third);
+	must(there, commit, &third);
+	for (unsigned round = 0; round < 2; round++, crash())
+		ck_assert_uint_eq(fix_word(&fix, right.write, 5), 33);
+}
+END_TEST
+
+static void commit_right_then_fail(void)
+{
+	commit_right();
+	stores_fail = true;
+}
+
+START_TEST(a_record_that_cannot_be_stored_is_left_out_and_the_tail_moves)
+{
+	struct tx *tx;
+
+	prepare_both();
+	interlude = commit_right_then_fail;
+	here(step_commit, &left);
+	stores_fail = false;
+	ck_assert_int_eq(left.error, -EAGAIN);
+	crash();
+	expect_state(false, true);
+
+	must(here, begin, &left);
+	must(there, begin, &right);
+	left.value = right.value = 44;
+	must(here, write, &left);
+	must(there, write, &right);
+	stores_fail = true;
+	here(step_commit, &left);
+	stores_fail = false;
+	ck_assert_int_eq(left.error, -EAGAIN);
+	there(step_commit, &right);
+	ck_assert_int_eq(right.error, -EAGAIN); /* who runs alone moves the tail first */
+	tx = fix_begin(&fix);
+	fix_set_word(tx, left.write, 5, 55);
+	ck_assert_int_eq(tx_commit(tx, NULL), 0);
+	must(there, begin, &right);
+	must(there, write, &right);
+	must(there, commit, &right);
+	for (unsigned round = 0; round < 2; round++, crash()) {
+		ck_assert_uint_eq(fix_word(&fix, left.write, 5), 55);
+		ck_assert_uint_eq(fix_word(&fix, right.write, 5), 44);
+	}
+}
+END_TEST
+
+START_TEST(a_filesystem_of_version_2_gets_no_such_records)
+{
+	struct side side = {0};
+
+	fix_close(&fix);
+	fix.super.version = FORMAT_VERSION_BESIDE - 1;
+	ck_assert_msg(!fix_open(&fix), "%s", fix.why.text);
+	here(step_begin, &side);
+	ck_assert_int_eq(side.error, -EAGAIN);
+}
+END_TEST
+
+static TCase *make_persistent_tests(void)
+{
+	TCase *tests = tcase_create("persistent");
+
+	tcase_add_checked_fixture(tests, setup_persistent, teardown_persistent);
+	tcase_set_timeout(tests, 300);
+	tcase_add_test(tests, two_that_change_different_blocks_both_commit_in_any_order);
+	tcase_add_test(tests, of_two_that_read_what_the_other_changes_not_both_commit);
+	tcase_add_test(tests, an_abort_shows_nothing_and_gives_everything_back);
+	tcase_add_test(tests, blocks_that_are_taken_side_by_side_differ_and_outlive_a_crash);
+	tcase_add_test(tests, one_that_runs_alone_waits_for_those_beside_each_other);
+	tcase_add_test(tests, records_are_stored_at_the_same_time_and_both_count);
+	tcase_add_loop_test(tests, power_lost_while_one_of_two_is_stored_takes_that_one_alone, 0, 2);
+	tcase_add_loop_test(tests, power_lost_while_both_are_stored_leaves_each_whole_or_not_there, 0, 2);
+	tcase_add_test(tests, wherever_in_the_ring_power_is_lost_the_one_under_way_is_lost_alone);
+	tcase_add_test(tests, what_is_added_up_is_added_once);
+	tcase_add_test(tests, nothing_is_built_on_a_record_before_which_one_is_not_durable);
+	tcase_add_test(tests, a_record_that_cannot_be_stored_is_left_out_and_the_tail_moves);
+	tcase_add_test(tests, a_filesystem_of_version_2_gets_no_such_records);
+	return tests;
+}
+
 int main(void)
 {
 	Suite *suite = suite_create("beside");
 	TCase *tests = tcase_create("beside");
 
+	suite_add_tcase(suite, make_persistent_tests());
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, two_that_change_different_blocks_both_commit_in_any_order);

@@ -311,6 +311,46 @@ START_TEST(operations_in_different_directories_do_not_wait_for_each_other)
 }
 END_TEST
 
+/* --- two that create at once --- */
+
+#define CREATED 8000u
+
+static void *create_many(void *arg)
+{
+	struct place *place = arg;
+	struct fs_attr attr;
+	char name[32];
+
+	for (unsigned i = 0; i < CREATED; i++) {
+		snprintf(name, sizeof(name), "new-%u", i);
+		expect_equal(fs_create(fix.fs, &who, place->dir, name, S_IFREG | 0644, 0, &attr), 0);
+		fs_forget(fix.fs, attr.ino, 1);
+	}
+	return NULL;
+}
+
+/*
+ * Nor do creates, which are stored at the same time: 1 in 60 waited with both CPUs to themselves, of the lock of the log 1 in 150. When a record was stored under that lock it
+ * was 1 in 6 and 1 in 7. Here others may have the CPUs, hence room.
+ */
+START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
+{
+	struct lock_counts before, after;
+	pthread_t thread[THREADS];
+
+	lock_counts(&before);
+	for (unsigned i = 0; i < THREADS; i++)
+		ck_assert_int_eq(pthread_create(&thread[i], NULL, create_many, &places[i]), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	lock_counts(&after);
+	ck_assert_msg((after.contended[LOCK_LOG] - before.contended[LOCK_LOG]) * 40 < THREADS * CREATED, "%llu waits for the log",
+		      (unsigned long long)(after.contended[LOCK_LOG] - before.contended[LOCK_LOG]));
+	ck_assert_msg(contended_between(&before, &after) * 20 < THREADS * CREATED, "%llu waits",
+		      (unsigned long long)contended_between(&before, &after));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cost");
@@ -325,6 +365,7 @@ int main(void)
 	tcase_add_test(tests, lookup_getattr_read_and_write_in_place_log_nothing);
 	tcase_add_test(tests, what_changes_no_tree_takes_few_locks);
 	tcase_add_loop_test(tests, operations_in_different_directories_do_not_wait_for_each_other, 0, 4);
+	tcase_add_test(tests, creates_in_different_directories_hardly_wait_for_each_other);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -214,6 +214,27 @@ START_TEST(a_gap_in_what_was_durable_is_a_hole_on_any_boot)
 }
 END_TEST
 
+/* Of these, each says that the one before was durable. */
+START_TEST(a_gap_before_a_record_of_persistent_memory_that_was_built_on_it_is_a_hole)
+{
+	uint64_t gap;
+	maddr_t address;
+
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 1);
+	gap = fix_change(&fix, address, 0, 2);
+	fix_change(&fix, address, 1, 3);
+	fix_crash(&fix);
+	spoil_record(gap, 3);
+	reopen();
+	unsetenv("PMEM2_FORCE_GRANULARITY");
+	ck_assert(journal_recovery(fix.journal)->hole);
+	ck_assert(journal_is_readonly(fix.journal));
+	ck_assert_uint_eq(fix_word(&fix, address, 1), 1);
+}
+END_TEST
+
 START_TEST(records_made_on_persistent_memory_count_on_any_boot)
 {
 	maddr_t address;
@@ -944,6 +965,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, after_a_kill_on_the_same_boot_everything_counts);
 	tcase_add_test(tests, a_gap_beyond_what_was_durable_is_no_hole_after_a_host_crash);
 	tcase_add_test(tests, a_gap_in_what_was_durable_is_a_hole_on_any_boot);
+	tcase_add_test(tests, a_gap_before_a_record_of_persistent_memory_that_was_built_on_it_is_a_hole);
 	tcase_add_test(tests, records_made_on_persistent_memory_count_on_any_boot);
 	tcase_add_test(tests, records_of_the_previous_mkfs_are_refused);
 	tcase_add_test(tests, heads_of_the_previous_mkfs_are_refused);
