@@ -9,8 +9,10 @@
 #include "fs/flags.h"
 #include "fs/orphan.h"
 #include "fs/table.h"
+#include "util/spin.h"
 
 #define BESIDE_TRIES 4
+#define BESIDE_PAUSES 40 /* about as long as another has what it changes */
 
 /* --- the frame of an operation -------------------------------------------------------------------------------------------- */
 
@@ -259,9 +261,12 @@ int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const cha
 
 	if (error)
 		return error;
-	error = -EDEADLK;
-	for (unsigned i = 0; i < BESIDE_TRIES && error == -EDEADLK; i++)
+	error = create_beside(fs, &args);
+	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {
+		for (unsigned k = 0; k < BESIDE_PAUSES; k++)
+			spin_pause();
 		error = create_beside(fs, &args);
+	}
 	if (error != -EAGAIN && error != -EDEADLK)
 		return error;
 	error = names_begin(fs, TX_NORMAL, &op);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "util/log.h"
+#include "util/spin.h"
 
 /* --- bytes that another thread may be changing ------------------------------------------------------------------------ */
 
@@ -26,6 +27,9 @@ static void bytes_copy(uint8_t *to, const uint8_t *from, size_t bytes)
 static void bytes_fence(void)
 {
 }
+static void bytes_fence_loads(void)
+{
+}
 #else
 static void bytes_copy(uint8_t *to, const uint8_t *from, size_t bytes)
 {
@@ -34,6 +38,11 @@ static void bytes_copy(uint8_t *to, const uint8_t *from, size_t bytes)
 static void bytes_fence(void)
 {
 	atomic_thread_fence(memory_order_seq_cst);
+}
+/* Nobody waits for the copy to be stored: of the version that is asked next, only the loads must be earlier. */
+static void bytes_fence_loads(void)
+{
+	atomic_thread_fence(memory_order_acquire);
 }
 #endif
 
@@ -52,9 +61,23 @@ static bool view_copy(struct tx_view *view)
 	if (view->version & 1)
 		return false;
 	bytes_copy(view->buf.data, cb->block, BLOCK_BYTES);
-	bytes_fence();
+	bytes_fence_loads();
 	view->buf.verified = __atomic_load_n(&cb->buf.verified, __ATOMIC_RELAXED);
 	return view_is_current(view);
+}
+
+/* While somebody shows what he has changed, which is a few lines. */
+static bool view_copy_soon(struct tx_view *view)
+{
+	if (view_copy(view))
+		return true;
+	lock_count_taken(LOCK_BLOCKS, true);
+	for (unsigned i = 0; i < SPIN_TRIES && atomic_load(&view->buf.cache->hashed); i++) {
+		spin_pause();
+		if (view_copy(view))
+			return true;
+	}
+	return false;
 }
 
 /* --- blocks ------------------------------------------------------------------------------------------------------------ */
@@ -86,8 +109,8 @@ static int view_add(struct tx *tx, maddr_t address, struct tx_view **out)
 	if (!cb || cb->error || tx->view_count == TX_VIEWS_MAX)
 		return -EAGAIN;
 	*view = (struct tx_view){ .buf = { .address = address, .cache = cb, .data = tx->images + (size_t)tx->view_count * BLOCK_BYTES } };
-	if (!view_copy(view))
-		return blocks_contended();
+	if (!view_copy_soon(view))
+		return -EDEADLK;
 	tx->view_count++;
 	*out = view;
 	return 0;
@@ -98,7 +121,7 @@ static int view_renew(struct tx_view *view)
 {
 	if (view_is_current(view))
 		return 0;
-	if (view->relied || view->holds || !atomic_load(&view->buf.cache->hashed) || !view_copy(view))
+	if (view->relied || view->holds || !atomic_load(&view->buf.cache->hashed) || !view_copy_soon(view))
 		return blocks_contended();
 	return 0;
 }

@@ -44,9 +44,9 @@ struct cache_buf {
 TAILQ_HEAD(cache_list, cache_buf);
 
 struct cache_shard {
-	_Alignas(64) pthread_mutex_t mutex;
-	struct cache_buf *_Atomic *buckets;
-	size_t bucket_count; /* a power of two */
+	_Alignas(64) struct cache_buf *_Atomic *buckets;
+	size_t bucket_count;		     /* a power of two */
+	_Alignas(64) pthread_mutex_t mutex; /* apart from what everybody reads */
 	struct cache_list clock;
 	size_t count, capacity;
 };
