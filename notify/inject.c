@@ -41,8 +41,41 @@ static int uninject_keep_armed(struct notify *notify, struct iset *good)
 	return rc;
 }
 
+/* Sectors in which something is armed. */
+static int uninject_list_armed(struct notify *notify, struct iset *armed)
+{
+	struct media_poison *list = NULL;
+	size_t count = 0;
+	int rc = media_poison_list(notify->media, &list, &count);
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = iset_add(armed, round_down_u64(list[i].offset, SECTOR_BYTES),
+			      round_up_u64(list[i].offset + list[i].length, SECTOR_BYTES), 0);
+	free(list);
+	return rc;
+}
+
+/* What was injected latent and then touched has `sigbus` for a source: it is told from the real thing by what was armed. */
+static int uninject_keep_span(struct iset *good, const struct iset *armed, const struct span *span)
+{
+	devoff_t at = span->start;
+	int rc = 0;
+
+	if (span->source == FAILURE_INJECTED)
+		return 0;
+	while (at < span->end && rc == 0) {
+		const struct iset_range *mine = span->source == FAILURE_SIGBUS ? iset_find(armed, at, span->end) : NULL;
+		const devoff_t stop = mine ? max_u64(mine->start, at) : span->end;
+
+		if (stop > at)
+			rc = iset_remove(good, at, stop);
+		at = mine ? mine->end : span->end;
+	}
+	return rc;
+}
+
 /* On a device (a disk has errors, too) only what was injected is ours to call good; a plain file has no other poison. */
-static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t start,
+static int uninject_keep_real(struct notify *notify, struct iset *good, const struct iset *armed, devoff_t start,
 			      devoff_t end)
 {
 	struct span span;
@@ -53,8 +86,8 @@ static int uninject_keep_real(struct notify *notify, struct iset *good, devoff_t
 	journal_read_begin(notify->journal);
 	for (; start < end && rc == 0; start = span.end) {
 		rc = span_first(&notify->ledger.badblocks, start, end, &span);
-		if (rc == 0 && span.source != FAILURE_INJECTED)
-			rc = iset_remove(good, span.start, span.end);
+		if (rc == 0)
+			rc = uninject_keep_span(good, armed, &span);
 	}
 	journal_read_end(notify->journal);
 	return rc == -ENOENT ? 0 : rc;
@@ -78,7 +111,7 @@ static int uninject_enter(struct notify *notify, const struct iset *good)
 	return rc ? rc : notify_wait(notify, UNINJECT_WAIT_MS);
 }
 
-static int uninject_ledger(struct notify *notify, devoff_t start, devoff_t end)
+static int uninject_ledger(struct notify *notify, const struct iset *armed, devoff_t start, devoff_t end)
 {
 	struct iset good;
 	int rc;
@@ -88,7 +121,7 @@ static int uninject_ledger(struct notify *notify, devoff_t start, devoff_t end)
 	if (rc == 0)
 		rc = uninject_keep_armed(notify, &good);
 	if (rc == 0)
-		rc = uninject_keep_real(notify, &good, start, end);
+		rc = uninject_keep_real(notify, &good, armed, start, end);
 	if (rc == 0)
 		rc = uninject_enter(notify, &good);
 	iset_fini(&good);
@@ -102,15 +135,19 @@ int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length,
 			      .device_offset = offset,
 			      .len = length,
 			      .source = FAILURE_INJECTED};
-	uint64_t removed;
+	struct iset armed;
+	uint64_t removed = 0;
 	int rc = inject_check(notify, offset, length);
 
+	iset_init(&armed);
+	if (rc == 0)
+		rc = uninject_list_armed(notify, &armed);
 	if (rc == 0)
 		rc = media_poison_disarm(notify->media, offset, length, &removed);
-	if (rc)
-		return rc;
-	rc = uninject_ledger(notify, round_down_u64(offset, SECTOR_BYTES),
-			     round_up_u64(offset + length, SECTOR_BYTES));
+	if (rc == 0)
+		rc = uninject_ledger(notify, &armed, round_down_u64(offset, SECTOR_BYTES),
+				     round_up_u64(offset + length, SECTOR_BYTES));
+	iset_fini(&armed);
 	if (rc)
 		return rc;
 	event_publish(notify->setup.events, &event);

@@ -251,6 +251,31 @@ START_TEST(a_sector_that_is_still_armed_in_part_stays_bad)
 }
 END_TEST
 
+/* As on a disk or a device, where not all that is bad was injected. */
+START_TEST(latent_poison_that_was_touched_is_taken_back_and_real_poison_stays)
+{
+	char bytes[BLOCK_BYTES];
+	uint64_t removed;
+
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK, 4);
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(1) + 700, 10, true), 0);
+	ck_assert_int_eq(media_read(fix.media, nfix_block(1), bytes, sizeof(bytes), NULL), -EIO);
+	ck_assert_int_eq(notify_report(fix.notify, nfix_block(1) + 2048, SECTOR_BYTES, FAILURE_KERNEL), 0);
+	ck_assert_int_eq(notify_report(fix.notify, nfix_block(2), SECTOR_BYTES, FAILURE_SIGBUS), 0);
+	nfix_settle(&fix);
+	expect_events(3, 3, 0);
+	fix.media->is_block = true;
+	ck_assert_int_eq(notify_uninject(fix.notify, nfix_block(0), 4 * BLOCK_BYTES, &removed), 0);
+	fix.media->is_block = false;
+	ck_assert_uint_eq(removed, 10);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_BADBLOCK_BYTES), 2 * SECTOR_BYTES);
+	ck_assert(!nfix_is_known(&fix, nfix_block(1) + 512, SECTOR_BYTES));
+	ck_assert(nfix_is_known(&fix, nfix_block(1) + 2048, SECTOR_BYTES));
+	ck_assert(nfix_is_known(&fix, nfix_block(2), SECTOR_BYTES));
+	ck_assert_int_eq(media_read(fix.media, nfix_block(1), bytes, 2048, NULL), 0);
+}
+END_TEST
+
 START_TEST(uninjecting_what_a_file_owns_ends_its_loss)
 {
 	char byte;
@@ -1200,6 +1225,7 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, uninject_gives_the_quarantine_back);
 	tcase_add_test(tcase, a_block_stays_in_quarantine_while_any_sector_of_it_is_bad);
 	tcase_add_test(tcase, a_sector_that_is_still_armed_in_part_stays_bad);
+	tcase_add_test(tcase, latent_poison_that_was_touched_is_taken_back_and_real_poison_stays);
 	tcase_add_test(tcase, uninjecting_what_a_file_owns_ends_its_loss);
 	tcase_add_test(tcase, a_large_range_over_free_and_owned_blocks_is_entered_exactly);
 	tcase_add_test(tcase, freed_blocks_go_to_free_space_but_for_the_bad_ones);

@@ -139,8 +139,11 @@ system_test() {
 # number_after KEY: the first integer of that key in the JSON on stdin.
 number_after() { grep -o "\"$1\": *[0-9]*" | head -1 | grep -o '[0-9]*$'; }
 
-# data_offset FILE POSITION: the device byte; the file's first extent must have it.
-data_offset() { echo $(($(mendctl map --json "$1" | number_after device_offset) + $2)); }
+# data_offset FILE POSITION: the device byte.
+data_offset() {
+	mendctl map --json "$1" | sed -n 's/.*"pos":\([0-9]*\),"len":\([0-9]*\),"device_offset":\([0-9]*\),.*/\1 \2 \3/p' |
+		awk -v at="$2" '$1 <= at && at < $1 + $2 { printf "%.0f\n", $3 + at - $1; found = 1 } END { exit !found }' || fail "$1 has no byte $2"
+}
 
 # metadata_block TREE: the device byte of its first block's primary copy, of a live one.
 metadata_block() {
