@@ -18,6 +18,7 @@ struct mount_known {
 	pthread_mutex_t lock;
 	struct iset ranges;	/* tag: enum failure_source */
 	struct poison_log *log; /* once it is open */
+	uint64_t count_consumed; /* under the lock */
 	bool said_unknown;
 };
 
@@ -53,6 +54,7 @@ static void mount_fault(void *arg, const struct media_fault *fault)
 	if (fault->kind == MEDIA_FAULT_HOST_FULL)
 		return;
 	pthread_mutex_lock(&known->lock);
+	known->count_consumed += fault->kind == MEDIA_FAULT_POISON;
 	iset_add(&known->ranges, fault->offset, fault->offset + fault->length, FAILURE_SIGBUS);
 	pthread_mutex_unlock(&known->lock);
 	mount_log_fault(known, fault);
@@ -210,6 +212,7 @@ static int mount_start_notify(struct fs *fs, struct mount_known *known)
 		.holder = fs,
 		.known = list,
 		.count_known = known->ranges.count,
+		.count_consumed = known->count_consumed,
 		.starts_late = fs->options.tools,
 		.passive = fs->options.repair,
 	};

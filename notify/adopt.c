@@ -149,7 +149,8 @@ static int notify_load_trees(struct notify *notify, uint64_t *tail, uint64_t *fl
 	journal_read_begin(notify->journal);
 	*tail = root_get(notify->journal, ROOT_POISON_LOG_TAIL);
 	*flags = root_get(notify->journal, ROOT_FLAGS);
-	atomic_store(&notify->sigbus_count, root_get(notify->journal, ROOT_SIGBUS));
+	/* Reading it may have met something already. */
+	atomic_fetch_add(&notify->sigbus_count, root_get(notify->journal, ROOT_SIGBUS));
 	rc = notify_load_tree(notify, &notify->ledger.badblocks);
 	if (rc == 0)
 		rc = notify_load_tree(notify, &notify->ledger.lost);
@@ -195,11 +196,10 @@ int notify_load(struct notify *notify)
 	notify->submitted++;
 	poison_log_trim(setup->log, tail);
 	rc = poison_log_walk(setup->log, log_visit, notify);
+	atomic_fetch_add(&notify->sigbus_count, setup->count_consumed);
 	for (size_t i = 0; i < setup->count_known && rc == 0; i++) {
 		const struct notify_known *known = &setup->known[i];
 
-		if (known->source == FAILURE_SIGBUS)
-			atomic_fetch_add(&notify->sigbus_count, 1);
 		notify_adopt_clipped(notify, known->offset, known->length, known->source);
 	}
 	if (rc == 0)

@@ -60,6 +60,7 @@ struct notify_setup {
 	void *holder;
 	const struct notify_known *known; /* all that fs/mount added to the known set from sources; may be NULL */
 	size_t count_known;
+	uint64_t count_consumed; /* units of poison that the mount ran into so far */
 	bool starts_late; /* no thread before there is something to handle: for tools, which mount often and briefly */
 	bool passive; /* fsck: what is met goes to the known set and the poison log, never to the trees, which may be under repair */
 };

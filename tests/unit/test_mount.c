@@ -202,6 +202,35 @@ START_TEST(known_poison_of_a_metadata_block_is_answered_from_its_copy_without_a_
 }
 END_TEST
 
+START_TEST(every_unit_that_a_mount_runs_into_is_counted)
+{
+	struct fs_summary summary;
+	char path[300];
+	devoff_t log;
+	FILE *file;
+
+	expect_equal(fsfix_mount(&fix), 0);
+	make_files(10);
+	log = fs_super(fix.fs)->areas[AREA_POISON_LOG].copy[0];
+	expect_equal(fsfix_unmount(&fix), 0);
+	snprintf(path, sizeof(path), "%s.poison", fix.path);
+	file = fopen(path, "w");
+	/* Two sectors side by side, which the mount reads one by one. */
+	fprintf(file, "# mendfs poison for none\n%llu 600 latent\n", (unsigned long long)log + 512);
+	fclose(file);
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fs_notify_wait(fix.fs, 20000), 0);
+	expect_equal(fs_summary(fix.fs, &summary), 0);
+	expect_equal(summary.sigbus_count, 2);
+	expect_equal(fsfix_unmount(&fix), 0);
+	expect_equal(unlink(path), 0);
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fs_summary(fix.fs, &summary), 0);
+	expect_equal(summary.sigbus_count, 2);
+	expect_files(10);
+}
+END_TEST
+
 START_TEST(poison_of_another_filesystem_is_dropped_again)
 {
 	char path[300];
@@ -429,6 +458,7 @@ int main(void)
 	tcase_add_test(t, an_idle_mount_does_not_write);
 	tcase_add_test(t, a_zeroed_a_truncated_and_a_missing_image_are_refused_with_a_line);
 	tcase_add_test(t, known_poison_of_a_metadata_block_is_answered_from_its_copy_without_a_touch);
+	tcase_add_test(t, every_unit_that_a_mount_runs_into_is_counted);
 	tcase_add_test(t, poison_of_another_filesystem_is_dropped_again);
 	tcase_add_test(t, an_unknown_incompat_feature_refuses_by_name);
 	tcase_add_test(t, an_unknown_ro_compat_feature_mounts_read_only);
