@@ -139,16 +139,17 @@ system_test() {
 # number_after KEY: the first integer of that key in the JSON on stdin.
 number_after() { grep -o "\"$1\": *[0-9]*" | head -1 | grep -o '[0-9]*$'; }
 
-# data_offset FILE POSITION: the device byte.
-data_offset() {
-	mendctl map --json "$1" | sed -n 's/.*"pos":\([0-9]*\),"len":\([0-9]*\),"device_offset":\([0-9]*\),.*/\1 \2 \3/p' |
-		awk -v at="$2" '$1 <= at && at < $1 + $2 { printf "%.0f\n", $3 + at - $1; found = 1 } END { exit !found }' || fail "$1 has no byte $2"
+# data_offsets FILE: the device byte of each position on stdin.
+data_offsets() {
+	mendctl map --json "$1" | sed -n 's/.*"pos":\([0-9]*\),"len":\([0-9]*\),"device_offset":\([0-9]*\),.*/\1 \2 \3/p' >/tmp/extents
+	awk 'NR == FNR { pos[NR] = $1; len[NR] = $2; at[NR] = $3; n = NR; next }
+		{ for (i = 1; i <= n; i++) if (pos[i] <= $1 && $1 < pos[i] + len[i]) break
+		  if (i > n) exit 1
+		  printf "%.0f\n", at[i] + $1 - pos[i] }' /tmp/extents - || fail "$1 has not all of these bytes"
 }
 
-# metadata_block TREE: the device byte of its first block's primary copy, of a live one.
-metadata_block() {
-	mendctl owners --json --all --kind metadata "${MOUNT:-/mnt}" | tr '{' '\n' | grep "\"tree\":\"$1\"" | grep '"copy":"primary"' | grep '"live":true' | number_after device_offset
-}
+# data_offset FILE POSITION: the device byte.
+data_offset() { echo "$2" | data_offsets "$1"; }
 
 # physical_address OFFSET [N], virtual_address OFFSET (in the daemon): of a byte of /dev/dax0.N, or dax0.0.
 physical_address() { printf '0x%x\n' $(($(cat "/sys/bus/dax/devices/dax0.${2:-0}/resource") + $1)); }
