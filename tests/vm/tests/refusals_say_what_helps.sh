@@ -17,6 +17,8 @@ refused "is mounted on /mnt by process $DAEMON; unmount it first" mendfs /dev/da
 umount_mendfs /mnt
 
 step "a region in system-ram mode"
+# Newer kernels would put it to use at once, which daxctl refuses.
+echo offline >/sys/devices/system/memory/auto_online_blocks
 daxctl reconfigure-device --mode=system-ram --no-online dax0.0
 for tool in mkfs.mendfs "fsck.mendfs -n" "mendctl damaged"; do
 	status=1

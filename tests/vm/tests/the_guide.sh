@@ -7,6 +7,8 @@ mkdir -p /run/udev /var/log
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --settle
 syslogd -O /var/log/messages
+: >/tmp/said
+trap 'cat /tmp/said' EXIT
 for part in /mendfs/guide/*; do
 	step "docs/ADMIN.md ${part##*/}"
 	follow "$part"
