@@ -41,6 +41,8 @@ int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size
 /* With `preen` and without `force`, after the phases `super` and `poison log`: is there no sign of anything? */
 bool repair_is_clean(struct repair *repair);
 int repair_super(struct repair *repair, struct why *why);
+/* What earlier mounts ran into enters the known set before anything else is read. */
+int repair_know(struct repair *repair, struct why *why);
 int repair_poison_log(struct repair *repair, struct why *why);
 /* repair->journal is open afterwards. */
 int repair_journal(struct repair *repair, struct why *why);

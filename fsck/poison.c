@@ -4,6 +4,7 @@
 
 #include "format/poison_format.h"
 #include "fsck/internal.h"
+#include "notify/poison_log.h"
 
 struct log_slot {
 	struct format_poison_entry raw[2];
@@ -103,4 +104,15 @@ int repair_poison_log(struct repair *repair, struct why *why)
 		return why_set(why, error, "%s: the poison log cannot be written: %s", media_path(repair->media), strerror(-error));
 	log_tell_repaired(repair, &left);
 	return 0;
+}
+
+/* The kernel may have forgotten it, and the trees that have it are read last. A log that cannot be used says nothing. */
+int repair_know(struct repair *repair, struct why *why)
+{
+	struct poison_log *log;
+	int error = poison_log_open(repair->media, &repair->super, &log);
+
+	if (!error)
+		poison_log_close(log);
+	return error == -ENOMEM ? why_set(why, error, "%s: no memory for the poison log", media_path(repair->media)) : 0;
 }

@@ -172,7 +172,7 @@ static int run_look(struct repair *repair)
 /* What is read before anything else. *enough: there is no sign of anything, and nobody wants more than that. */
 static int run_first(struct repair *repair, bool *enough, struct why *why)
 {
-	static phase_fn *const phases[] = {repair_super, repair_poison_log};
+	static phase_fn *const phases[] = {repair_super, repair_know, repair_poison_log};
 	int error = run_phases(repair, phases, ARRAY_SIZE(phases), why);
 
 	*enough = !error && repair->options->preen && !repair->options->force && repair_is_clean(repair);

@@ -611,6 +611,33 @@ START_TEST(what_the_medium_cannot_clear_is_not_called_repaired)
 }
 END_TEST
 
+START_TEST(what_a_mount_ran_into_is_not_touched_by_fsck)
+{
+	const struct media_backend *before = lab_media(lab)->backend;
+	struct media_backend backend = *before;
+	struct media_counts counts, after;
+	struct fsck_report report;
+	struct super super;
+	struct why why;
+	struct fs *fs;
+
+	restore();
+	expect_equal(fs_read_super(lab_media(lab), &super, &why), 0);
+	expect_equal(lab_poison(lab, super.areas[AREA_FIXED].copy[0], 64), 0);
+	backend.clear = refuse_to_clear;
+	lab_media(lab)->backend = &backend;
+	fs = mount_lab(false);
+	expect_equal(fs_notify_wait(fs, 20000), 0);
+	expect_equal(fs_unmount(fs), 0);
+	media_counts(lab_media(lab), &counts);
+	expect_equal(run_fsck(false, &report), 0);
+	media_counts(lab_media(lab), &after);
+	lab_media(lab)->backend = before;
+	expect_equal(after.sigbus, 0); /* lab_reset() begins to count anew */
+	expect(counts.sigbus > 0 && report.errors > 0);
+}
+END_TEST
+
 START_TEST(without_any_superblock_it_says_what_not_to_do)
 {
 	struct fsck_options options = {.write = true, .tell = tell};
@@ -818,6 +845,7 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, a_killed_run_can_be_run_again);
 	tcase_add_test(t, superblock_copies_are_written_anew_while_one_lives);
 	tcase_add_test(t, what_the_medium_cannot_clear_is_not_called_repaired);
+	tcase_add_test(t, what_a_mount_ran_into_is_not_touched_by_fsck);
 	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
 	tcase_add_test(t, journal_heads_come_back_from_the_records);
 	tcase_add_test(t, a_hole_in_the_journal_ends_it);
