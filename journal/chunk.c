@@ -182,11 +182,12 @@ static bool block_is_bad(struct journal *journal, const struct chunk_entry *entr
 	return false;
 }
 
-/* The lowest free block whose copies are not known to be bad; the lowest free one if all are. */
-static unsigned entry_pick(struct journal *journal, const struct chunk_entry *entry)
+/* The lowest free block whose copies are not known to be bad. false: all are, it is the lowest free one. */
+static bool entry_pick(struct journal *journal, const struct chunk_entry *entry, unsigned *index)
 {
-	unsigned blocks = chunk_blocks(entry->shift), first = blocks;
+	unsigned blocks = chunk_blocks(entry->shift);
 
+	*index = blocks;
 	for (unsigned i = 0; i < blocks; i++) {
 		if (entry->map[i / 64] == UINT64_MAX) {
 			i |= 63;
@@ -194,33 +195,58 @@ static unsigned entry_pick(struct journal *journal, const struct chunk_entry *en
 		}
 		if (entry_has_block(entry, i))
 			continue;
-		if (!block_is_bad(journal, entry, i))
-			return i;
-		first = first < i ? first : i;
+		if (!block_is_bad(journal, entry, i)) {
+			*index = i;
+			return true;
+		}
+		*index = *index < i ? *index : i;
 	}
-	return first;
+	return false;
 }
 
-/* The first chunk with a free block: where the hint says, in steady state. */
-static int chunk_find_free(struct journal *journal, uint64_t *chunk, struct chunk_entry *entry)
+/* From a chunk on: a block that is good, in steady state where the hint says; one that is known to be bad where no other is left. */
+static int chunk_find_free(struct journal *journal, uint64_t from, uint64_t *chunk, struct chunk_entry *entry, unsigned *index)
 {
 	uint64_t chunks = root_get(journal, ROOT_CHUNKS);
+	struct chunk_entry looked_at;
+	bool found = false, is_good;
+	unsigned at;
 	int error;
 
-	for (uint64_t c = journal->free_hint; c < chunks; c++) {
-		error = table_read(journal, c, entry);
+	for (uint64_t c = from; c < chunks; c++) {
+		error = table_read(journal, c, &looked_at);
 		if (error)
 			return error;
-		if (entry->state == FORMAT_CHUNK_LIVE && entry->free_blocks) {
-			journal->free_hint = c;
+		if (looked_at.state != FORMAT_CHUNK_LIVE || !looked_at.free_blocks)
+			continue;
+		is_good = entry_pick(journal, &looked_at, &at);
+		if (is_good || !found) {
 			*chunk = c;
+			*entry = looked_at;
+			*index = at;
+			found = true;
+		}
+		if (is_good) {
+			journal->free_hint = c;
 			return 0;
 		}
 	}
-	journal->free_hint = 0;
-	log_error("the root counts %llu free metadata blocks, the chunk table has none",
-		  (unsigned long long)root_get(journal, ROOT_META_FREE));
-	return -ENOSPC;
+	return found ? 0 : -ENOSPC;
+}
+
+/* Below the hint there are bad ones at most. */
+static int chunk_find_any(struct journal *journal, uint64_t *chunk, struct chunk_entry *entry, unsigned *index)
+{
+	int error = chunk_find_free(journal, journal->free_hint, chunk, entry, index);
+
+	if (error == -ENOSPC && journal->free_hint)
+		error = chunk_find_free(journal, 0, chunk, entry, index);
+	if (error == -ENOSPC) {
+		journal->free_hint = 0;
+		log_error("the root counts %llu free metadata blocks, the chunk table has none",
+			  (unsigned long long)root_get(journal, ROOT_META_FREE));
+	}
+	return error;
 }
 
 int chunk_take_block(struct tx *tx, maddr_t *address)
@@ -233,10 +259,9 @@ int chunk_take_block(struct tx *tx, maddr_t *address)
 
 	if (root_get(journal, ROOT_META_FREE) <= (tx_kind(tx) == TX_RESERVE ? 0 : METADATA_RESERVE_BLOCKS))
 		return -ENOSPC;
-	error = chunk_find_free(journal, &chunk, &entry);
+	error = chunk_find_any(journal, &chunk, &entry, &index);
 	if (error)
 		return error;
-	index = entry_pick(journal, &entry);
 	entry.map[index / 64] |= 1ull << index % 64;
 	entry.free_blocks--;
 	error = table_write(tx, chunk, &entry);

@@ -638,6 +638,36 @@ START_TEST(what_a_mount_ran_into_is_not_touched_by_fsck)
 }
 END_TEST
 
+/* Both copies of it are known to be bad and stay so: it is made anew elsewhere, and nothing is stored there. */
+START_TEST(a_leaf_that_no_medium_takes_any_more_is_made_anew_elsewhere)
+{
+	static const unsigned trees[] = {FORMAT_TREE_EXTENTS, FORMAT_TREE_RMAP, FORMAT_TREE_DIRENTS};
+	const struct media_backend *before = lab_media(lab)->backend;
+	struct media_backend backend = *before;
+
+	backend.clear = refuse_to_clear;
+	for (unsigned i = 0; i < ARRAY_SIZE(trees); i++) {
+		struct victim *victim = victims;
+		struct fsck_report report;
+
+		while (!is_leaf(victim) || victim->tree != trees[i])
+			victim++;
+		restore();
+		for (unsigned k = 0; k < 2; k++) {
+			expect_equal(lab_poison(lab, victim->copy[k], 64), 0);
+			expect_equal(media_bad_add(lab_media(lab), victim->copy[k], SECTOR_BYTES), 0);
+		}
+		lab_media(lab)->backend = &backend;
+		expect_equal(run_fsck(true, &report), 0);
+		expect_equal(report.left + report.losses, 0);
+		expect_equal(run_fsck(true, &report), 0);
+		expect_equal(report.left + report.losses + report.errors, 0);
+		lab_media(lab)->backend = before;
+		expect_same_records(format_tree_name(trees[i]));
+	}
+}
+END_TEST
+
 START_TEST(without_any_superblock_it_says_what_not_to_do)
 {
 	struct fsck_options options = {.write = true, .tell = tell};
@@ -844,8 +874,6 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, groups_of_blocks_come_back);
 	tcase_add_test(t, a_killed_run_can_be_run_again);
 	tcase_add_test(t, superblock_copies_are_written_anew_while_one_lives);
-	tcase_add_test(t, what_the_medium_cannot_clear_is_not_called_repaired);
-	tcase_add_test(t, what_a_mount_ran_into_is_not_touched_by_fsck);
 	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
 	tcase_add_test(t, journal_heads_come_back_from_the_records);
 	tcase_add_test(t, a_hole_in_the_journal_ends_it);
@@ -856,7 +884,7 @@ static void add_tests(TCase *t)
 int main(void)
 {
 	Suite *suite = suite_create("fsck_structure");
-	TCase *t = tcase_create("plain"), *groups = tcase_create("groups");
+	TCase *t = tcase_create("plain"), *groups = tcase_create("groups"), *stuck = tcase_create("stuck");
 	SRunner *runner;
 	int failed;
 
@@ -868,6 +896,12 @@ int main(void)
 	tcase_set_timeout(groups, 500);
 	tcase_add_test(groups, many_destroyed_blocks_do_not_stop_it);
 	suite_add_tcase(suite, groups);
+	tcase_add_checked_fixture(stuck, setup, teardown);
+	tcase_set_timeout(stuck, 500);
+	tcase_add_test(stuck, what_the_medium_cannot_clear_is_not_called_repaired);
+	tcase_add_test(stuck, what_a_mount_ran_into_is_not_touched_by_fsck);
+	tcase_add_test(stuck, a_leaf_that_no_medium_takes_any_more_is_made_anew_elsewhere);
+	suite_add_tcase(suite, stuck);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

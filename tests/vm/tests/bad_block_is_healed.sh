@@ -39,7 +39,7 @@ mendctl list --json /mnt | tee /tmp/list
 [ "$(number_after sigbus_count </tmp/list)" = 0 ]
 
 step "a metadata block is cleared and rewritten where it is"
-offset=$(metadata_block inodes)
+offset=$(metadata_offset /mnt inodes)
 host optional "$(physical_address "$offset")"
 wait_for 20 grep -q metadata_repaired /tmp/events
 grep metadata_repaired /tmp/events | grep "\"device_offset\":$offset" | grep -q '"action":"rewritten"'
