@@ -153,7 +153,7 @@ static void tell_cleared(struct journal *journal)
 			continue;
 		for (unsigned k = 0; k < 2; k++)
 			if (fresh & 1u << k)
-				journal->on_cleared(journal->on_cleared_arg, offset[k]);
+				journal_tell_cleared(journal, offset[k]);
 		cb->told |= (uint8_t)fresh;
 	}
 }

@@ -379,6 +379,7 @@ static int chunk_find_number(struct tx *tx, uint64_t *chunk, struct chunk_entry 
 
 static int chunk_write_header(struct journal *journal, uint64_t chunk, const struct chunk_entry *entry)
 {
+	bool cleared[2] = {false, false};
 	unsigned stored = 0;
 	int error, last = 0;
 
@@ -387,7 +388,7 @@ static int chunk_write_header(struct journal *journal, uint64_t chunk, const str
 	for (unsigned k = 0; k < 2; k++) {
 		if (!entry->copy[k])
 			continue;
-		error = log_write_block(journal->media, entry->copy[k], journal->bounce, NULL);
+		error = log_write_block(journal->media, entry->copy[k], journal->bounce, &cleared[k]);
 		if (error)
 			last = error;
 		else
@@ -395,7 +396,11 @@ static int chunk_write_header(struct journal *journal, uint64_t chunk, const str
 	}
 	if (last && (last != -EIO || !stored))
 		return last;
-	return log_barrier(&journal->log); /* durable: the headers; the entry that is logged next makes them count */
+	error = log_barrier(&journal->log); /* durable: the headers; the entry that is logged next makes them count */
+	for (unsigned k = 0; k < 2 && !error; k++)
+		if (cleared[k])
+			journal_tell_cleared(journal, entry->copy[k]);
+	return error;
 }
 
 static void entry_make_live(struct chunk_entry *entry, const devoff_t copy[2], unsigned shift)

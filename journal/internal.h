@@ -180,6 +180,8 @@ void journal_exclude(struct journal *journal);
 /* Both. */
 void journal_lock(struct journal *journal);
 void journal_unlock(struct journal *journal);
+/* A store cleared the poison of the block at this offset, and is durable. */
+void journal_tell_cleared(struct journal *journal, devoff_t offset);
 /* Is this thread inside the gate: what it finds in the cache stays until it leaves, without a reference? */
 bool journal_is_reading(const struct journal *journal);
 /* This thread's transaction beside others, or NULL. */

@@ -271,6 +271,12 @@ void journal_set_cleared_handler(struct journal *journal, journal_cleared_fn *ha
 	journal->on_cleared = handler;
 }
 
+void journal_tell_cleared(struct journal *journal, devoff_t offset)
+{
+	if (journal->on_cleared)
+		journal->on_cleared(journal->on_cleared_arg, offset);
+}
+
 /* A second hold by one thread waits for ever once a writer waits in between: a mistake of ours, found at once instead. */
 static _Thread_local const struct journal *thread_reads, *thread_writes;
 static _Thread_local bool thread_excludes; /* readers too */

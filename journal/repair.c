@@ -46,25 +46,31 @@ static unsigned repair_inspect(struct journal *journal, const struct repair *rep
 	return bad;
 }
 
+/* What clears poison says so once the copy is durable: until then the poison log calls it bad, and whoever reads that log next would not touch a good copy. */
+static int repair_write_copy(struct journal *journal, devoff_t offset)
+{
+	int error = media_write(journal->media, offset, journal->bounce, BLOCK_BYTES, NULL);
+	const bool clears = error == -EIO;
+
+	if (clears)
+		error = media_clear(journal->media, offset, BLOCK_BYTES);
+	if (clears && !error)
+		error = media_write(journal->media, offset, journal->bounce, BLOCK_BYTES, NULL);
+	if (!error)
+		error = log_barrier(&journal->log); /* durable: this copy, before the other one may be touched */
+	if (!error && clears)
+		journal_tell_cleared(journal, offset);
+	return error;
+}
+
 static int repair_write(struct journal *journal, const struct repair *repair, unsigned bad)
 {
-	int error;
+	int error = 0;
 
-	for (unsigned k = 0; k < 2; k++) {
-		if (!(bad & 1u << k))
-			continue;
-		error = media_write(journal->media, repair->offset[k], journal->bounce, BLOCK_BYTES, NULL);
-		if (error == -EIO) {
-			error = media_clear(journal->media, repair->offset[k], BLOCK_BYTES);
-			if (!error)
-				error = media_write(journal->media, repair->offset[k], journal->bounce, BLOCK_BYTES, NULL);
-		}
-		if (!error)
-			error = log_barrier(&journal->log); /* durable: this copy, before the other one may be touched */
-		if (error)
-			return error;
-	}
-	return 0;
+	for (unsigned k = 0; k < 2 && !error; k++)
+		if (bad & 1u << k)
+			error = repair_write_copy(journal, repair->offset[k]);
+	return error;
 }
 
 static int repair_buffer(struct journal *journal, struct repair *repair, struct cache_buf *cb)

@@ -18,7 +18,7 @@ BARRIERS = {
     "journal/log.c:log_store:1": ["crash --workload single.create-file.cacheline", "test_barriers"],
     "journal/log.c:log_write_heads:1": ["test_barriers", "test_journal_crash"],
     "journal/recover.c:equalise_copies:1": "test_barriers",
-    "journal/repair.c:repair_write:1": "test_barriers",
+    "journal/repair.c:repair_write_copy:1": "test_barriers",
     "mkfs/build.c:build_forget_old:1": "test_barriers",
     "mkfs/build.c:build_super:1": "test_barriers",
     "notify/poison_log.c:log_append_locked:1": "test_barriers",
