@@ -213,8 +213,10 @@ class Worker(threading.Thread):
                 raise Stopped
             if "Input/output error" not in done.stderr:
                 raise AssertionError(f"{tool}: {done.stderr}")
-            if os.path.exists(path):
-                os.unlink(path)
+            try:
+                os.unlink(path)  # os.path.exists() would take any error for "not there"
+            except FileNotFoundError:
+                pass
             return
         file = File(self.files[source].key, self.files[source].data)
         file.unsure = set(self.files[source].unsure)
@@ -328,7 +330,11 @@ class Worker(threading.Thread):
             expected = {os.path.basename(path) for path in [*self.files, *self.folders[1:]] if os.path.dirname(path) == folder}
             found = os.listdir(folder)
             if sorted(found) != sorted(expected):
-                raise AssertionError(f"{folder}: missing {expected - set(found)}, too many {set(found) - expected}, {len(found)} listed")
+                wrong = expected ^ set(found)
+                there = {name: os.path.lexists(os.path.join(folder, name)) for name in wrong}
+                mendctl("drop-caches", self.run_.mount.directory)
+                raise AssertionError(f"{folder}: missing {expected - set(found)}, too many {set(found) - expected}, {len(found)} listed; "
+                                     f"found by name: {there}; wrong when listed anew: {expected ^ set(os.listdir(folder))}")
 
     def verify_attributes(self, path):
         expected = self.files[path].attributes
