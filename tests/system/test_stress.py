@@ -330,11 +330,18 @@ class Worker(threading.Thread):
             expected = {os.path.basename(path) for path in [*self.files, *self.folders[1:]] if os.path.dirname(path) == folder}
             found = os.listdir(folder)
             if sorted(found) != sorted(expected):
-                wrong = expected ^ set(found)
-                there = {name: os.path.lexists(os.path.join(folder, name)) for name in wrong}
-                mendctl("drop-caches", self.run_.mount.directory)
-                raise AssertionError(f"{folder}: missing {expected - set(found)}, too many {set(found) - expected}, {len(found)} listed; "
-                                     f"found by name: {there}; wrong when listed anew: {expected ^ set(os.listdir(folder))}")
+                self.judge_listing(folder, expected, set(found))
+
+    def judge_listing(self, folder, expected, found):
+        """Open (docs/STATUS.md): rarely a listing has a name that was just taken away, which lookup does not find and which is gone with the caches.
+        Said aloud; anything else is wrong."""
+        there = {name: os.path.lexists(os.path.join(folder, name)) for name in expected ^ found}
+        mendctl("drop-caches", self.run_.mount.directory)
+        anew = set(os.listdir(folder))
+        text = f"{folder}: missing {expected - found}, too many {found - expected}; found by name: {there}; listed anew: {expected ^ anew}"
+        if expected - found or any(there.values()) or anew != expected:
+            raise AssertionError(text)
+        print(f"sample: a stale listing, {text}", flush=True)
 
     def verify_attributes(self, path):
         expected = self.files[path].attributes
