@@ -191,6 +191,15 @@ monitor_events() {
 	wait_for 20 grep -qs running /tmp/events
 }
 
+# file_to_fail DEVICE: mkfs, mounted on /mnt; /mnt/file is 256 KiB, as /tmp/copy is, and events come to /tmp/events.
+file_to_fail() {
+	mkfs.mendfs -q "$1"
+	mount_mendfs "$1" /mnt
+	dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
+	/bin/cp /tmp/copy /mnt/file
+	monitor_events /mnt
+}
+
 # count_events TYPE: so many of that type are in /tmp/events.
 count_events() { grep -c "\"type\":\"$1\"" /tmp/events || true; }
 

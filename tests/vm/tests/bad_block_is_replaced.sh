@@ -3,13 +3,8 @@
 # vm: timeout=150
 . /vm/lib.sh
 device=$(make_namespace -a 4K)
-mkfs.mendfs -q "$device"
-mount_mendfs "$device" /mnt
-dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
-/bin/cp /tmp/copy /mnt/file
+file_to_fail "$device"
 offset=$(data_offset /mnt/file 20480)
-mendctl monitor /mnt >/tmp/events &
-wait_for 20 grep -qs running /tmp/events
 host optional "$(physical_address "$offset")"
 wait_for 20 is_told 1
 one_bad_block /mnt/file 5 /tmp/copy

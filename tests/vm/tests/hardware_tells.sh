@@ -4,13 +4,8 @@
 . /vm/lib.sh
 mentioned_twice() { [ "$(grep -c "$1" /tmp/daemon.log)" = 2 ]; }
 device=$(whole_namespace -a 4K)
-mkfs.mendfs -q "$device"
-mount_mendfs "$device" /mnt
-dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
-/bin/cp /tmp/copy /mnt/file
+file_to_fail "$device"
 offset=$(data_offset /mnt/file 20480)
-mendctl monitor /mnt >/tmp/events &
-wait_for 20 grep -qs running /tmp/events
 # The kernel's own first scrub may still be under way.
 scrub_is_idle() { mendctl list --json /mnt >/tmp/list && grep -q '"hardware_scrub":"idle"' /tmp/list; }
 wait_for 60 scrub_is_idle

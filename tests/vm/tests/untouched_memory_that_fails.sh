@@ -13,8 +13,7 @@ for number in 0 1; do
 	dd if=/dev/urandom of=/tmp/copy bs=1M count=4 2>/dev/null
 	/bin/cp /tmp/copy /mnt/file
 	/bin/cp /mnt/file /mnt/clone
-	mendctl monitor /mnt >/tmp/events &
-	wait_for 20 grep -qs running /tmp/events
+	monitor_events /mnt
 	offset=$(data_offset /mnt/file 409600)
 	host optional "$(physical_address "$offset" $number)"
 	wait_for 20 is_told 2
