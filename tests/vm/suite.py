@@ -1,4 +1,5 @@
 """Tests in the guest: found, run in a machine each, judged."""
+import math
 import os
 import re
 import shutil
@@ -63,7 +64,7 @@ class Runner:
     def __init__(self, kernel, build, logs, accelerator="tcg", slowness=1.0, trace=False):
         self.kernel, self.build, self.logs = kernel, build, logs
         self.accelerator, self.slowness = accelerator, slowness
-        self.more = "VM_TRACE=1" if trace else ""
+        self.more = f"VM_SLOW={math.ceil(slowness)}{' VM_TRACE=1' if trace else ''}"
 
     def parts(self, extras):
         first = [FIRST[name]() for name in extras if name in FIRST]

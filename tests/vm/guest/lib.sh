@@ -54,9 +54,9 @@ refused() {
 	grep -q -e "$pattern" /tmp/refused || fail "nothing that matches '$pattern' was said by: $*"
 }
 
-# wait_for SECONDS COMMAND...: until it succeeds.
+# wait_for SECONDS COMMAND...: until it succeeds; longer where the run was told that the machine is slow.
 wait_for() {
-	tries=$(($1 * 5))
+	tries=$(($1 * 5 * ${VM_SLOW:-1}))
 	shift
 	until "$@"; do
 		tries=$((tries - 1))
@@ -129,7 +129,7 @@ system_test() {
 	begin=$(cut -d. -f1 /proc/uptime)
 	transport=dev_fuse
 	[ ! -e /sys/module/fuse/parameters/enable_uring ] || transport=io_uring
-	BIN_DIR=/mendfs/bin PYTHONUNBUFFERED=1 MENDFS_TRANSPORT=$transport MENDFS_TIMEOUT=300 MENDFS_DEVICE=$2 MENDFS_SHARE=$3 \
+	BIN_DIR=/mendfs/bin PYTHONUNBUFFERED=1 MENDFS_TRANSPORT=$transport MENDFS_TIMEOUT=$((300 * ${VM_SLOW:-1})) MENDFS_DEVICE=$2 MENDFS_SHARE=$3 \
 		python3 -B "/mendfs/tests/system/test_$1.py" -v 2>&1 || fail "test_$1.py on $2"
 	echo "== $(($(cut -d. -f1 /proc/uptime) - begin)) s of this guest's time"
 }
