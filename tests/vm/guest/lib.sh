@@ -180,7 +180,34 @@ one_bad_block() {
 	grep -q "Input/output error" /tmp/dd || fail "block $2 of $1: $(cat /tmp/dd)"
 }
 
+# host_filesystem KIND: ext4 or xfs on /dev/pmem0, mounted on /host with -o dax=always. Needs `hostfs`.
+host_filesystem() {
+	mkdir -p /host
+	modprobe "$1"
+	if [ "$1" = ext4 ]; then mkfs.ext4 -q -b 4096 /dev/pmem0; else mkfs.xfs -q -f /dev/pmem0; fi
+	mount -t "$1" -o dax=always /dev/pmem0 /host
+}
+
+# host_block FILE OFFSET: the block of /dev/pmem0 that holds that byte of a file on /host.
+host_block() {
+	filefrag -b4096 -v "$1" | sed -n 's/^ *[0-9]*: *\([0-9]*\)\.\. *\([0-9]*\): *\([0-9]*\)\.\..*/\1 \2 \3/p' | while read -r first last at; do
+		if [ $(($2 / 4096)) -ge "$first" ] && [ $(($2 / 4096)) -le "$last" ]; then
+			echo $((at + $2 / 4096 - first))
+		fi
+	done
+}
+
+# host_address FILE OFFSET: its physical address.
+host_address() { printf '0x%x\n' $(($(cat /sys/bus/nd/devices/pfn0.*/resource | grep -m1 0x) + $(host_block "$1" "$2") * 4096 + $2 % 4096)); }
+
 # --- poison ---
+
+# rewrite_block N: block N of /mnt/file and of /tmp/copy gets new content.
+rewrite_block() {
+	dd if=/dev/urandom of=/tmp/new bs=4k count=1 2>/dev/null
+	dd if=/tmp/new of=/tmp/copy bs=4k seek="$1" conv=notrunc 2>/dev/null
+	dd if=/tmp/new of=/mnt/file bs=4k seek="$1" conv=notrunc,fsync 2>/tmp/dd || fail "block $1: $(cat /tmp/dd)"
+}
 
 # watch_device OFFSET: from now on each touch of this byte of /dev/dax0.0, through where the daemon has it, is a machine check.
 watch_device() { host watch "$(virtual_address "$1")" "$(physical_address "$1")"; }
@@ -195,6 +222,11 @@ monitor_events() {
 file_to_fail() {
 	mkfs.mendfs -q "$1"
 	mount_mendfs "$1" /mnt
+	make_file_to_fail
+}
+
+# The same, mounted already.
+make_file_to_fail() {
 	dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
 	/bin/cp /tmp/copy /mnt/file
 	monitor_events /mnt

@@ -4,36 +4,16 @@
 . /vm/lib.sh
 MAPPED=/host/image
 no_bad_sectors() { [ "$(wc -l </sys/block/pmem0/badblocks)" = 0 ]; }
-# host_block FILE OFFSET: the block of /dev/pmem0 that holds that byte of the image.
-host_block() {
-	filefrag -b4096 -v "$1" | sed -n 's/^ *[0-9]*: *\([0-9]*\)\.\. *\([0-9]*\): *\([0-9]*\)\.\..*/\1 \2 \3/p' | while read -r first last at; do
-		if [ $(($2 / 4096)) -ge "$first" ] && [ $(($2 / 4096)) -le "$last" ]; then
-			echo $((at + $2 / 4096 - first))
-		fi
-	done
-}
-host_address() { printf '0x%x\n' $(($(cat /sys/bus/nd/devices/pfn0.*/resource | grep -m1 0x) + $(host_block "$1" "$2") * 4096 + $2 % 4096)); }
-rewrite() {
-	dd if=/dev/urandom of=/tmp/new bs=4k count=1 2>/dev/null
-	dd if=/tmp/new of=/tmp/copy bs=4k seek="$1" conv=notrunc 2>/dev/null
-	dd if=/tmp/new of=/mnt/file bs=4k seek="$1" conv=notrunc,fsync 2>/tmp/dd || fail "block $1: $(cat /tmp/dd)"
-}
 echo yes >/tmp/labels
 ndctl create-namespace -m fsdax -f -e namespace0.0 >/dev/null
-mkdir -p /host /mnt
 for kind in ext4 xfs; do
 	step "$kind: an image on it is mapped directly, and the kernel's list is known"
-	modprobe $kind
-	if [ $kind = ext4 ]; then mkfs.ext4 -q -b 4096 /dev/pmem0; else mkfs.xfs -q -f /dev/pmem0; fi
-	mount -t $kind -o dax=always /dev/pmem0 /host
+	host_filesystem $kind
 	mkfs.mendfs -q -s 64M /host/image
 	mount_mendfs /host/image /mnt
 	mendctl list --json /mnt | tee /tmp/list
 	grep -q '"kernel_badblocks":"known"' /tmp/list
-	dd if=/dev/urandom of=/tmp/copy bs=64K count=4 2>/dev/null
-	/bin/cp /tmp/copy /mnt/file
-	mendctl monitor /mnt >/tmp/events &
-	wait_for 20 grep -qs running /tmp/events
+	make_file_to_fail
 	offset=$(data_offset /mnt/file 20480)
 
 	step "$kind: memory below that fails untouched is told of at the image's own byte"
@@ -44,7 +24,7 @@ for kind in ext4 xfs; do
 	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 0 ]
 
 	step "$kind: a write over it clears it"
-	rewrite 5
+	rewrite_block 5
 	same_blocks /mnt/file /tmp/copy 0
 	no_bad_sectors
 	[ "$(mendctl badblocks --json /mnt | grep -c device_offset)" = 0 ]
@@ -61,7 +41,7 @@ for kind in ext4 xfs; do
 	! grep file_damaged /tmp/events | grep -v '"pos":20480\|"pos":40960' || fail "more than these blocks failed"
 	one_bad_block /mnt/file 10 /tmp/copy
 	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 1 ]
-	rewrite 10
+	rewrite_block 10
 	same_blocks /mnt/file /tmp/copy 0
 	wait_for 20 no_bad_sectors
 
@@ -72,7 +52,7 @@ for kind in ext4 xfs; do
 	mount_mendfs /host/image /mnt
 	one_bad_block /mnt/file 20 /tmp/copy
 	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 1 ]
-	rewrite 20
+	rewrite_block 20
 	same_blocks /mnt/file /tmp/copy 0
 	no_bad_sectors
 	umount_mendfs /mnt
