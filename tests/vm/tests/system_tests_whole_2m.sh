@@ -1,6 +1,6 @@
 #!/bin/sh
 # The system tests of files and of shared blocks with all their repetitions, on device-dax with 2 MiB alignment
-# vm: nvdimm=1650 memory=1536 python timeout=3600
+# vm: smp=1 nvdimm=1650 memory=1536 python timeout=3600
 . /vm/lib.sh
 device=$(make_namespace -s 1600M -a 2M)
 system_test files "$device" 100
