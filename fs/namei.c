@@ -5,73 +5,11 @@
 #include <sys/stat.h>
 
 #include "fs/acl.h"
-#include "fs/background.h"
 #include "fs/flags.h"
 #include "fs/orphan.h"
 #include "fs/table.h"
-#include "util/spin.h"
 
-#define BESIDE_TRIES 4
-#define BESIDE_PAUSES 40 /* about as long as another has what it changes */
-
-/* --- the frame of an operation -------------------------------------------------------------------------------------------- */
-
-int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
-{
-	*op = (struct names_op){.fs = fs};
-	op->now_ns = time_now_ns();
-	return fs_tx_begin(fs, kind, &op->tx);
-}
-
-int names_begin_beside(struct fs *fs, enum tx_kind kind, struct names_op *op)
-{
-	*op = (struct names_op){.fs = fs};
-	op->now_ns = time_now_ns();
-	return fs_tx_begin_beside(fs, kind, &op->tx);
-}
-
-int names_end(struct names_op *op, int error)
-{
-	error = tx_end(op->tx, error, NULL);
-	if (!error && op->sync)
-		error = journal_sync(op->fs->journal);
-	if (!error && op->result) {
-		inode_add_lookup(op->result);
-		inode_attr(op->result, op->attr);
-	}
-	for (unsigned i = 0; i < op->count_held; i++)
-		inode_put(op->held[i]);
-	background_run_inline(op->fs);
-	return error;
-}
-
-static void names_hold(struct names_op *op, struct inode *inode)
-{
-	op->held[op->count_held++] = inode;
-}
-
-int names_get(struct names_op *op, inum_t ino, struct inode **out)
-{
-	int error = inode_get_tx(op->fs, op->tx, ino, out);
-
-	if (!error)
-		names_hold(op, *out);
-	return error;
-}
-
-int names_get_dir(struct names_op *op, inum_t ino, struct inode **out)
-{
-	int error = names_get(op, ino, out);
-
-	if (error)
-		return error;
-	if (!S_ISDIR((*out)->record.mode))
-		return -ENOTDIR;
-	if (!(*out)->record.nlink)
-		return -ENOENT;
-	op->sync |= ((*out)->record.flags & (INODE_SYNC | INODE_DIRSYNC)) != 0;
-	return (*out)->record.flags & INODE_IMMUTABLE ? -EPERM : 0;
-}
+/* --- what operations have in common ------------------------------------------------------------------------------------------ */
 
 void names_stamp(const struct names_op *op, struct inode_record *record, bool modified)
 {
@@ -172,15 +110,6 @@ static int names_add_entry(struct names_op *op, struct inode *dir, const char *n
 	return names_update_dir(op, dir, 1, S_ISDIR(inode->record.mode) ? 1 : 0);
 }
 
-int names_create_inode(struct names_op *op, const struct inode_record *record, struct inode **out)
-{
-	int error = inode_create(op->fs, op->tx, record, out);
-
-	if (!error)
-		names_hold(op, *out);
-	return error;
-}
-
 int names_add_new(struct names_op *op, struct inode *dir, const char *name, const struct inode_record *record, struct inode **out)
 {
 	int error = names_create_inode(op, record, out);
@@ -205,9 +134,9 @@ struct create_args {
 	struct fs_attr *out;
 };
 
-/* Within a transaction of either kind, which it ends. *in_commit: the error, if any, is the commit's. */
-static int create_in(struct names_op *op, const struct create_args *args, bool *in_commit)
+static int create_change(struct names_op *op, void *arg)
 {
+	const struct create_args *args = arg;
 	struct inode_record record;
 	struct inode *dir, *inode;
 	struct acl_birth birth;
@@ -223,54 +152,16 @@ static int create_in(struct names_op *op, const struct create_args *args, bool *
 			record.rdev = args->rdev;
 		error = names_add_new(op, dir, args->name, &record, &inode);
 	}
-	if (!error)
-		error = acl_give(inode, op->tx, &birth);
-	*in_commit = !error;
-	return names_end(op, error);
-}
-
-/*
- * Beside creates in other directories; those in the same one come one after the other. -EDEADLK: once more; -EAGAIN: it is to be done alone, for whatever
- * reason: only then an error is certain.
- */
-static int create_beside(struct fs *fs, const struct create_args *args)
-{
-	struct names_op op;
-	struct inode *dir;
-	bool in_commit = false;
-	int error = inode_get(fs, args->dir, &dir);
-
-	if (error)
-		return -EAGAIN;
-	lock_write(&dir->data_lock, LOCK_DATA);
-	error = names_begin_beside(fs, TX_NORMAL, &op);
-	if (!error)
-		error = create_in(&op, args, &in_commit);
-	pthread_rwlock_unlock(&dir->data_lock);
-	inode_put(dir);
-	return error && error != -EDEADLK && !in_commit ? -EAGAIN : error;
+	return error ? error : acl_give(inode, op->tx, &birth);
 }
 
 int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const char *name, mode_t mode, dev_t rdev,
 	      struct fs_attr *out)
 {
 	struct create_args args = {who, dir_ino, name, mode, rdev, out};
-	struct names_op op;
-	bool in_commit;
 	int error = mode_is_creatable(mode) ? dir_verify_name(name) : -EINVAL;
 
-	if (error)
-		return error;
-	error = create_beside(fs, &args);
-	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {
-		for (unsigned k = 0; k < BESIDE_PAUSES; k++)
-			spin_pause();
-		error = create_beside(fs, &args);
-	}
-	if (error != -EAGAIN && error != -EDEADLK)
-		return error;
-	error = names_begin(fs, TX_NORMAL, &op);
-	return error ? error : create_in(&op, &args, &in_commit);
+	return error ? error : names_run(fs, TX_NORMAL, dir_ino, create_change, &args);
 }
 
 int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t mode, struct fs_attr *out)

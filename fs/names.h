@@ -19,10 +19,14 @@ struct names_op {
 };
 
 int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op);
-/* The same beside others, where that is possible now: else -EAGAIN, and nothing has begun. */
-int names_begin_beside(struct fs *fs, enum tx_kind kind, struct names_op *op);
 /* Commit if error is 0, else abort; drop what is held. Returns the operation's outcome. */
 int names_end(struct names_op *op, int error);
+/*
+ * Begin, change, end: beside others who change other directories, where that is possible, those who change this one waiting for each other, else alone. So `change`
+ * may be called several times, each time within another transaction, and what it answers counts only if it runs alone.
+ */
+typedef int names_change_fn(struct names_op *op, void *arg);
+int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *change, void *arg);
 /* Held until names_end(). */
 int names_get(struct names_op *op, inum_t ino, struct inode **out);
 /* A directory that still has a name, to be changed: -ENOTDIR, -ENOENT, -EPERM. */

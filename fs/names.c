@@ -1,0 +1,147 @@
+#include "fs/names.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fs/background.h"
+#include "fs/table.h"
+#include "util/spin.h"
+
+#define BESIDE_TRIES 4
+#define BESIDE_PAUSES 40 /* about as long as another has what it changes */
+
+int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
+{
+	*op = (struct names_op){.fs = fs};
+	op->now_ns = time_now_ns();
+	return fs_tx_begin(fs, kind, &op->tx);
+}
+
+static int names_finish(struct names_op *op, int error)
+{
+	error = tx_end(op->tx, error, NULL);
+	if (!error && op->sync)
+		error = journal_sync(op->fs->journal);
+	if (!error && op->result) {
+		inode_add_lookup(op->result);
+		inode_attr(op->result, op->attr);
+	}
+	for (unsigned i = 0; i < op->count_held; i++)
+		inode_put(op->held[i]);
+	return error;
+}
+
+int names_end(struct names_op *op, int error)
+{
+	error = names_finish(op, error);
+	background_run_inline(op->fs);
+	return error;
+}
+
+static void names_hold(struct names_op *op, struct inode *inode)
+{
+	op->held[op->count_held++] = inode;
+}
+
+int names_get(struct names_op *op, inum_t ino, struct inode **out)
+{
+	int error = inode_get_tx(op->fs, op->tx, ino, out);
+
+	if (!error)
+		names_hold(op, *out);
+	return error;
+}
+
+int names_get_dir(struct names_op *op, inum_t ino, struct inode **out)
+{
+	int error = names_get(op, ino, out);
+
+	if (error)
+		return error;
+	if (!S_ISDIR((*out)->record.mode))
+		return -ENOTDIR;
+	if (!(*out)->record.nlink)
+		return -ENOENT;
+	op->sync |= ((*out)->record.flags & (INODE_SYNC | INODE_DIRSYNC)) != 0;
+	return (*out)->record.flags & INODE_IMMUTABLE ? -EPERM : 0;
+}
+
+int names_create_inode(struct names_op *op, const struct inode_record *record, struct inode **out)
+{
+	int error = inode_create(op->fs, op->tx, record, out);
+
+	if (!error)
+		names_hold(op, *out);
+	return error;
+}
+
+/* --- beside others, or alone ---------------------------------------------------------------------------------------------- */
+
+struct names_work {
+	struct fs *fs;
+	enum tx_kind kind;
+	inum_t dir;
+	names_change_fn *change;
+	void *arg;
+};
+
+static int names_begin_beside(const struct names_work *work, struct names_op *op)
+{
+	*op = (struct names_op){.fs = work->fs};
+	op->now_ns = time_now_ns();
+	return fs_tx_begin_beside(work->fs, work->kind, &op->tx);
+}
+
+/* Within a transaction of either kind, which it ends. *in_commit: the error, if any, is the commit's. */
+static int names_work_in(const struct names_work *work, struct names_op *op, bool *in_commit)
+{
+	int error;
+
+	error = work->change(op, work->arg);
+	*in_commit = !error;
+	return names_finish(op, error);
+}
+
+/* -EDEADLK: once more; -EAGAIN: it is to be done alone, for whatever reason: only then an error is certain. */
+static int names_work_beside(const struct names_work *work)
+{
+	struct names_op op;
+	struct inode *dir;
+	bool in_commit = false;
+	int error = inode_get(work->fs, work->dir, &dir);
+
+	if (error)
+		return -EAGAIN;
+	lock_write(&dir->data_lock, LOCK_DATA);
+	error = names_begin_beside(work, &op);
+	if (!error)
+		error = names_work_in(work, &op, &in_commit);
+	pthread_rwlock_unlock(&dir->data_lock);
+	inode_put(dir);
+	return error && error != -EDEADLK && !in_commit ? -EAGAIN : error;
+}
+
+static int names_work_alone(const struct names_work *work)
+{
+	struct names_op op;
+	bool in_commit;
+	int error = names_begin(work->fs, work->kind, &op);
+
+	return error ? error : names_work_in(work, &op, &in_commit);
+}
+
+int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *change, void *arg)
+{
+	struct names_work work = {.fs = fs, .kind = kind, .dir = dir, .change = change, .arg = arg};
+	int error = names_work_beside(&work);
+
+	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {
+		for (unsigned k = 0; k < BESIDE_PAUSES; k++)
+			spin_pause();
+		error = names_work_beside(&work);
+	}
+	if (error == -EAGAIN || error == -EDEADLK)
+		error = names_work_alone(&work);
+	background_run_inline(fs);
+	return error;
+}
