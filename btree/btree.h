@@ -23,6 +23,8 @@ struct btree_record {
 struct btree_ops {
 	unsigned tree; /* enum format_tree_id */
 	unsigned key_words;
+	/* Records whose first word divided by this is the same are most often changed by one thread: nodes are not merged where it differs. 0: no matter, the first word itself tells. */
+	uint64_t unit;
 	/* Aggregate of one record; inner nodes keep the maximum below each child. NULL: none. */
 	uint64_t (*aggregate)(const struct btree_key *key, const void *value, size_t length);
 	/* 0 or -EUCLEAN: may this record be in the tree? Called for every record of a node when it is first read. May be NULL. */

@@ -7,6 +7,7 @@
 /* Siblings are merged when they leave this much free, and looked at only by a node that is below
  * half of it. */
 #define MERGE_BYTES (NODE_SPACE_BYTES * 3 / 4)
+#define INNER_CUT_MIN 8 /* children of an inner node that is cut within a unit */
 
 /* What a split hands to the level above: the new right node and the lowest key in it. */
 struct carry {
@@ -91,6 +92,16 @@ static int root_grow(struct tx *tx, struct btree_path *path, const struct carry 
 	return error;
 }
 
+/* To the level above, about a node that has just come after another. */
+static void carry_fill(struct carry *carry, const struct btree *tree, const struct buf *buf)
+{
+	const struct format_node *node = (const struct format_node *)buf->data;
+	struct node_child child = {buf->address, node_aggregate(node, tree->ops)};
+
+	node_child_pack(carry->child, &child);
+	node_key(node, 0, &carry->key);
+}
+
 /* Split the node of this step around the record that does not fit, and put it into its half. */
 static int step_split(struct tx *tx, const struct btree *tree, struct btree_step *step,
 		      const struct btree_key *key, const void *value, size_t length,
@@ -98,7 +109,6 @@ static int step_split(struct tx *tx, const struct btree *tree, struct btree_step
 {
 	struct format_node *left = step_node(step), *right;
 	unsigned index = step->index, point = node_split_point(left, index, length);
-	struct node_child child;
 	struct buf *buf;
 	int error = btree_node_create(tree, tx, left->level, &buf);
 
@@ -112,9 +122,7 @@ static int step_split(struct tx *tx, const struct btree *tree, struct btree_step
 		node_move_tail(left, point, right);
 		node_insert(right, index - point, key, value, length);
 	}
-	child = (struct node_child){buf->address, node_aggregate(right, tree->ops)};
-	node_child_pack(carry->child, &child);
-	node_key(right, 0, &carry->key);
+	carry_fill(carry, tree, buf);
 	buf_put(buf);
 	return 0;
 }
@@ -166,6 +174,92 @@ static int path_insert(struct tx *tx, struct btree_path *path, const struct btre
 	}
 }
 
+/* --- nodes where threads meet --- */
+
+static bool unit_is_same(const struct btree *tree, const struct format_node *node, unsigned index,
+			 const struct btree_key *key)
+{
+	uint64_t unit = max_u64(tree->ops->unit, 1);
+	struct btree_key other;
+
+	node_key(node, index, &other);
+	return other.word[0] / unit == key->word[0] / unit;
+}
+
+/*
+ * Where to cut the node of this step, so that others have the other half: where what belongs to
+ * `key` ends or begins, or else next to it. 0: it cannot be cut, or is so high that a cut would make
+ * the tree higher rather than do any good.
+ */
+static unsigned crowd_point(const struct btree *tree, const struct btree_step *step,
+			    const struct btree_key *key)
+{
+	const struct format_node *node = step_node(step);
+	unsigned first = step->index, last = step->index + node->level, count = node_count(node);
+
+	if (node->level > 1 || count < 2)
+		return 0;
+	while (first > 0 && unit_is_same(tree, node, first - 1, key))
+		first--;
+	while (last < count && unit_is_same(tree, node, last, key))
+		last++;
+	if (last < count)
+		return last > 0 ? last : count / 2;
+	if (first > 0)
+		return first < count ? first : 0;
+	if (node->level > 0 && count < INNER_CUT_MIN)
+		return 0;
+	return step->index > 0 && step->index < count ? step->index : count / 2;
+}
+
+static int step_cut(struct tx *tx, struct btree_path *path, unsigned d, unsigned point)
+{
+	struct btree_step *step = &path->step[d];
+	struct carry carry;
+	struct buf *buf;
+	bool changed;
+	int error = tx_join(tx, step->buf);
+
+	if (error == 0)
+		error = btree_node_create(path->tree, tx, step_node(step)->level, &buf);
+	if (error < 0)
+		return error;
+	node_move_tail(step_node(step), point, (struct format_node *)buf->data);
+	carry_fill(&carry, path->tree, buf);
+	buf_put(buf);
+	if (d == 0)
+		return root_grow(tx, path, &carry);
+	error = aggregate_store(tx, path, d, node_aggregate(step_node(step), path->tree->ops),
+				&changed);
+	while (path->depth > d)
+		path_up(path);
+	path_last(path)->index++;
+	return error < 0 ? error
+			 : path_insert(tx, path, &carry.key, carry.child, sizeof(carry.child));
+}
+
+/* As path_seek(), by who will change something there: a crowded node on the way is cut first. */
+static int path_seek_change(struct tx *tx, struct btree_path *path, const struct btree *tree,
+			    const struct btree_key *key, bool *found)
+{
+	int error = path_seek(path, tree, key, found);
+	unsigned d = 0, point;
+
+	if (error < 0 || !tx_crowded(tx))
+		return error;
+	while (d < path->depth && path->step[d].buf->address != tx_crowded(tx))
+		d++;
+	point = d < path->depth ? crowd_point(tree, &path->step[d], key) : 0;
+	if (!point)
+		return 0;
+	tx_set_crowded(tx, 0);
+	error = step_cut(tx, path, d, point);
+	path_end(path);
+	return error < 0 ? error : path_seek(path, tree, key, found);
+}
+
+/* --- btree_insert --- */
+
 static int root_plant(const struct btree *tree, struct tx *tx, const struct btree_key *key,
 		      const void *value, size_t length)
 {
@@ -208,7 +302,7 @@ int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key
 
 	if (length > NODE_VALUE_MAX)
 		return -EINVAL;
-	error = path_seek(&path, tree, key, &found);
+	error = path_seek_change(tx, &path, tree, key, &found);
 	if (error == -ENOENT)
 		return root_plant(tree, tx, key, value, length);
 	if (error < 0)
@@ -264,7 +358,7 @@ int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key
 
 	if (length > NODE_VALUE_MAX)
 		return -EINVAL;
-	error = path_seek(&path, tree, key, &found);
+	error = path_seek_change(tx, &path, tree, key, &found);
 	if (error < 0)
 		return error;
 	error = found ? path_update(tx, &path, key, value, length) : -ENOENT;
@@ -287,11 +381,14 @@ static struct buf *sibling_find(struct btree_path *path, unsigned index)
 {
 	const struct btree_step *step = path_last(path);
 	struct btree_step sibling;
+	struct btree_key key;
 
 	/* One that cannot be read is no reason to fail: deleting next to what is lost must work. */
 	if (path_open_child(path, step - 1, index, &sibling) < 0)
 		return NULL;
-	if (node_used_bytes(step_node(step)) + node_used_bytes(step_node(&sibling)) <= MERGE_BYTES)
+	node_key(step_node(step), 0, &key);
+	if ((!path->tree->ops->unit || unit_is_same(path->tree, step_node(&sibling), 0, &key)) &&
+	    node_used_bytes(step_node(step)) + node_used_bytes(step_node(&sibling)) <= MERGE_BYTES)
 		return sibling.buf;
 	buf_put(sibling.buf);
 	return NULL;
@@ -415,7 +512,7 @@ int btree_remove(const struct btree *tree, struct tx *tx, const struct btree_key
 {
 	struct btree_path path;
 	bool found;
-	int error = path_seek(&path, tree, key, &found);
+	int error = path_seek_change(tx, &path, tree, key, &found);
 
 	if (error < 0)
 		return error;

@@ -245,15 +245,15 @@ static void numbers_hook(void *arg, bool committed, uint64_t sequence)
 
 static int numbers_refill(struct fs *fs, struct tx *tx, struct inode_numbers *numbers)
 {
-	inum_t first = root_get(fs->journal, ROOT_NEXT_INO);
-	int error = root_add(tx, ROOT_NEXT_INO, INODE_BATCH);
+	inum_t first = root_get(fs->journal, ROOT_NEXT_INO), end = round_down_u64(first, INODE_BATCH) + INODE_BATCH;
+	int error = root_add(tx, ROOT_NEXT_INO, (int64_t)(end - first));
 
 	if (!error)
 		error = tx_add_hook(tx, numbers_hook, numbers);
 	if (error)
 		return error;
 	numbers->next = first;
-	numbers->end = first + INODE_BATCH;
+	numbers->end = end;
 	return 0;
 }
 

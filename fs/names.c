@@ -83,6 +83,7 @@ struct names_work {
 	inum_t dir;
 	names_change_fn *change;
 	void *arg;
+	maddr_t crowded; /* where another was met the last time */
 };
 
 static int names_begin_beside(const struct names_work *work, struct names_op *op)
@@ -97,6 +98,7 @@ static int names_work_in(const struct names_work *work, struct names_op *op, boo
 {
 	int error;
 
+	tx_set_crowded(op->tx, work->crowded);
 	error = work->change(op, work->arg);
 	*in_commit = !error;
 	return names_finish(op, error);
@@ -136,6 +138,7 @@ int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *cha
 	int error = names_work_beside(&work);
 
 	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {
+		work.crowded = tx_met(fs->journal);
 		for (unsigned k = 0; k < BESIDE_PAUSES; k++)
 			spin_pause();
 		error = names_work_beside(&work);

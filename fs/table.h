@@ -8,7 +8,7 @@
 #include "fs/inode.h"
 #include "util/slot.h"
 
-#define INODE_BATCH 16384 /* numbers taken from the root block at a time: where one batch ends and another begins, threads meet in a leaf */
+#define INODE_BATCH 16384 /* numbers taken from the root block at a time, up to the next multiple: where one batch ends and another begins, threads meet in a node, which is then cut */
 
 #define INODE_SHARDS 1024u /* a power of two; with a lookup's ten locks, two threads meet in one of 128 every fortieth time */
 

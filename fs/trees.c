@@ -1,4 +1,4 @@
-#include "fs/inode.h"
+#include "fs/table.h"
 
 #include <errno.h>
 
@@ -72,13 +72,13 @@ static int empty_verify(const struct btree_key *key, const void *value, size_t l
 }
 
 const struct btree_ops inodes_ops = {
-	.tree = FORMAT_TREE_INODES, .key_words = 1, .verify = inodes_verify,
+	.tree = FORMAT_TREE_INODES, .key_words = 1, .unit = INODE_BATCH, .verify = inodes_verify,
 };
 const struct btree_ops dirents_ops = {
 	.tree = FORMAT_TREE_DIRENTS, .key_words = 2, .verify = dirents_verify,
 };
 const struct btree_ops parents_ops = {
-	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .verify = parents_verify,
+	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .unit = INODE_BATCH, .verify = parents_verify,
 };
 const struct btree_ops extents_ops = {
 	.tree = FORMAT_TREE_EXTENTS, .key_words = 2, .verify = extents_verify,
@@ -90,7 +90,7 @@ const struct btree_ops damaged_ops = {
 	.tree = FORMAT_TREE_DAMAGED, .key_words = 2, .verify = damaged_verify,
 };
 const struct btree_ops orphans_ops = {
-	.tree = FORMAT_TREE_ORPHANS, .key_words = 1, .verify = empty_verify,
+	.tree = FORMAT_TREE_ORPHANS, .key_words = 1, .unit = INODE_BATCH, .verify = empty_verify,
 };
 const struct btree_ops intents_ops = {
 	.tree = FORMAT_TREE_INTENTS, .key_words = 1, .verify = intents_verify,

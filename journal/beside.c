@@ -87,9 +87,10 @@ static struct tx_view *view_of(struct buf *buf)
 	return (struct tx_view *)((uint8_t *)buf - offsetof(struct tx_view, buf));
 }
 
-static int blocks_contended(void)
+static int view_refuse(struct tx *tx, const struct tx_view *view)
 {
 	lock_count_taken(LOCK_BLOCKS, true);
+	tx->met = view->buf.address;
 	return -EDEADLK;
 }
 
@@ -117,19 +118,19 @@ static int view_add(struct tx *tx, maddr_t address, struct tx_view **out)
 }
 
 /* What merely showed the way may be looked at anew; what was relied on may not have changed. */
-static int view_renew(struct tx_view *view)
+static int view_renew(struct tx *tx, struct tx_view *view)
 {
 	if (view_is_current(view))
 		return 0;
 	if (view->relied || view->holds || !atomic_load(&view->buf.cache->hashed) || !view_copy_soon(view))
-		return blocks_contended();
+		return view_refuse(tx, view);
 	return 0;
 }
 
 int beside_get(struct tx *tx, maddr_t address, struct buf **out)
 {
 	struct tx_view *view = view_find(tx, address);
-	int error = view ? view_renew(view) : view_add(tx, address, &view);
+	int error = view ? view_renew(tx, view) : view_add(tx, address, &view);
 
 	if (error)
 		return error;
@@ -183,11 +184,11 @@ int beside_join(struct tx *tx, struct buf *buf)
 	if (tx->count == tx->limit)
 		return -EAGAIN;
 	if (!atomic_compare_exchange_strong(&cb->owner, &nobody, tx))
-		return blocks_contended();
+		return view_refuse(tx, view);
 	atomic_fetch_add(&cb->refs, 1);
 	if (!view_is_current(view)) {
 		block_disown(cb);
-		return blocks_contended();
+		return view_refuse(tx, view);
 	}
 	lock_count_taken(LOCK_BLOCKS, false);
 	tx->blocks[tx->count++] = (struct tx_block){ .cb = cb, .view = view, .bytes = buf->data };
@@ -227,7 +228,7 @@ static int beside_validate(struct tx *tx)
 		struct tx_view *view = &tx->views[i];
 
 		if (!view->joined && view->relied && (atomic_load(&view->buf.cache->owner) || !view_is_current(view)))
-			return blocks_contended();
+			return view_refuse(tx, view);
 	}
 	return 0;
 }

@@ -109,6 +109,7 @@ struct tx {
 	unsigned hook_count, hook_capacity;
 	uint64_t old_free_hint, old_entry_hint;
 	bool retires; /* marks a chunk FREEING */
+	maddr_t crowded, met;
 	/* Of one beside others: */
 	struct tx_view *views;
 	unsigned view_count;

@@ -73,6 +73,21 @@ bool tx_is_beside(const struct tx *tx)
 	return tx->beside;
 }
 
+maddr_t tx_met(struct journal *journal)
+{
+	return journal->txs[slot_mine()].met;
+}
+
+void tx_set_crowded(struct tx *tx, maddr_t block)
+{
+	tx->crowded = block;
+}
+
+maddr_t tx_crowded(const struct tx *tx)
+{
+	return tx->crowded;
+}
+
 enum tx_kind tx_kind(const struct tx *tx)
 {
 	return tx->kind;
@@ -141,6 +156,7 @@ static void tx_reset(struct tx *tx, enum tx_kind kind, bool beside)
 	tx->count = 0;
 	tx->hook_count = 0;
 	tx->retires = false;
+	tx->crowded = 0;
 }
 
 int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
@@ -186,6 +202,7 @@ int tx_begin_beside(struct journal *journal, enum tx_kind kind, struct tx **out)
 	tx->limit = TX_VIEWS_MAX;
 	tx->view_count = 0;
 	tx->take_count = 0;
+	tx->met = 0;
 	tx->table = NULL;
 	tx->deltas_mask = 0;
 	journal_beside_enter(tx);

@@ -26,6 +26,11 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out);
  */
 int tx_begin_beside(struct journal *journal, enum tx_kind kind, struct tx **out);
 bool tx_is_beside(const struct tx *tx);
+/* The block because of which this thread's last transaction beside others was refused by -EDEADLK; 0: none. */
+maddr_t tx_met(struct journal *journal);
+/* Such a block, where threads meet: the tree that it is a node of cuts it when this transaction comes through it to change something. 0: none (any more). */
+void tx_set_crowded(struct tx *tx, maddr_t block);
+maddr_t tx_crowded(const struct tx *tx);
 struct journal *tx_journal(struct tx *tx);
 enum tx_kind tx_kind(const struct tx *tx);
 /*

@@ -20,6 +20,7 @@ struct fake_buf {
 
 struct tx {
 	enum tx_kind kind;
+	maddr_t crowded;
 	bool active;
 	struct fake_buf *joined[4096];
 	unsigned count_joined;
@@ -269,6 +270,7 @@ int tx_begin(struct journal *journal, enum tx_kind kind, struct tx **out)
 	if (tx->active)
 		abort();
 	tx->kind = kind;
+	tx->crowded = 0;
 	tx->active = true;
 	tx->count_joined = tx->count_hooks = 0;
 	tx->root = journal->root;
@@ -284,6 +286,16 @@ struct journal *tx_journal(struct tx *tx)
 enum tx_kind tx_kind(const struct tx *tx)
 {
 	return tx->kind;
+}
+
+void tx_set_crowded(struct tx *tx, maddr_t block)
+{
+	tx->crowded = block;
+}
+
+maddr_t tx_crowded(const struct tx *tx)
+{
+	return tx->crowded;
 }
 
 unsigned tx_room(const struct tx *tx)

@@ -26,13 +26,14 @@ static int refuse_odd_tail(const struct btree_key *key, const void *value, size_
 	return length > 2 && ((const uint8_t *)value)[length - 1] == 0xee ? -EUCLEAN : 0;
 }
 
+#define UNIT 1000
 static const struct btree_ops ops_by_words[4] = {
     [1] = {.tree = FORMAT_TREE_FREE,
 	   .key_words = 1,
 	   .aggregate = end_of_record,
 	   .verify = refuse_odd_tail},
     [2] = {.tree = FORMAT_TREE_EXTENTS, .key_words = 2},
-    [3] = {.tree = FORMAT_TREE_RMAP, .key_words = 3, .aggregate = end_of_record},
+    [3] = {.tree = FORMAT_TREE_RMAP, .key_words = 3, .unit = UNIT, .aggregate = end_of_record},
 };
 
 struct model_record {
@@ -209,6 +210,29 @@ static struct model_record change_target(struct fixture *f, enum change change)
 	return record;
 }
 
+struct pick {
+	uint64_t left;
+	maddr_t address;
+};
+
+static int pick_node(void *arg, maddr_t address, unsigned level, int error)
+{
+	struct pick *pick = arg;
+
+	pick->address = address;
+	return pick->left-- == 0;
+}
+
+/* Any of the first hundred, now and then. */
+static maddr_t random_crowded(struct fixture *f)
+{
+	struct pick pick = {.left = random_below(&f->random, 100)};
+
+	if (random_below(&f->random, 20) == 0)
+		expect(btree_walk_nodes(&f->tree, pick_node, &pick) >= 0);
+	return pick.address;
+}
+
 static void change_both(struct fixture *f, unsigned step)
 {
 	enum change change = random_change(f, step);
@@ -216,7 +240,10 @@ static void change_both(struct fixture *f, unsigned step)
 	int expect = change_model(f, change, &record, true);
 	struct tx *tx;
 
+	maddr_t crowded = random_crowded(f);
+
 	expect_equal(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	tx_set_crowded(tx, crowded);
 	expect_equal(change_tree(f, tx, change, &record), expect);
 	if (expect == 0)
 		expect_equal(tx_commit(tx, NULL), 0);
@@ -440,6 +467,127 @@ START_TEST(removing_all_leaves_no_node)
 		ck_assert_int_eq(tx_commit(tx, NULL), 0);
 	}
 	ck_assert_uint_eq(fake_blocks(f.journal), 0);
+	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+END_TEST
+
+/* --- nodes where threads meet --- */
+
+struct nodes {
+	struct fixture *f;
+	unsigned count[NODE_LEVELS_MAX], mixed[NODE_LEVELS_MAX];
+};
+
+static int count_node(void *arg, maddr_t address, unsigned level, int error)
+{
+	struct nodes *nodes = arg;
+	struct btree_key first, last;
+	struct format_node *node;
+	struct buf *buf;
+
+	ck_assert_int_eq(error, 0);
+	ck_assert_int_eq(buf_get_any(nodes->f->journal, address, &buf), 0);
+	node = (struct format_node *)buf->data;
+	node_key(node, level > 0, &first); /* the first key of an inner node may be anything below */
+	node_key(node, node_count(node) - 1, &last);
+	nodes->count[level]++;
+	nodes->mixed[level] += first.word[0] / UNIT != last.word[0] / UNIT;
+	buf_put(buf);
+	return 0;
+}
+
+static struct nodes count_all(struct fixture *f)
+{
+	struct nodes nodes = {.f = f};
+
+	ck_assert_int_eq(btree_walk_nodes(&f->tree, count_node, &nodes), 0);
+	return nodes;
+}
+
+static void change_crowded(struct fixture *f, maddr_t crowded, enum change change, uint64_t word)
+{
+	struct model_record record = {.key = {{word}}, .length = 40};
+	struct tx *tx;
+
+	ck_assert_int_eq(change_model(f, change, &record, true), 0);
+	ck_assert_int_eq(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	tx_set_crowded(tx, crowded);
+	ck_assert_int_eq(change_tree(f, tx, change, &record), 0);
+	ck_assert_int_eq(tx_commit(tx, NULL), 0);
+}
+
+static maddr_t root_address(struct fixture *f)
+{
+	maddr_t address;
+	unsigned level;
+
+	root_tree_get(f->journal, f->tree.ops->tree, &address, &level);
+	return address;
+}
+
+START_TEST(a_crowded_leaf_is_cut_between_two_units)
+{
+	struct fixture f;
+	struct nodes nodes;
+
+	fixture_open(&f, 3, "btree crowded");
+	for (unsigned i = 0; i < 10; i++) {
+		change_crowded(&f, 0, CHANGE_INSERT, UNIT + i);
+		change_crowded(&f, 0, CHANGE_INSERT, 2 * UNIT + i);
+	}
+	ck_assert_uint_eq(count_all(&f).count[0], 1);
+	change_crowded(&f, root_address(&f) + 1000, CHANGE_INSERT, UNIT + 10); /* another tree's */
+	ck_assert_uint_eq(count_all(&f).count[0], 1);
+	change_crowded(&f, root_address(&f), CHANGE_INSERT, UNIT + 11);
+	nodes = count_all(&f);
+	ck_assert_uint_eq(nodes.count[0], 2);
+	ck_assert_uint_eq(nodes.count[1], 1);
+	ck_assert_uint_eq(nodes.mixed[0], 0);
+	for (unsigned i = 1; i < 12; i++) /* nor are they merged again */
+		change_crowded(&f, 0, CHANGE_REMOVE, UNIT + i);
+	ck_assert_uint_eq(count_all(&f).count[0], 2);
+	change_crowded(&f, 0, CHANGE_REMOVE, UNIT);
+	ck_assert_uint_eq(count_all(&f).count[0], 1);
+	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_crowded_inner_node_is_cut_between_two_units)
+{
+	struct fixture f;
+	struct nodes nodes;
+
+	fixture_open(&f, 3, "btree crowded inner");
+	for (unsigned i = 0; i < 800; i++) {
+		change_crowded(&f, 0, CHANGE_INSERT, UNIT + i);
+		change_crowded(&f, 0, CHANGE_INSERT, 2 * UNIT + i);
+	}
+	nodes = count_all(&f);
+	ck_assert_uint_eq(nodes.count[1], 1);
+	ck_assert_uint_eq(nodes.mixed[1], 1);
+	change_crowded(&f, root_address(&f), CHANGE_UPDATE, 2 * UNIT + 400);
+	nodes = count_all(&f);
+	ck_assert_uint_eq(nodes.count[1], 2);
+	ck_assert_uint_eq(nodes.count[2], 1);
+	ck_assert_uint_eq(nodes.mixed[1], 0);
+	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_crowded_leaf_of_one_unit_is_cut_beside_the_key)
+{
+	struct fixture f;
+	struct btree_record record;
+
+	fixture_open(&f, 3, "btree crowded unit");
+	for (unsigned i = 0; i < 10; i++)
+		change_crowded(&f, 0, CHANGE_INSERT, UNIT + i);
+	change_crowded(&f, root_address(&f), CHANGE_UPDATE, UNIT + 3);
+	ck_assert_uint_eq(count_all(&f).count[0], 2);
+	ck_assert_int_eq(btree_lookup(&f.tree, &(struct btree_key){{UNIT + 2}}, &record), 0);
 	assert_tree_is_model(&f);
 	fixture_close(&f);
 }
@@ -861,6 +1009,9 @@ int main(void)
 	tcase_add_test(shape, ascending_keys_fill_the_nodes);
 	tcase_add_test(shape, removing_all_leaves_no_node);
 	tcase_add_test(shape, a_walk_ends_with_what_its_visitor_says);
+	tcase_add_test(shape, a_crowded_leaf_is_cut_between_two_units);
+	tcase_add_test(shape, a_crowded_inner_node_is_cut_between_two_units);
+	tcase_add_test(shape, a_crowded_leaf_of_one_unit_is_cut_beside_the_key);
 	tcase_set_timeout(model, 120);
 	tcase_add_test(model, random_changes_agree_with_a_sorted_array);
 	tcase_add_test(model, random_changes_agree_with_long_values);
