@@ -73,6 +73,19 @@ int btree_walk_nodes(const struct btree *tree, btree_node_fn *visit, void *arg);
  */
 typedef int btree_check_fn(void *arg, maddr_t address, unsigned level, int error, const char *fault);
 int btree_check_nodes(const struct btree *tree, struct btree_key *from, bool *ended, btree_check_fn *visit, void *arg);
+/* A node as its parent tells of it. Records in it have keys >= from and, if bounded, < end; of the root nothing is said. */
+struct btree_child {
+	maddr_t address;
+	unsigned level;
+	struct btree_key from, end;
+	bool is_bounded;
+};
+typedef int btree_child_fn(void *arg, const struct btree_child *child);
+/*
+ * What inner nodes say of all nodes below them, from where *from belongs on; no leaf is read, and what cannot be read is told of and passed over. After `limit`
+ * (not 0) inner nodes the walk ends, and *from says where to go on unless *ended; nodes above that place are told of again. The visitor as in btree_walk().
+ */
+int btree_walk_children(const struct btree *tree, struct btree_key *from, unsigned limit, bool *ended, btree_child_fn *visit, void *arg);
 /* Order, fill, levels, aggregates, headers of the whole tree: 0, or -EUCLEAN/-EIO with the first finding on the log. *records: how many. */
 int btree_check(const struct btree *tree, uint64_t *records);
 

@@ -48,6 +48,61 @@ static int add_sectors(struct json_object *object, devoff_t offset, uint64_t len
 	       json_add_u64(object, "count", (end + SECTOR_BYTES - 1) / SECTOR_BYTES - first);
 }
 
+int render_loss_add(struct json_object *object, const struct meta_loss *loss)
+{
+	int error = 0;
+
+	if (loss->is_node)
+		error |= json_add_u64(object, "level", loss->level);
+	if (loss->has_inodes) {
+		error |= json_add_u64(object, "first_inumber", loss->first_ino);
+		error |= json_add_u64(object, "last_inumber", loss->last_ino);
+	}
+	if (loss->covers_bytes) {
+		error |= json_add_u64(object, "covers_offset", loss->covers_offset);
+		error |= json_add_u64(object, "covers_len", loss->covers_bytes);
+	}
+	if (loss->has_files)
+		error |= json_add_u64(object, "files", loss->count_files);
+	if (loss->has_more_files)
+		error |= json_add_bool(object, "files_more", true);
+	return error | add_some_text(object, "advice", loss->advice);
+}
+
+static int add_loss(struct json_object *array, const struct meta_loss *loss)
+{
+	struct json_object *object = json_object_new_object();
+	int error = object ? 0 : -1;
+
+	if (error)
+		return error;
+	error |= json_add_u64(object, "device_offset", loss->device_offset);
+	error |= json_add_text(object, "tree", loss->tree);
+	error |= render_loss_add(object, loss);
+	if (!error)
+		error = json_object_array_add(array, object);
+	if (error)
+		json_object_put(object);
+	return error;
+}
+
+/* Only where something is lost. */
+static int add_losses(struct json_object *object, const struct fs_summary *summary)
+{
+	struct json_object *array;
+	int error = 0;
+
+	if (!summary->lost_blocks)
+		return 0;
+	array = json_object_new_array();
+	if (!array)
+		return -1;
+	for (size_t i = 0; i < summary->count_losses; i++)
+		error |= add_loss(array, &summary->losses[i]);
+	error |= json_add(object, "lost_metadata", array);
+	return error | json_add_u64(object, "lost_metadata_blocks", summary->lost_blocks);
+}
+
 struct json_object *render_filesystem(const struct super *super, const struct fs_summary *summary,
 				      const struct render_place *place)
 {
@@ -61,6 +116,8 @@ struct json_object *render_filesystem(const struct super *super, const struct fs
 	error |= add_some_text(object, "device", place->device);
 	error |= add_some_text(object, "mountpoint", place->mountpoint);
 	error |= json_add_text(object, "state", summary->state);
+	error |= add_some_text(object, "state_reason", summary->state_reason);
+	error |= add_losses(object, summary);
 	error |= json_add_u64(object, "size_bytes", summary->size_bytes);
 	error |= json_add_u64(object, "free_bytes", summary->free_bytes);
 	error |= json_add_u64(object, "badblock_bytes", summary->badblock_bytes);

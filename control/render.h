@@ -13,6 +13,8 @@ struct render_place {
 	const char *transport;
 };
 
+/* What is known of a lost metadata block, added to an object; 0, or nonzero: out of memory. Files are counted, not named. */
+int render_loss_add(struct json_object *object, const struct meta_loss *loss);
 struct json_object *render_filesystem(const struct super *super, const struct fs_summary *summary,
 				      const struct render_place *place);
 struct json_object *render_extent(const struct fs_map_extent *extent);

@@ -17,6 +17,7 @@ enum field {
 	REASONS = 1 << 10,
 	COUNT = 1 << 11,
 	DIMM = 1 << 12,
+	REPORT = 1 << 13, /* what is known of a lost block */
 };
 
 static const struct shape {
@@ -28,7 +29,7 @@ static const struct shape {
     [EVENT_FILE_DAMAGED] = {"file_damaged", "filerange",
 			    CAUSE | DEVICE | LEN | INODE | INODE_AS_SEEN | DAMAGE | ACTION},
     [EVENT_METADATA_REPAIRED] = {"metadata_repaired", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
-    [EVENT_METADATA_LOST] = {"metadata_lost", "fs", CAUSE | DEVICE | LEN | TREE | ACTION},
+    [EVENT_METADATA_LOST] = {"metadata_lost", "fs", CAUSE | DEVICE | LEN | TREE | ACTION | REPORT},
     [EVENT_REPAIRED] = {"repaired", "filerange", LEN | INODE},
     [EVENT_UNINJECTED] = {"uninjected", "datadev", DEVICE | LEN | SECTORS},
     [EVENT_HOST_FULL] = {"host_full", "datadev", DEVICE | LEN},
@@ -123,6 +124,40 @@ static int add_dimm(struct json_object *object, const struct dimm_health *dimm)
 	return error;
 }
 
+static int add_file(struct json_object *array, const struct loss_file *file)
+{
+	struct json_object *object = json_object_new_object();
+	int error = object ? 0 : -1;
+
+	if (error)
+		return error;
+	error |= json_add_u64(object, "inumber", file->ino);
+	error |= json_add_paths(object, file->paths, file->count_paths);
+	if (!error)
+		error = json_object_array_add(array, object);
+	if (error)
+		json_object_put(object);
+	return error;
+}
+
+static int add_report(struct json_object *object, const struct loss_report *report)
+{
+	struct json_object *array;
+	int error;
+
+	if (!report)
+		return 0;
+	error = render_loss_add(object, &report->loss);
+	if (error || report->count_files == 0)
+		return error;
+	array = json_object_new_array();
+	if (!array)
+		return -1;
+	for (size_t i = 0; i < report->count_files; i++)
+		error |= add_file(array, &report->files[i]);
+	return error | json_add(object, "first_files", array);
+}
+
 static int add_what(struct json_object *object, const struct event *event, unsigned fields)
 {
 	int error = 0;
@@ -147,6 +182,8 @@ static int add_what(struct json_object *object, const struct event *event, unsig
 		error |= add_some_text(object, "tree", event->tree);
 		error |= add_some_text(object, "copy", event->copy);
 	}
+	if (fields & REPORT)
+		error |= add_report(object, event->report);
 	if (fields & REASONS)
 		error |= add_reasons(object, event->reasons);
 	if (fields & DIMM)

@@ -8,7 +8,6 @@
 #include "journal/chunk.h"
 #include "journal/home.h"
 #include "journal/root.h"
-#include "notify/ledger_copy.h"
 
 /* --- copies at home ------------------------------------------------------------------------------------------------------------ */
 
@@ -137,35 +136,11 @@ static void check_tree(struct check *check, const struct btree *tree)
 	}
 }
 
-#define TREES_MAX 13
-
-static unsigned check_all_trees(struct check *check, struct btree *copy, const struct btree *trees[TREES_MAX])
-{
-	struct fs *fs = check->fs;
-	unsigned count = 0;
-
-	trees[count++] = &fs->inodes;
-	trees[count++] = &fs->dirents;
-	trees[count++] = &fs->parents;
-	trees[count++] = &fs->extents;
-	trees[count++] = &fs->xattrs;
-	trees[count++] = &fs->rmap.tree;
-	trees[count++] = alloc_tree(fs->alloc);
-	trees[count++] = ledger_badblocks_tree(fs->notify);
-	trees[count++] = ledger_lost_tree(fs->notify);
-	trees[count++] = &fs->damaged;
-	trees[count++] = &fs->orphans;
-	trees[count++] = &fs->intents;
-	btree_init(copy, fs->journal, &ledger_copy_ops);
-	trees[count++] = copy;
-	return count;
-}
-
 void check_nodes(struct check *check)
 {
-	const struct btree *trees[TREES_MAX];
+	const struct btree *trees[FS_TREES_MAX];
 	struct btree copy;
-	unsigned count = check_all_trees(check, &copy, trees);
+	unsigned count = fs_all_trees(check->fs, &copy, trees);
 
 	check_begin_phase(check, "metadata",
 			  root_get(check->fs->journal, ROOT_META_BLOCKS) - root_get(check->fs->journal, ROOT_META_FREE));
@@ -210,11 +185,11 @@ static bool node_is_in_tree(const struct btree *tree, const struct buf *buf)
 
 static bool block_is_used(struct check *check, maddr_t address)
 {
-	const struct btree *trees[TREES_MAX], *tree;
+	const struct btree *trees[FS_TREES_MAX], *tree;
 	const struct format_block_header *header;
 	struct btree copy;
 	struct buf *buf;
-	unsigned count = check_all_trees(check, &copy, trees);
+	unsigned count = fs_all_trees(check->fs, &copy, trees);
 	bool is_used;
 
 	if (buf_get_any(check->fs->journal, address, &buf))

@@ -110,22 +110,24 @@ static int damaged_collect_bad(struct damage_query *q)
 	return error ? error : ledger_walk_lost(q->fs->notify, damaged_lost, q);
 }
 
-/* Under the metadata lock. */
+/* Under the metadata lock. What cannot be read does not keep the rest from being told. */
 static int damaged_collect_owners(struct damage_query *q)
 {
 	struct btree_key from = {{0}}, to = {{UINT64_MAX, UINT64_MAX, 0}};
 	blkno_t start;
 	size_t i;
-	int error = 0;
+	int error = 0, result = 0;
 
-	for (i = 0; i < q->count_bad && !error; i++) {
+	for (i = 0; i < q->count_bad && result != -ENOMEM; i++) {
 		start = q->bad[i].offset >> BLOCK_SHIFT;
 		q->cause_id = q->bad[i].cause_id;
 		error = rmap_query(&q->fs->rmap, start,
 				   file_block_up(q->bad[i].offset + q->bad[i].length_bytes) - start,
 				   damaged_owner, q);
+		result = error ? error : result;
 	}
-	return error ? error : btree_walk(&q->fs->damaged, &from, &to, damaged_lost_map, q);
+	error = btree_walk(&q->fs->damaged, &from, &to, damaged_lost_map, q);
+	return error ? error : result;
 }
 
 static int hit_compare(const void *a, const void *b)
@@ -230,15 +232,18 @@ static int damaged_answer_all(struct damage_query *q, fs_damage_fn *visit, void 
 int fs_damaged(struct fs *fs, fs_damage_fn *visit, void *arg)
 {
 	struct damage_query q = {.fs = fs};
-	int error = damaged_collect_bad(&q);
+	int error = damaged_collect_bad(&q), rc;
 
-	if (!error) {
+	if (error != -ENOMEM) {
 		journal_read_begin(fs->journal);
-		error = damaged_collect_owners(&q);
+		rc = damaged_collect_owners(&q);
 		journal_read_end(fs->journal);
+		error = rc ? rc : error;
 	}
-	if (!error)
-		error = damaged_answer_all(&q, visit, arg);
+	if (error != -ENOMEM) {
+		rc = damaged_answer_all(&q, visit, arg);
+		error = rc ? rc : error;
+	}
 	free(q.bad);
 	free(q.hits);
 	free(q.causes);

@@ -10,6 +10,8 @@
 
 #define INVALIDATE_WAIT_MS 2000u
 
+static void failure_shutdown(void *holder, const char *reason);
+
 void fs_set_invalidate(struct fs *fs, fs_invalidate_fn *fn, void *arg)
 {
 	pthread_mutex_lock(&fs->state_lock);
@@ -44,7 +46,7 @@ static bool failure_clip(uint64_t size_bytes, struct event *event)
 	return true;
 }
 
-/* A cold inode is read for it; one that cannot be read is told of all the same, without names. */
+/* A cold inode is read for it; one that cannot be read is told of all the same. */
 static int failure_file(void *holder, const struct notify_file_failure *failure,
 			struct event *event)
 {
@@ -57,8 +59,10 @@ static int failure_file(void *holder, const struct notify_file_failure *failure,
 	error = inode_get(fs, failure->ino, &inode);
 	if (error == -ENOENT)
 		return 1;
-	if (error)
+	if (error) {
+		fs_names(fs, failure->ino, SIZE_MAX, &event->paths, &event->count_paths);
 		return 0;
+	}
 	inode_attr(inode, &attr);
 	inode_put(inode);
 	if (!failure_clip(attr.record.size_bytes, event))
@@ -150,6 +154,9 @@ static void failure_judge(struct fs *fs, maddr_t address, int error, struct even
 		event->type = EVENT_METADATA_LOST;
 		event->action = "none";
 		event->error = EIO;
+		failure_shutdown(fs, "metadata_lost"); /* what is looked for now changes no more */
+		loss_tell(fs, address, event);
+		return;
 	}
 	event->tree = name;
 }

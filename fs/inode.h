@@ -7,6 +7,7 @@
 
 #include "alloc/alloc.h"
 #include "fs/fs.h"
+#include "fs/loss.h"
 #include "fs/query.h"
 #include "notify/notify.h"
 #include "util/lock.h"
@@ -39,6 +40,7 @@ struct fs {
 	pthread_mutex_t stop_lock; /* one fs_stop() at a time; no other lock is held around it */
 	bool metadata_lost, shutdown;
 	const char *shutdown_reason;
+	struct lost_blocks lost; /* fs/loss.c */
 };
 
 struct inode {
@@ -162,6 +164,16 @@ int resize_complete(struct fs *fs);
 
 /* fs/trees.c */
 extern const struct btree_ops inodes_ops, dirents_ops, parents_ops, extents_ops, xattrs_ops, damaged_ops, orphans_ops, intents_ops;
+
+#define FS_TREES_MAX 13u
+/* Every tree there is, with one that is initialised here; how many. */
+unsigned fs_all_trees(struct fs *fs, struct btree *copy, const struct btree *trees[FS_TREES_MAX]);
+
+/*
+ * fs/paths.c: paths of an inode whose own record need not be had, at most `limit`, as fs_paths() gives them. Where a directory's entry cannot be read the name's
+ * other place tells it.
+ */
+int fs_names(struct fs *fs, inum_t ino, size_t limit, char ***out, size_t *count);
 
 /* --- fs/failure.c: what the failure pipeline asks of us; the holder is the struct fs ------------------------------------------ */
 

@@ -259,6 +259,7 @@ static void mount_heed_flags(struct fs *fs)
 	log_error("%s: metadata was lost: mounted read-only; run fsck.mendfs", media_path(fs->media));
 	pthread_mutex_lock(&fs->state_lock);
 	fs->metadata_lost = true;
+	fs->shutdown_reason = "metadata_lost";
 	pthread_mutex_unlock(&fs->state_lock);
 	journal_shutdown(fs->journal);
 }
@@ -358,6 +359,7 @@ static int mount_teardown(struct fs *fs)
 	pthread_mutex_destroy(&fs->super_lock);
 	pthread_mutex_destroy(&fs->stop_lock);
 	pthread_mutex_destroy(&fs->trim_lock);
+	pthread_mutex_destroy(&fs->lost.lock);
 	pthread_mutex_destroy(&fs->state_lock);
 	free(fs);
 	return error;
@@ -396,6 +398,7 @@ static struct fs *mount_alloc(const struct fs_options *options)
 		return NULL;
 	fs->options = *options;
 	pthread_mutex_init(&fs->state_lock, NULL);
+	pthread_mutex_init(&fs->lost.lock, NULL);
 	pthread_mutex_init(&fs->super_lock, NULL);
 	pthread_mutex_init(&fs->stop_lock, NULL);
 	pthread_mutex_init(&fs->trim_lock, NULL);

@@ -145,7 +145,7 @@ static const char *tree_of_block(struct owners_query *q, maddr_t address)
 	if (maddr_is_fixed(address) || maddr_index(address) == 0)
 		return "chunks";
 	if (buf_get_any(q->fs->journal, address, &buf))
-		return name;
+		return loss_tree(q->fs, address);
 	header = (const struct format_block_header *)buf->data;
 	if (header->role == FORMAT_ROLE_NODE)
 		name = format_tree_name(header->tree);

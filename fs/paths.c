@@ -54,15 +54,18 @@ static int path_prepend(struct path *path, const char *name, size_t length)
 	return 0;
 }
 
-static int path_prepend_entry(struct fs *fs, struct path *path, inum_t dir, uint64_t cookie)
+/* The parents record has the same bytes (since version 2): they serve where the directory's own cannot be read. */
+static int path_prepend_entry(struct fs *fs, struct path *path, const struct btree_record *parent)
 {
-	struct btree_key key = {{dir, cookie, 0}};
+	struct btree_key key = {{parent->key.word[1], parent->key.word[2], 0}};
 	struct dirent_record dirent;
 	struct btree_record record;
 	int error = btree_lookup(&fs->dirents, &key, &record);
 
 	if (!error)
 		error = format_dirent_unpack(&dirent, record.value, record.length);
+	else if (error != -ENOENT && parent->length)
+		error = format_dirent_unpack(&dirent, parent->value, parent->length);
 	if (error)
 		return error == -ENOENT ? -EUCLEAN : error;
 	return path_prepend(path, dirent.name, dirent.name_length);
@@ -89,23 +92,23 @@ static int path_prepend_parents(struct fs *fs, struct path *path, inum_t dir)
 		if (record.key.word[0] != dir)
 			return -ENOENT;
 		dir = record.key.word[1];
-		error = path_prepend_entry(fs, path, dir, record.key.word[2]);
+		error = path_prepend_entry(fs, path, &record);
 		if (error)
 			return error;
 	}
 	return 0;
 }
 
-static int path_build(struct fs *fs, inum_t dir, uint64_t cookie, char **out)
+static int path_build(struct fs *fs, const struct btree_record *parent, char **out)
 {
 	struct path path;
 	int error = path_init(&path);
 
 	if (error)
 		return error;
-	error = path_prepend_entry(fs, &path, dir, cookie);
+	error = path_prepend_entry(fs, &path, parent);
 	if (!error)
-		error = path_prepend_parents(fs, &path, dir);
+		error = path_prepend_parents(fs, &path, parent->key.word[1]);
 	if (!error) {
 		*out = strdup(path.text + path.capacity - path.length);
 		error = *out ? 0 : -ENOMEM;
@@ -137,33 +140,30 @@ static int path_list_add(struct path_list *list, char *path)
 	return 0;
 }
 
-static int path_list_add_entry(struct fs *fs, struct path_list *list,
-			       const struct btree_key *parent)
+static int path_list_add_entry(struct fs *fs, struct path_list *list, const struct btree_record *parent)
 {
 	char *path;
-	int error = path_build(fs, parent->word[1], parent->word[2], &path);
+	int error = path_build(fs, parent, &path);
 
 	if (error)
 		return error == -ENOENT ? 0 : error;
 	return path_list_add(list, path);
 }
 
-/* Some links of the inode from *key on; *key is left at the next one. -ENOENT: there was none left.
- */
-static int path_list_add_batch(struct fs *fs, struct path_list *list, inum_t ino,
-			       struct btree_key *key)
+/* Some links of the inode from *key on, until there are `limit`; *key is left at the next one. -ENOENT: there was none left. */
+static int path_list_add_batch(struct fs *fs, struct path_list *list, inum_t ino, size_t limit, struct btree_key *key)
 {
 	struct btree_record record;
 	unsigned i;
 	int error = 0;
 
 	journal_read_begin(fs->journal);
-	for (i = 0; i < PATHS_PER_BATCH && !error; i++) {
+	for (i = 0; i < PATHS_PER_BATCH && list->count < limit && !error; i++) {
 		error = btree_lookup_ge(&fs->parents, key, &record);
 		if (!error && record.key.word[0] != ino)
 			error = -ENOENT;
 		if (!error)
-			error = path_list_add_entry(fs, list, &record.key);
+			error = path_list_add_entry(fs, list, &record);
 		if (error)
 			break;
 		*key = record.key;
@@ -189,10 +189,25 @@ static int paths_of_root(struct path_list *list)
 	return root ? path_list_add(list, root) : -ENOMEM;
 }
 
-int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_t *count)
+int fs_names(struct fs *fs, inum_t ino, size_t limit, char ***out, size_t *count)
 {
 	struct path_list list = {0};
 	struct btree_key key = {{ino, 0, 0}};
+	int error = ino == FS_ROOT_INO ? paths_of_root(&list) : 0;
+
+	while (!error && ino != FS_ROOT_INO && list.count < limit)
+		error = path_list_add_batch(fs, &list, ino, limit, &key);
+	if (error && error != -ENOENT) {
+		fs_paths_free(list.paths, list.count);
+		return error;
+	}
+	*out = list.paths;
+	*count = list.count;
+	return 0;
+}
+
+int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_t *count)
+{
 	struct inode *inode;
 	struct fs_attr attr;
 	int error = inode_get_anyway(fs, ino, &inode);
@@ -201,19 +216,10 @@ int fs_paths(struct fs *fs, inum_t ino, uint32_t *generation, char ***out, size_
 		return error;
 	inode_attr(inode, &attr);
 	inode_put(inode);
-	if (ino == FS_ROOT_INO)
-		error = paths_of_root(&list);
-	while (!error && ino != FS_ROOT_INO)
-		error = path_list_add_batch(fs, &list, ino, &key);
-	if (error && error != -ENOENT) {
-		fs_paths_free(list.paths, list.count);
-		return error;
-	}
-	if (generation)
+	error = fs_names(fs, ino, SIZE_MAX, out, count);
+	if (!error && generation)
 		*generation = attr.record.generation;
-	*out = list.paths;
-	*count = list.count;
-	return 0;
+	return error;
 }
 
 /* --- path -> inode -------------------------------------------------------------------------- */

@@ -141,14 +141,18 @@ static int summary_count_file(void *arg, const struct fs_damage *damage)
 	return 0;
 }
 
-static const char *summary_state(struct fs *fs, const struct fs_summary *s)
+/* Sets what there is to say beside it, too. */
+static const char *summary_state(struct fs *fs, struct fs_summary *s)
 {
 	bool shutdown, lost;
 
 	pthread_mutex_lock(&fs->state_lock);
 	shutdown = fs->shutdown;
 	lost = fs->metadata_lost;
+	s->state_reason = fs->shutdown_reason;
 	pthread_mutex_unlock(&fs->state_lock);
+	if (lost)
+		s->count_losses = loss_list(fs, s->losses, FS_LOSSES_MAX, &s->lost_blocks);
 	if (shutdown)
 		return "shutdown";
 	/*
@@ -187,7 +191,8 @@ int fs_summary(struct fs *fs, struct fs_summary *out)
 	struct fs_summary s = {.size_bytes = fs_super(fs)->size_bytes};
 	int error = fs_damaged(fs, summary_count_file, &count);
 
-	if (!error)
+	/* Where metadata is lost, those that can be told are counted. */
+	if (!error || error == -EIO || error == -EUCLEAN)
 		error = summary_outside(fs, &s);
 	if (error)
 		return error;

@@ -4,6 +4,7 @@
 
 #include "fs/fs.h"
 #include "journal/journal.h"
+#include "notify/loss.h"
 
 enum fs_owner_kind { FS_OWNER_DATA, FS_OWNER_METADATA, FS_OWNER_JOURNAL, FS_OWNER_SUPERBLOCK, FS_OWNER_FREE, FS_OWNER_QUARANTINE };
 const char *fs_owner_kind_name(enum fs_owner_kind kind);
@@ -52,14 +53,18 @@ struct fs_damage { /* one contiguous range of a file; ranges of one inode follow
 	size_t count_causes;
 };
 typedef int fs_damage_fn(void *arg, const struct fs_damage *damage);
-/* rmap x (badblocks united with lost), and `damaged`. Sorted by inode, pos. */
+/* rmap x (badblocks united with lost), and `damaged`. Sorted by inode, pos. -EIO, -EUCLEAN: some of these trees cannot be read; the rest was told. */
 int fs_damaged(struct fs *fs, fs_damage_fn *visit, void *arg);
 
 typedef int fs_badblock_fn(void *arg, const struct badblock_record *record);
 int fs_badblocks(struct fs *fs, fs_badblock_fn *visit, void *arg);
 
+#define FS_LOSSES_MAX 8
 struct fs_summary {
 	const char *state; /* ok, degraded, readonly, shutdown */
+	const char *state_reason; /* why nothing is changed any more: "metadata_lost", "device_removed", ...; NULL */
+	struct meta_loss losses[FS_LOSSES_MAX]; /* the first of the metadata blocks of which no copy can be read; files are counted, not named */
+	size_t count_losses, lost_blocks;  /* told here; known (at most LOST_BLOCKS_MAX) */
 	uint64_t size_bytes, free_bytes, badblock_bytes, quarantined_bytes, damaged_files, sigbus_count;
 	const char *kernel_badblocks;	/* "known", "unknown"; NULL: nobody keeps a list for such a medium */
 	struct why kernel_badblocks_why; /* of "unknown" */

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "notify/ledger_copy.h"
+
 static int inodes_verify(const struct btree_key *key, const void *value, size_t length)
 {
 	struct inode_record record;
@@ -95,3 +97,16 @@ const struct btree_ops orphans_ops = {
 const struct btree_ops intents_ops = {
 	.tree = FORMAT_TREE_INTENTS, .key_words = 1, .verify = intents_verify,
 };
+
+unsigned fs_all_trees(struct fs *fs, struct btree *copy, const struct btree *trees[FS_TREES_MAX])
+{
+	const struct btree *all[FS_TREES_MAX] = {
+		&fs->inodes, &fs->dirents, &fs->parents, &fs->extents, &fs->xattrs, &fs->rmap.tree, alloc_tree(fs->alloc),
+		ledger_badblocks_tree(fs->notify), ledger_lost_tree(fs->notify), &fs->damaged, &fs->orphans, &fs->intents, copy,
+	};
+
+	btree_init(copy, fs->journal, &ledger_copy_ops);
+	for (unsigned i = 0; i < FS_TREES_MAX; i++)
+		trees[i] = all[i];
+	return FS_TREES_MAX;
+}

@@ -23,20 +23,22 @@ const char *event_type_name(enum event_type type)
 	return (size_t)type < ARRAY_SIZE(type_names) ? type_names[type] : "unknown";
 }
 
-void event_free_paths(struct event *event)
+void event_fini(struct event *event)
 {
 	for (size_t i = 0; i < event->count_paths; i++)
 		free(event->paths[i]);
 	free(event->paths);
 	event->paths = NULL;
 	event->count_paths = 0;
+	loss_report_free(event->report);
+	event->report = NULL;
 }
 
 void event_free(struct event *event)
 {
 	if (!event)
 		return;
-	event_free_paths(event);
+	event_fini(event);
 	free(event);
 }
 
@@ -65,7 +67,8 @@ struct event *event_copy(const struct event *event)
 	if (!copy)
 		return NULL;
 	*copy = *event;
-	if (event_copy_paths(copy, event) == 0)
+	copy->report = event->report ? loss_report_copy(event->report) : NULL;
+	if (event_copy_paths(copy, event) == 0 && !copy->report == !event->report)
 		return copy;
 	event_free(copy);
 	return NULL;

@@ -4,6 +4,7 @@
 
 #include "format/record_format.h"
 #include "notify/health.h"
+#include "notify/loss.h"
 #include "util/types.h"
 
 enum event_type {
@@ -43,6 +44,7 @@ struct event { /* which fields apply: docs/JSON.md; has_* for those whose 0 is a
 	const char *reasons; /* "device_removed", "metadata_lost", "log_error", ... */
 	uint64_t count; /* of EVENT_LOST */
 	struct dimm_health dimm; /* of EVENT_DIMM_HEALTH */
+	struct loss_report *report; /* of EVENT_METADATA_LOST; may be NULL */
 };
 
 /* A set of subscribers, each with a bounded queue that ends in a LOST event with a count; publishing never blocks. Thread-safe. */
@@ -52,7 +54,7 @@ struct event_subscriber;
 int event_bus_create(struct event_bus **out);
 /* Every subscriber has unsubscribed. */
 void event_bus_destroy(struct event_bus *bus);
-/* Copies the event (paths included). Fills time_ns when 0. */
+/* Copies the event (paths and report included). Fills time_ns when 0. */
 void event_publish(struct event_bus *bus, const struct event *event);
 /*
  * What mount found and did before anybody could subscribe is kept (bounded) for the first subscriber; called when that is over, after which events
@@ -68,7 +70,7 @@ void event_unsubscribe(struct event_subscriber *subscriber);
 void event_free(struct event *event);
 /* A deep copy, or NULL. */
 struct event *event_copy(const struct event *event);
-void event_free_paths(struct event *event); /* of an event on the stack */
+void event_fini(struct event *event); /* of an event on the stack: its paths and report */
 const char *event_type_name(enum event_type type); /* "media_failure", ... as in the contract */
 
 #endif

@@ -31,7 +31,7 @@ struct notify_holder_ops {
 	 * event to the end of file. 0; 1: nothing of it can be seen through the file (wholly past its end), no event; or errno: logged, no event.
 	 */
 	int (*file_failure)(void *holder, const struct notify_file_failure *failure, struct event *event);
-	/* A metadata block's copy is bad: repair. *event gets action, and type METADATA_REPAIRED or METADATA_LOST. */
+	/* A metadata block's copy is bad: repair. *event gets action, and type METADATA_REPAIRED or METADATA_LOST, then with a report if there is memory for it. */
 	int (*metadata_failure)(void *holder, maddr_t address, unsigned copy, devoff_t offset, struct event *event);
 	/* A superblock slot is hit: write it anew from another. *event as for metadata. */
 	int (*super_failure)(void *holder, unsigned slot, struct event *event);

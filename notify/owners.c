@@ -3,8 +3,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "journal/chunk.h"
+#include "journal/root.h"
+
 /* Blocks per hold of the metadata lock: writers get their turn. */
 #define WINDOW_BLOCKS 8192u
+#define WINDOW_CHUNKS 256u
 
 void owners_fini(struct owners *owners)
 {
@@ -105,6 +109,57 @@ static void owners_merge(struct owners *owners)
 	owners->count_files = kept;
 }
 
+/* --- metadata without the reverse map ------------------------------------------------------------------------------------- */
+
+static int table_add_copy(struct owners *owners, uint64_t chunk, const struct chunk_entry *entry, unsigned copy)
+{
+	const devoff_t at = entry->copy[copy], end = at + (1ull << entry->shift);
+	const blkno_t first = max_u64(at, owners->start) >> BLOCK_SHIFT;
+	const blkno_t last = (min_u64(end, owners->end) + BLOCK_BYTES - 1) >> BLOCK_SHIFT;
+	const struct rmap_record record = {
+	    .start = first,
+	    .count = last - first,
+	    .owner = OWNER(OWNER_CHUNK),
+	    .offset = (chunk * 2 + copy) * CHUNK_SLOTS + (first - (at >> BLOCK_SHIFT)),
+	};
+
+	if (!at || at >= owners->end || end <= owners->start)
+		return 0;
+	return owners_add_meta(owners, &record);
+}
+
+static int table_add_chunks(struct journal *journal, struct owners *owners, uint64_t from, uint64_t to)
+{
+	struct chunk_entry entry;
+	int rc = 0;
+
+	for (uint64_t chunk = from; chunk < to && rc == 0; chunk++)
+		for (unsigned copy = 0; copy < 2 && rc == 0; copy++)
+			if (chunk_entry(journal, chunk, &entry) == 0)
+				rc = table_add_copy(owners, chunk, &entry, copy);
+	return rc;
+}
+
+/* The chunk table knows where metadata lie, too: what is lost of the reverse map itself must be told as well. Instead of what was found of them so far. */
+static void owners_ask_table(struct journal *journal, struct owners *owners)
+{
+	uint64_t count, kept = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < owners->count_metas; i++)
+		if (owners->metas[i].owner != OWNER(OWNER_CHUNK))
+			owners->metas[kept++] = owners->metas[i];
+	owners->count_metas = kept;
+	journal_read_begin(journal);
+	count = root_get(journal, ROOT_CHUNKS);
+	journal_read_end(journal);
+	for (uint64_t at = 0; at < count && rc == 0; at += WINDOW_CHUNKS) {
+		journal_read_begin(journal);
+		rc = table_add_chunks(journal, owners, at, min_u64(count, at + WINDOW_CHUNKS));
+		journal_read_end(journal);
+	}
+}
+
 int owners_collect(struct journal *journal, const struct rmap *rmap, devoff_t start, devoff_t end,
 		   struct owners *out)
 {
@@ -121,6 +176,8 @@ int owners_collect(struct journal *journal, const struct rmap *rmap, devoff_t st
 		if (rc)
 			result = rc;
 	}
+	if (result == -EIO || result == -EUCLEAN)
+		owners_ask_table(journal, out);
 	owners_merge(out);
 	return result;
 }

@@ -30,7 +30,7 @@ struct owners {
 
 /*
  * Everyone with content in [start, end) (unwritten blocks have none). *out is valid, and to be ended by owners_fini(), in any case; an error
- * (-ENOMEM, -EIO, -EUCLEAN) means that some may be missing. Takes the metadata lock shared by itself.
+ * (-ENOMEM, -EIO, -EUCLEAN) means that some may be missing; metadata in chunks are found all the same. Takes the metadata lock shared by itself.
  */
 int owners_collect(struct journal *journal, const struct rmap *rmap, devoff_t start, devoff_t end, struct owners *out);
 void owners_fini(struct owners *owners);

@@ -53,7 +53,7 @@ static void tell_file(struct notify *notify, const struct cause *cause,
 		log_error("inode %llu: cannot tell of its damage at %llu+%llu: error %d",
 			  (unsigned long long)file->ino, (unsigned long long)file->pos,
 			  (unsigned long long)file->length_bytes, -rc);
-	event_free_paths(&event);
+	event_fini(&event);
 }
 
 static const char *copy_name(unsigned copy)
@@ -108,6 +108,7 @@ static void tell_metadata_block(struct notify *notify, const struct cause *cause
 		notify_shutdown(notify, "metadata_lost", &event);
 	else if (!again || !action_is_none(&event))
 		event_publish(setup->events, &event);
+	event_fini(&event);
 }
 
 static void tell_super(struct notify *notify, const struct cause *cause,

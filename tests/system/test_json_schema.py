@@ -131,6 +131,28 @@ class Mounted(harness.Case):
         self.assertEqual(monitor.all[0]["type"], "running")
         self.assertEqual(monitor.process.wait(harness.TIMEOUT), 0)
 
+    def test_of_lost_metadata_event_and_list_say_what_is_known(self):
+        where = self.mount.directory
+        self.mount.remount()
+        victim = [o for o in ask("owners", where, "--all")["owners"] if o.get("tree") == "extents" and o["copy"] == "primary"][0]
+        monitor = self.monitor(where)
+        for offset in (victim["device_offset"], victim["peer_offset"]):
+            mendctl("inject-error", where, "--device-offset", offset, "--length", BLOCK, "--latent")
+        mendctl("drop-caches", where)
+        with self.assertRaises(OSError):
+            with open(self.file, "rb") as file:
+                file.read()
+        event = monitor.wait("metadata_lost")
+        for one in monitor.all:
+            schema.validate("event", one)
+        self.assertEqual((event["tree"], event["files"]), ("extents", 2))
+        self.assertTrue(any("paths_raw" in file for file in event["first_files"]))
+        listed = ask("list", where)["filesystems"][0]
+        self.assertEqual((listed["state"], listed["state_reason"], listed["lost_metadata_blocks"]), ("readonly", "metadata_lost", 1))
+        wrong = {**event, "advice": ""}
+        with self.assertRaises(AssertionError):
+            schema.validate("event", wrong)
+
     def test_a_name_that_is_not_utf8_is_in_paths_raw(self):
         owners = ask("owners", self.mount.directory, "--all", "--kind", "data")["owners"]
         element = next(owner for owner in owners if len(owner["paths"]) == 2)

@@ -280,6 +280,21 @@ class Metadata(harness.Case):
             with self.subTest(tree):
                 self.hit(tree, "replica")
 
+    def expect_report(self, event, inodes, paths):
+        """Of the extents that both copies of a leaf have lost: whose they were, at most one more at either end."""
+        self.assertEqual((event["tree"], event["level"]), ("extents", 0))
+        self.assertLessEqual(event["first_inumber"], min(inodes))
+        self.assertGreaterEqual(event["last_inumber"], max(inodes))
+        self.assertLessEqual(len(inodes), event["files"])
+        self.assertLessEqual(event["files"], len(inodes) + 2)
+        self.assertNotIn("files_more", event)
+        self.assertIn("fsck.mendfs -y", event["advice"])
+        self.assertEqual(len(event["first_files"]), min(16, event["files"]))
+        names = {path[len(self.mount.directory):] for path in paths}
+        named = [path for file in event["first_files"] for path in file["paths"]]
+        self.assertEqual(len(named), len(event["first_files"]))
+        self.assertGreaterEqual(len(names & set(named)), len(named) - 2)
+
     def test_latent_poison_in_metadata_is_met_at_mount_and_repaired(self):
         victim = self.live("inodes", "primary")[0]
         self.mount.umount()
@@ -298,6 +313,7 @@ class Metadata(harness.Case):
             mendctl("inject-error", self.mount.directory, "--device-offset", offset, "--length", BLOCK, "--latent")
         mendctl("drop-caches", self.mount.directory)
         good = failed = 0
+        gone = []
         for d in range(20):
             for f in range(100):
                 path = self.mount.path(f"d{d}", f"f{f}")
@@ -309,11 +325,19 @@ class Metadata(harness.Case):
                 except OSError as error:
                     self.assertEqual(error.errno, 5)
                     failed += 1
+                    gone.append(path)
                 finally:
                     os.close(fd)
         self.assertGreater(good, 0)
         self.assertGreater(failed, 0)
-        monitor.wait("metadata_lost")
+        event = monitor.wait("metadata_lost")
+        self.expect_report(event, {os.stat(path).st_ino for path in gone}, gone)
+        self.assertEqual(event["device_offset"] in (victim["device_offset"], victim["peer_offset"]), True)
+        listed = mendctl_json("list", self.mount.directory)[0]
+        self.assertEqual((listed["state_reason"], listed["lost_metadata_blocks"], len(listed["lost_metadata"])), ("metadata_lost", 1, 1))
+        for key in ("tree", "level", "first_inumber", "last_inumber", "files", "advice"):
+            self.assertEqual(listed["lost_metadata"][0][key], event[key])
+        self.assertEqual(listed["lost_metadata"][0]["device_offset"], victim["device_offset"])
         with self.assertRaises(OSError) as caught:
             os.mkdir(self.mount.path("new"))
         self.assertEqual(caught.exception.errno, 30)

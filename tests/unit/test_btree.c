@@ -820,6 +820,99 @@ START_TEST(a_check_in_parts_tells_of_every_node)
 }
 END_TEST
 
+struct children {
+	struct fixture *f;
+	unsigned count[2], per_call; /* inner nodes, leaves */
+	maddr_t told[2000];	     /* each address once */
+	bool is_leaf[2000];
+	struct btree_key covered;    /* leaves lie one behind the other: up to here */
+	bool is_whole;
+};
+
+static int tell_child(void *arg, const struct btree_child *child)
+{
+	struct children *all = arg;
+	const unsigned count = all->count[0] + all->count[1];
+
+	for (unsigned i = 0; i < count; i++)
+		if (all->told[i] == child->address)
+			return 0;
+	ck_assert_uint_lt(count, ARRAY_SIZE(all->told));
+	all->told[count] = child->address;
+	all->is_leaf[count] = child->level == 0;
+	all->count[child->level == 0]++;
+	if (child->level)
+		return 0;
+	ck_assert_int_ge(btree_key_compare(&child->from, &all->covered), 0);
+	all->is_whole = !child->is_bounded;
+	if (child->is_bounded) {
+		ck_assert_int_lt(btree_key_compare(&child->from, &child->end), 0);
+		all->covered = child->end;
+	}
+	return 0;
+}
+
+static struct children walk_children(struct fixture *f, unsigned per_call)
+{
+	struct children all = {.f = f};
+	struct btree_key from = {{0}};
+	bool ended = false;
+
+	for (unsigned i = 0; !ended; i++) {
+		ck_assert_uint_lt(i, 3000);
+		ck_assert_int_eq(btree_walk_children(&f->tree, &from, per_call, &ended, tell_child, &all), 0);
+	}
+	return all;
+}
+
+START_TEST(parents_tell_of_every_node_and_its_keys_without_a_leaf_being_read)
+{
+	struct fixture f;
+	struct children all, again;
+	unsigned seen[2] = {0};
+
+	fixture_open(&f, 1, "btree children");
+	all = walk_children(&f, 1);
+	ck_assert_uint_eq(all.count[0] + all.count[1], 0);
+	fill_ascending(&f, 20000, 16);
+	ck_assert_int_eq(btree_walk_nodes(&f.tree, count_nodes, seen), 0);
+	for (unsigned per_call = 1; per_call < 40; per_call += 1 + per_call / 3) {
+		all = walk_children(&f, per_call);
+		ck_assert_uint_eq(all.count[0] + all.count[1], seen[0]);
+		ck_assert(all.is_whole);
+	}
+	for (unsigned i = 0; i < seen[0]; i++)
+		fake_fail_get(f.journal, all.told[i], all.is_leaf[i] ? -EIO : 0);
+	again = walk_children(&f, 2);
+	ck_assert_uint_eq(again.count[0], all.count[0]);
+	ck_assert_uint_eq(again.count[1], all.count[1]);
+	for (unsigned i = 0; i < seen[0]; i++)
+		fake_fail_get(f.journal, all.told[i], 0);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(an_inner_node_that_is_lost_is_told_of_by_its_parent)
+{
+	struct fixture f;
+	struct children all, less;
+	struct node_child child;
+
+	fixture_open(&f, 1, "btree children lost");
+	fill_ascending(&f, 60000, 16);
+	ck_assert_uint_eq(root_node(&f)->level, 2);
+	all = walk_children(&f, 1);
+	node_child(root_node(&f), 1, &child);
+	fake_fail_get(f.journal, child.address, -EIO);
+	less = walk_children(&f, 1);
+	ck_assert_uint_eq(less.count[0], all.count[0]);
+	ck_assert_uint_lt(less.count[1], all.count[1]);
+	ck_assert(less.is_whole);
+	fake_fail_get(f.journal, child.address, 0);
+	fixture_close(&f);
+}
+END_TEST
+
 /* From the record at or after `from` on: as many as are left, in order. */
 static unsigned count_from(struct fixture *f, uint64_t from, unsigned *lost)
 {
@@ -1022,6 +1115,8 @@ int main(void)
 	tcase_add_test(hostile, a_node_is_not_merged_with_itself);
 	tcase_add_test(hostile, a_lost_node_hides_only_what_is_below_it);
 	tcase_add_test(hostile, a_check_in_parts_tells_of_every_node);
+	tcase_add_test(hostile, parents_tell_of_every_node_and_its_keys_without_a_leaf_being_read);
+	tcase_add_test(hostile, an_inner_node_that_is_lost_is_told_of_by_its_parent);
 	tcase_add_test(hostile, a_cursor_meets_all_that_can_be_read);
 	tcase_add_test(hostile, damaged_nodes_never_crash_or_hang);
 	suite_add_tcase(suite, shape);

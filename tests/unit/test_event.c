@@ -97,6 +97,37 @@ START_TEST(an_event_is_copied_with_its_paths)
 }
 END_TEST
 
+START_TEST(an_event_is_copied_with_its_report)
+{
+	char first[] = "/a", second[] = "/b";
+	char *paths[] = {first, second};
+	struct loss_report report = {
+	    .loss = {.tree = "inodes", .has_inodes = true, .first_ino = 5, .last_ino = 9, .count_files = 2},
+	    .files = {{.ino = 5, .paths = paths, .count_paths = 2}, {.ino = 7}},
+	    .count_files = 2,
+	};
+	const struct event lost = {.type = EVENT_METADATA_LOST, .tree = "inodes", .report = &report};
+	struct event_subscriber *sub = subscribe(2);
+	struct event *event;
+
+	event_publish(bus, &lost);
+	first[1] = 'x';
+	report.count_files = 0;
+	event = event_take(sub);
+	ck_assert_ptr_nonnull(event);
+	ck_assert_ptr_ne(event->report, &report);
+	ck_assert_uint_eq(event->report->loss.last_ino, 9);
+	ck_assert_uint_eq(event->report->count_files, 2);
+	ck_assert_uint_eq(event->report->files[0].count_paths, 2);
+	ck_assert_str_eq(event->report->files[0].paths[0], "/a");
+	ck_assert_str_eq(event->report->files[0].paths[1], "/b");
+	ck_assert_uint_eq(event->report->files[1].ino, 7);
+	ck_assert_uint_eq(event->report->files[1].count_paths, 0);
+	event_free(event);
+	event_unsubscribe(sub);
+}
+END_TEST
+
 START_TEST(the_descriptor_is_readable_exactly_while_there_is_something_to_take)
 {
 	struct event_subscriber *sub = subscribe(4);
@@ -281,6 +312,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, every_subscriber_gets_every_event_in_order);
 	tcase_add_test(tcase, an_event_is_copied_with_its_paths);
+	tcase_add_test(tcase, an_event_is_copied_with_its_report);
 	tcase_add_test(tcase, the_descriptor_is_readable_exactly_while_there_is_something_to_take);
 	tcase_add_test(tcase, a_full_queue_ends_in_lost_with_the_count);
 	tcase_add_test(tcase, lost_stands_between_what_was_before_and_what_came_after);

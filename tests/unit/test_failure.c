@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "btree/node.h"
+#include "fs/inode.h"
 #include "tests/support/files.h"
 
 #define BLK 4096ull
@@ -439,6 +441,21 @@ static struct fs_owner metadata_of(const char *tree)
 	return find.found;
 }
 
+static int keep_owner(void *arg, const struct fs_owner *owner)
+{
+	*(struct fs_owner *)arg = *owner;
+	return 1;
+}
+
+static struct fs_owner metadata_at(devoff_t offset)
+{
+	struct fs_owner found = {.kind = FS_OWNER_FREE};
+
+	ck_assert_int_eq(fs_owners(fix.fs, offset, BLK, keep_owner, &found), 1);
+	ck_assert_int_eq(found.kind, FS_OWNER_METADATA);
+	return found;
+}
+
 static void make_tree(unsigned files)
 {
 	char name[32];
@@ -563,6 +580,215 @@ START_TEST(both_copies_of_a_block_lost_leaves_the_rest_readable_and_read_only)
 }
 END_TEST
 
+/* --- what a lost block had --- */
+
+/* The oracle: a block as it was, and what its files are called. */
+struct victim {
+	struct fs_owner place;
+	unsigned level, count;
+	inum_t inos[256]; /* of its records, each once, ascending; a leaf's */
+	char path[64];	  /* of the first one */
+};
+
+/* Directories with files, symlinks and attributes among them. */
+static void make_directories(void)
+{
+	static const uint8_t value[300];
+	struct fs_who root = {.uid = 0};
+	struct fs_attr attr;
+	char name[64];
+	inum_t dir, ino;
+
+	for (unsigned d = 0; d < 12; d++) {
+		snprintf(name, sizeof(name), "d%u", d);
+		ck_assert_int_eq(fsfix_mkdir(&fix, FS_ROOT_INO, name, &dir), 0);
+		for (unsigned f = 0; f < 40; f++) {
+			snprintf(name, sizeof(name), "file%u", f);
+			ck_assert_int_eq(fsfix_mkfile(&fix, dir, name, &ino), 0);
+			files_write(&fix, ino, f, 0, 2 * BLK);
+			ck_assert_int_eq(fs_setxattr(fix.fs, &root, ino, "user.a", value, sizeof(value), 0), 0);
+		}
+		ck_assert_int_eq(fs_symlink(fix.fs, &root, dir, "link", "file0", &attr), 0);
+		fs_forget(fix.fs, attr.ino, 1);
+	}
+}
+
+static void victim_read(struct victim *victim)
+{
+	uint8_t block[BLK];
+	const struct format_node *node = (const struct format_node *)block;
+	struct btree_key key;
+
+	ck_assert_int_eq(media_read(fs_media(fix.fs), victim->place.device_offset, block, BLK, NULL), 0);
+	victim->level = node->level;
+	victim->count = 0;
+	for (unsigned i = 0; i < node_count(node); i++) {
+		node_key(node, i, &key);
+		if (!victim->count || victim->inos[victim->count - 1] != key.word[0])
+			victim->inos[victim->count++] = key.word[0];
+		ck_assert_uint_lt(victim->count, ARRAY_SIZE(victim->inos));
+	}
+}
+
+/* A node of this tree and level, not the first of them if there are several. */
+static struct victim victim_find(const char *tree, unsigned level)
+{
+	struct victim found = {.level = UINT32_MAX};
+
+	remount();
+	for (unsigned skip = 0, seen = 0; skip < 200 && seen < 3; skip++) {
+		struct node_find find = {.tree = tree, .skip = skip};
+		struct victim victim = {.level = UINT32_MAX};
+
+		fs_owners(fix.fs, 0, FSFIX_USUAL_BYTES, find_node, &find);
+		if (!find.is_found)
+			break;
+		victim.place = find.found;
+		victim_read(&victim);
+		if (victim.level == level) {
+			found = victim;
+			seen++;
+		}
+	}
+	ck_assert_uint_eq(found.level, level);
+	return found;
+}
+
+static void victim_kill(const struct victim *victim)
+{
+	inject(victim->place.device_offset, BLK, true);
+	inject(victim->place.peer_offset, BLK, true);
+	remount();
+}
+
+/* Whoever asks for everything meets it. */
+static struct event *meet_loss(void)
+{
+	struct fs_check_totals totals;
+	struct event *event;
+
+	ck_assert_int_eq(fs_check(fix.fs, NULL, NULL, &totals), 0);
+	settle();
+	event = next_event(EVENT_METADATA_LOST);
+	ck_assert_ptr_nonnull(event);
+	ck_assert_ptr_nonnull(event->report);
+	return event;
+}
+
+static bool report_has(const struct loss_report *report, inum_t ino)
+{
+	for (size_t i = 0; i < report->count_files; i++)
+		if (report->files[i].ino == ino)
+			return true;
+	return false;
+}
+
+static void expect_listed(const struct loss_report *report)
+{
+	struct fs_summary s = summary();
+
+	ck_assert_str_eq(s.state, "readonly");
+	ck_assert_str_eq(s.state_reason, "metadata_lost");
+	ck_assert_uint_eq(s.lost_blocks, 1);
+	ck_assert_uint_eq(s.count_losses, 1);
+	ck_assert_str_eq(s.losses[0].tree, report->loss.tree);
+	ck_assert_uint_eq(s.losses[0].device_offset, report->loss.device_offset);
+	ck_assert_uint_eq(s.losses[0].level, report->loss.level);
+	ck_assert_uint_eq(s.losses[0].first_ino, report->loss.first_ino);
+	ck_assert_uint_eq(s.losses[0].last_ino, report->loss.last_ino);
+	ck_assert_uint_eq(s.losses[0].count_files, report->loss.count_files);
+}
+
+static const struct loss_case {
+	const char *tree;
+	unsigned level;
+	bool has_files, has_paths;
+	unsigned beside; /* so many that have nothing in it may be counted as well */
+	const char *gone; /* said of it */
+} loss_cases[] = {
+    {"inodes", 0, true, true, 0, "owners, modes and times do not"},
+    {"dirents", 0, true, true, 1, "all of it comes back"},
+    {"parents", 0, true, false, 1, "all of it comes back"},
+    {"extents", 0, true, true, 1, "all of it comes back"},
+    {"extents", 1, true, true, 1, "all of it comes back"},
+    {"xattrs", 0, true, true, 3, "do not come back"},
+    {"rmap", 0, false, false, 0, "all of it comes back"},
+    {"free", 0, false, false, 0, "all of it comes back"},
+};
+
+static void expect_files(const struct loss_case *of, const struct victim *victim, const struct loss_report *report)
+{
+	const struct meta_loss *loss = &report->loss;
+
+	ck_assert(loss->has_inodes);
+	ck_assert(!loss->has_more_files);
+	ck_assert_uint_le(loss->first_ino, max_u64(victim->inos[0], 1));
+	ck_assert_uint_ge(loss->last_ino, victim->inos[victim->count - 1]);
+	ck_assert_uint_ge(loss->count_files, victim->count);
+	if (of->level == 0)
+		ck_assert_uint_le(loss->count_files, victim->count + of->beside);
+	else
+		ck_assert_uint_eq(loss->count_files, 12 * 40);
+	ck_assert_uint_eq(report->count_files, min_u64(loss->count_files, LOSS_FILES_MAX));
+	for (unsigned i = 0; of->level == 0 && i < min_u64(victim->count, LOSS_FILES_MAX - of->beside); i++)
+		ck_assert(report_has(report, victim->inos[i]));
+	for (size_t i = 0; i < report->count_files; i++) {
+		ck_assert_uint_eq(report->files[i].count_paths, of->has_paths ? 1 : 0);
+		if (of->has_paths && victim->path[0] && report->files[i].ino == victim->inos[0])
+			ck_assert_str_eq(report->files[i].paths[0], victim->path);
+	}
+}
+
+START_TEST(of_a_lost_block_the_tree_the_keys_and_the_files_are_told)
+{
+	const struct loss_case *of = &loss_cases[_i];
+	struct victim victim;
+	struct event *event;
+	char **paths;
+	size_t count;
+
+	make_directories();
+	victim = victim_find(of->tree, of->level);
+	if (of->has_files && of->level == 0) {
+		ck_assert_int_eq(fs_paths(fix.fs, victim.inos[0], NULL, &paths, &count), 0);
+		snprintf(victim.path, sizeof(victim.path), "%s", count ? paths[0] : "");
+		fs_paths_free(paths, count);
+	}
+	victim_kill(&victim);
+	event = meet_loss();
+	ck_assert_str_eq(event->tree, of->tree);
+	ck_assert(event->report->loss.is_node);
+	ck_assert_uint_eq(event->report->loss.level, of->level);
+	ck_assert_uint_eq(event->report->loss.device_offset, victim.place.device_offset);
+	ck_assert_ptr_nonnull(strstr(event->report->loss.advice, of->gone));
+	ck_assert_uint_eq(event->report->loss.has_files, of->has_files);
+	if (of->has_files)
+		expect_files(of, &victim, event->report);
+	else
+		ck_assert_uint_gt(event->report->loss.covers_bytes, 0);
+	expect_listed(event->report);
+	remount();
+	expect_listed(event->report);
+	event_free(event);
+}
+END_TEST
+
+START_TEST(owners_name_the_tree_of_a_block_that_is_lost)
+{
+	struct victim victim;
+	struct fs_owner now;
+
+	make_directories();
+	victim = victim_find("extents", 0);
+	victim_kill(&victim);
+	event_free(meet_loss());
+	ck_assert_str_eq(summary().state, "readonly");
+	now = metadata_at(victim.place.device_offset);
+	ck_assert_str_eq(now.tree, "extents");
+	ck_assert_uint_eq(now.peer_offset, victim.place.peer_offset);
+}
+END_TEST
+
 struct unused_find {
 	devoff_t offset;
 	bool is_found;
@@ -679,6 +905,8 @@ int main(void)
 	tcase_add_test(metadata, metadata_poisoned_while_unmounted_is_repaired_by_the_mount);
 	tcase_add_test(metadata,
 		       both_copies_of_a_block_lost_leaves_the_rest_readable_and_read_only);
+	tcase_add_loop_test(metadata, of_a_lost_block_the_tree_the_keys_and_the_files_are_told, 0, ARRAY_SIZE(loss_cases));
+	tcase_add_test(metadata, owners_name_the_tree_of_a_block_that_is_lost);
 	tcase_add_test(metadata, an_unused_metadata_block_is_made_usable_again);
 	tcase_add_test(metadata, a_superblock_slot_is_written_anew);
 	suite_add_tcase(suite, metadata);

@@ -325,6 +325,36 @@ START_TEST(a_damaged_file_event_has_the_keys_of_the_contract)
 }
 END_TEST
 
+START_TEST(a_metadata_lost_event_says_what_is_known_and_nothing_else)
+{
+	char *paths[] = {"/x", "/y"};
+	uint8_t uuid[16] = {0};
+	struct loss_report report = {
+	    .loss = {.tree = "inodes", .advice = "help", .is_node = true, .has_inodes = true, .first_ino = 5, .last_ino = 9, .has_files = true, .count_files = 2},
+	    .files = {{.ino = 5, .paths = paths, .count_paths = 2}, {.ino = 7}},
+	    .count_files = 2,
+	};
+	struct event event = {.type = EVENT_METADATA_LOST, .time_ns = 1, .cause_id = 2, .len = 4096, .tree = "inodes", .copy = "primary", .action = "none", .report = &report};
+	struct json_object *object = render_event(&event, uuid, NULL);
+
+	ck_assert_ptr_nonnull(object);
+	ck_assert_ptr_nonnull(strstr(json_line(object, NULL),
+		"\"level\":0,\"first_inumber\":5,\"last_inumber\":9,\"files\":2,\"advice\":\"help\","
+		"\"first_files\":[{\"inumber\":5,\"paths\":[\"/x\",\"/y\"]},{\"inumber\":7,\"paths\":[]}]"));
+	json_object_put(object);
+	report = (struct loss_report){.loss = {.tree = "rmap", .advice = "help", .is_node = true, .level = 1, .covers_bytes = 4096, .has_more_files = true}};
+	object = render_event(&event, uuid, NULL);
+	ck_assert_ptr_nonnull(strstr(json_line(object, NULL), "\"level\":1,\"covers_offset\":0,\"covers_len\":4096,\"files_more\":true,\"advice\":\"help\""));
+	ck_assert_ptr_null(strstr(json_line(object, NULL), "first_files"));
+	ck_assert_ptr_null(strstr(json_line(object, NULL), "inumber"));
+	json_object_put(object);
+	event.report = NULL;
+	object = render_event(&event, uuid, NULL);
+	ck_assert_ptr_null(strstr(json_line(object, NULL), "advice"));
+	json_object_put(object);
+}
+END_TEST
+
 START_TEST(sectors_of_an_event_cover_its_bytes)
 {
 	uint8_t uuid[16] = {0};
@@ -363,6 +393,7 @@ int main(void)
 	tcase_add_test(tcase, keys_of_an_owner_depend_on_its_kind);
 	tcase_add_test(tcase, causes_of_a_damaged_file_are_listed_once_and_sorted);
 	tcase_add_test(tcase, a_damaged_file_event_has_the_keys_of_the_contract);
+	tcase_add_test(tcase, a_metadata_lost_event_says_what_is_known_and_nothing_else);
 	tcase_add_test(tcase, sectors_of_an_event_cover_its_bytes);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
