@@ -156,6 +156,9 @@ int notify_fail_range(struct notify *notify, devoff_t start, devoff_t end, uint3
 	devoff_t gap, gap_end;
 	int result = 0;
 
+	/* That the list gave it up before says nothing any more. */
+	if (iset_remove(&notify->unlisted, start, end) == -ENOMEM)
+		iset_fini(&notify->unlisted);
 	while (start < end && notify_next_new(notify, start, end, &gap, &gap_end) == 0) {
 		struct cause cause;
 		int rc = fail_record(notify, gap, gap_end, tag, &cause);

@@ -51,6 +51,7 @@ struct notify {
 	/* The thread's own: */
 	uint64_t dram_cause;
 	bool is_shut_down; /* and said so */
+	struct iset listed, unlisted; /* what the kernel's list had when it was last read; what it had in this mount and has no longer */
 	struct dimm_health told[HEALTH_DIMMS_MAX]; /* what subscribers were told last */
 	size_t count_told;
 	bool tail_is_held; /* something of the log is not in the trees: its entries must stay */
@@ -114,6 +115,8 @@ int watch_open(struct notify *notify, int signal_fd, int list_fd);
 void watch_stop(struct watch *watch);
 /* What the kernel lists and nobody here knows yet is reported. On the thread only. */
 void notify_read_list(struct notify *notify);
+/* mended.c: quarantine ends where this list, which is known, has given up what it had. On the thread only. */
+void notify_take_back(struct notify *notify, const struct source_list *list);
 /* DIMMs that are in another state than subscribers know. On the thread only. */
 void notify_read_health(struct notify *notify);
 /* One range of the queue that is good again. */

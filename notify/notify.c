@@ -306,6 +306,8 @@ static struct notify *notify_alloc(const struct notify_setup *setup)
 	notify->media = journal_media(setup->journal);
 	ledger_init(&notify->ledger, setup->journal, setup->rmap, setup->alloc);
 	queue_init(&notify->queue, QUEUE_RANGES_MAX);
+	iset_init(&notify->listed);
+	iset_init(&notify->unlisted);
 	pthread_mutex_init(&notify->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -321,6 +323,8 @@ static void notify_free(struct notify *notify)
 	journal_set_bad_copy_handler(notify->journal, NULL, NULL);
 	journal_set_cleared_handler(notify->journal, NULL, NULL);
 	queue_fini(&notify->queue);
+	iset_fini(&notify->listed);
+	iset_fini(&notify->unlisted);
 	overlay_fini(&notify->overlay);
 	pthread_cond_destroy(&notify->wake);
 	pthread_cond_destroy(&notify->progress);

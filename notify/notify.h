@@ -95,7 +95,7 @@ int notify_adopt(struct notify *notify, devoff_t offset, uint64_t length, enum f
 /* Wait until all that was reported before is handled; tests and inject use it. 0, -ETIMEDOUT. */
 int notify_wait(struct notify *notify, unsigned timeout_ms);
 
-/* Read the kernel's list of bad blocks now, and report what is new on it; notify_wait() waits for that. */
+/* Read the kernel's list of bad blocks now, report what is new on it, and end the quarantine of what is good again; notify_wait() waits for that. */
 void notify_refresh(struct notify *notify);
 
 /* Inject (arms via media/, then reports unless latent) and take back. Ranges exactly as given. */

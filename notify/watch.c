@@ -197,6 +197,8 @@ void notify_read_list(struct notify *notify)
 		rc = notify_report(notify, list.blocks[i].offset, list.blocks[i].length, FAILURE_KERNEL);
 	if (list.state == SOURCE_UNKNOWN)
 		log_warning("%s: its bad blocks are unknown: %s", media_path(notify->media), list.why.text);
+	if (list.state == SOURCE_KNOWN && rc == 0)
+		notify_take_back(notify, &list);
 	source_list_fini(&list);
 }
 

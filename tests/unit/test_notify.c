@@ -4,6 +4,7 @@
 #include <sys/signalfd.h>
 
 #include "media/media_types.h"
+#include "notify/scrub.h"
 #include "tests/support/notifyfix.h"
 
 static struct notifyfix fix;
@@ -484,6 +485,193 @@ START_TEST(an_error_that_nobody_touched_is_heard_of_once)
 	close(ends[1]);
 	nfix_mount(&fix);
 	ck_assert(nfix_is_known(&fix, nfix_block(3) + 512, 512));
+}
+END_TEST
+
+/* --- the kernel's list, as this test says it is --- */
+
+static struct source_badblock on_list[4];
+static size_t count_on_list;
+static enum source_state list_state = SOURCE_NONE;
+static struct scrub_state bus_scrub;
+static int bus_answer = -ENOTSUP;
+
+int __wrap_source_badblocks(struct media *media, struct source_list *out);
+int __wrap_scrub_ask(struct media *media, struct scrub_state *out, struct why *why);
+
+int __wrap_source_badblocks(struct media *media, struct source_list *out)
+{
+	*out = (struct source_list){.state = list_state};
+	for (size_t i = 0; i < count_on_list; i++)
+		ck_assert_int_eq(source_list_add(out, on_list[i].offset, on_list[i].length), 0);
+	return 0;
+}
+
+int __wrap_scrub_ask(struct media *media, struct scrub_state *out, struct why *why)
+{
+	*out = bus_scrub;
+	return bus_answer;
+}
+
+static void list_is(enum source_state state, size_t count, devoff_t offset, uint64_t length)
+{
+	list_state = state;
+	count_on_list = count;
+	on_list[0] = (struct source_badblock){offset, length};
+	notify_refresh(fix.notify);
+	/* What it reports is the next round's. */
+	nfix_settle(&fix);
+	nfix_settle(&fix);
+}
+
+static void expect_quarantine(uint64_t bytes, enum badblock_state state)
+{
+	nfix_badblocks(&fix, &all);
+	ck_assert_uint_eq(all.bytes, bytes);
+	for (size_t i = 0; i < all.count; i++)
+		ck_assert_int_eq(all.records[i].state, state);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_QUARANTINED_BLOCKS), (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES);
+	ck_assert_uint_eq(nfix_is_known(&fix, nfix_block(3), BLOCK_BYTES), bytes > 0);
+	ck_assert_uint_eq(nfix_free(&fix, NFIX_DATA_BLOCK + 3, 1), bytes == 0);
+	nfix_check_counters(&fix);
+}
+
+START_TEST(quarantine_ends_when_the_kernels_list_gives_a_block_up)
+{
+	list_is(SOURCE_KNOWN, 1, nfix_block(3) + 512, 1024);
+	expect_quarantine(1024, BADBLOCK_QUARANTINED);
+	expect_events(1, 0, 0);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3) + 512, 1024);
+	expect_quarantine(1024, BADBLOCK_QUARANTINED);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3) + 512, 512);
+	nfix_badblocks(&fix, &all);
+	ck_assert_uint_eq(all.bytes, 512);
+	ck_assert_uint_eq(nfix_root(&fix, ROOT_QUARANTINED_BLOCKS), 1);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(0, BADBLOCK_QUARANTINED);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 0);
+	nfix_remount(&fix);
+	expect_quarantine(0, BADBLOCK_QUARANTINED);
+	expect_events(0, 0, 0);
+	/* It may fail again. */
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), 512);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	expect_events(1, 0, 0);
+}
+END_TEST
+
+START_TEST(a_list_that_is_unknown_or_never_had_a_block_gives_nothing_back)
+{
+	nfix_report(&fix, nfix_block(3), 512);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), 512);
+	list_is(SOURCE_UNKNOWN, 0, 0, 0);
+	list_is(SOURCE_NONE, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	/* The kernel has been booted anew: nobody has looked at the memory since. */
+	nfix_remount(&fix);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 0);
+}
+END_TEST
+
+START_TEST(a_bus_that_has_scrubbed_vouches_for_its_list)
+{
+	nfix_report(&fix, nfix_block(3), 512);
+	nfix_remount(&fix);
+	bus_answer = 0;
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	bus_scrub = (struct scrub_state){.count_finished = 1, .is_running = true};
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	bus_scrub.is_running = false;
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(0, BADBLOCK_QUARANTINED);
+}
+END_TEST
+
+START_TEST(what_is_bad_all_the_same_is_touched_once_ever)
+{
+	ck_assert_int_eq(media_poison_arm(fix.media, nfix_block(3) + 700, 1, true), 0);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), BLOCK_BYTES);
+	expect_quarantine(BLOCK_BYTES, BADBLOCK_QUARANTINED);
+	expect_events(1, 0, 0);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(BLOCK_BYTES, BADBLOCK_RETIRED);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 1);
+	expect_events(0, 0, 0);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), BLOCK_BYTES);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	nfix_crash(&fix);
+	nfix_mount(&fix);
+	bus_answer = 0;
+	bus_scrub = (struct scrub_state){.count_finished = 1};
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(BLOCK_BYTES, BADBLOCK_RETIRED);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 1);
+}
+END_TEST
+
+START_TEST(what_a_file_has_lost_is_not_touched_when_the_medium_is_taken_back)
+{
+	nfix_file(&fix, 100, NFIX_DATA_BLOCK + 3, 1);
+	ck_assert_int_eq(media_poison_arm(fix.media, nfix_block(3), 1, true), 0);
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), 512);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	ck_assert(nfix_is_known(&fix, nfix_block(3), 512));
+	ck_assert_uint_eq(nfix_lost_bytes(&fix), 512);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 0);
+	expect_events(1, 1, 0);
+	/* Deleted, it is in quarantine, and the list has long given it up. */
+	ck_assert_int_eq(media_poison_disarm(fix.media, nfix_block(3), 1, &(uint64_t){0}), 0);
+	nfix_unmap_free(&fix, 100, 0, NFIX_DATA_BLOCK + 3, 1);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(0, BADBLOCK_QUARANTINED);
+}
+END_TEST
+
+START_TEST(injected_poison_is_on_no_list_and_stays)
+{
+	bus_answer = 0;
+	bus_scrub = (struct scrub_state){.count_finished = 1};
+	ck_assert_int_eq(notify_inject(fix.notify, nfix_block(3), 512, false), 0);
+	nfix_settle(&fix);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	expect_quarantine(512, BADBLOCK_QUARANTINED);
+	ck_assert_uint_eq(ledger_sigbus_count(fix.notify), 0);
+}
+END_TEST
+
+/* Wherever the power goes, the block is either bad to everybody or free. */
+START_TEST(a_crash_while_quarantine_ends_leaves_it_bad_or_good)
+{
+	unsigned steps;
+	char name[16];
+
+	list_is(SOURCE_KNOWN, 1, nfix_block(3), 512);
+	fix.steps = 0;
+	atomic_store(&fix.save_steps, true);
+	list_is(SOURCE_KNOWN, 0, 0, 0);
+	atomic_store(&fix.save_steps, false);
+	expect_quarantine(0, BADBLOCK_QUARANTINED);
+	steps = fix.steps;
+	ck_assert_uint_ge(steps, 2);
+	nfix_unmount(&fix);
+	list_state = SOURCE_NONE;
+	for (unsigned i = 0; i < steps; i++) {
+		snprintf(name, sizeof(name), "step%u", i);
+		nfix_load_crash(&fix, name);
+		nfix_mount(&fix);
+		nfix_badblocks(&fix, &all);
+		/* Before the log says so it is bad; afterwards the mount ends it. */
+		expect_quarantine(all.bytes, all.count ? all.records[0].state : BADBLOCK_QUARANTINED);
+		ck_assert_uint_eq(all.bytes, i < 1 ? 512 : 0);
+		if (i + 1 < steps)
+			nfix_unmount(&fix);
+	}
 }
 END_TEST
 
@@ -1234,6 +1422,13 @@ static void add_data(Suite *suite)
 	tcase_add_test(tcase, a_coarse_notice_is_narrowed_to_what_is_bad);
 	tcase_add_test(tcase, a_coarse_notice_leaves_alone_what_is_bad_for_another_reason);
 	tcase_add_test(tcase, an_error_that_nobody_touched_is_heard_of_once);
+	tcase_add_test(tcase, quarantine_ends_when_the_kernels_list_gives_a_block_up);
+	tcase_add_test(tcase, a_list_that_is_unknown_or_never_had_a_block_gives_nothing_back);
+	tcase_add_test(tcase, a_bus_that_has_scrubbed_vouches_for_its_list);
+	tcase_add_test(tcase, what_is_bad_all_the_same_is_touched_once_ever);
+	tcase_add_test(tcase, what_a_file_has_lost_is_not_touched_when_the_medium_is_taken_back);
+	tcase_add_test(tcase, injected_poison_is_on_no_list_and_stays);
+	tcase_add_test(tcase, a_crash_while_quarantine_ends_leaves_it_bad_or_good);
 	tcase_add_test(tcase, a_dimm_is_told_of_when_it_ails_or_is_well_again_and_only_then);
 	tcase_add_test(tcase, poison_armed_while_unmounted_is_announced_once_ever);
 	tcase_add_test(tcase, what_was_met_by_reading_before_the_pipeline_existed_is_announced);
