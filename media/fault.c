@@ -197,12 +197,16 @@ static int fault_on_device(struct media *media, struct access *access, devoff_t 
 	return -EIO;
 }
 
-/* A machine check at the cursor: the line there is bad, whatever page si_addr was rounded to. */
+/*
+ * A machine check at the cursor: the line there is bad, whatever page si_addr was rounded to. Below a file on persistent memory the kernel takes the whole block for bad, lists it and clears nothing
+ * less: so it is one failure of a block, not one of a sector and a moment later one of the rest.
+ */
 static int fault_consumed(struct media *media, struct access *access, devoff_t *bad)
 {
-	devoff_t line = round_down_u64(access_at(access), LINE_BYTES);
+	const uint64_t unit = media->is_fsdax ? BLOCK_BYTES : LINE_BYTES;
+	const devoff_t start = round_down_u64(access_at(access), unit);
 
-	return fault_poison(media, line, line + LINE_BYTES, access_at(access), bad);
+	return fault_poison(media, start, start + unit, access_at(access), bad);
 }
 
 static void fault_spread(const struct media *media, uint64_t at, unsigned lsb, devoff_t *start, devoff_t *end)

@@ -12,6 +12,7 @@
 #include "media/claim.h"
 #include "media/device.h"
 #include "media/fault.h"
+#include "media/fsdax.h"
 #include "media/grow.h"
 #include "media/media_types.h"
 
@@ -78,6 +79,7 @@ static int open_descriptor(struct opening *opening)
 /* What was opened counts, not what stat() saw a moment before. */
 static int open_identify(struct opening *opening, struct media *media)
 {
+	char host[FSDAX_NAME_BYTES];
 	enum device_kind kind;
 	int error;
 
@@ -86,6 +88,7 @@ static int open_identify(struct opening *opening, struct media *media)
 	error = device_check(SYSFS, opening->path, &opening->st, opening->why, &kind);
 	media->is_device = !error && kind == DEVICE_DAX;
 	media->is_block = !error && kind == DEVICE_BLOCK;
+	media->is_fsdax = !error && fsdax_host(media, host);
 	if (media->is_block)
 		media->backend = &media_backend_block;
 	return error;

@@ -56,6 +56,7 @@ struct media {
 	enum media_granularity granularity;
 	bool is_device; /* device-dax */
 	bool is_block;
+	bool is_fsdax; /* a file that lies on persistent memory directly: whole blocks of it fail */
 	bool readonly;
 	int fd;
 	struct block block; /* of block devices only */

@@ -784,6 +784,28 @@ START_TEST(a_machine_check_is_placed_by_the_cursor_not_by_its_address)
 }
 END_TEST
 
+START_TEST(a_machine_check_below_a_file_on_persistent_memory_is_one_failure_of_its_block)
+{
+	unsigned char buffer[100] = {0};
+	struct media_counts counts;
+	devoff_t bad = 0;
+
+	forge_machine_checks();
+	media->is_fsdax = true;
+	forged_code = BUS_MCEERR_AR;
+	ck_assert_int_eq(media_write(media, 50000, buffer, 30, &bad), -EIO);
+	ck_assert_uint_eq(bad, 50000);
+	ck_assert_int_eq(seen.count, 1);
+	ck_assert_uint_eq(seen.last.offset, 49152);
+	ck_assert_uint_eq(seen.last.length, 4096);
+	media_counts(media, &counts);
+	ck_assert_uint_eq(counts.sigbus, 1);
+	ck_assert_int_eq(media_read(media, 53247, buffer, 1, &bad), -EIO);
+	ck_assert_int_eq(media_read(media, 53248, buffer, 1, &bad), 0);
+	ck_assert_int_eq(seen.count, 1);
+}
+END_TEST
+
 START_TEST(a_coarse_notice_during_a_copy_makes_its_range_suspect)
 {
 	unsigned char buffer[100] = {0};
@@ -912,6 +934,7 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, a_dax_device_is_known_by_sysfs_and_system_ram_is_refused);
 	tcase_add_test(tc, a_sigbus_elsewhere_goes_to_the_previous_handler);
 	tcase_add_test(tc, a_machine_check_is_placed_by_the_cursor_not_by_its_address);
+	tcase_add_test(tc, a_machine_check_below_a_file_on_persistent_memory_is_one_failure_of_its_block);
 	tcase_add_test(tc, a_coarse_notice_during_a_copy_makes_its_range_suspect);
 	tcase_add_test(tc, a_backend_in_between_sees_every_store);
 	tcase_add_test(tc, who_holds_the_medium_stores_alone_and_a_stop_is_for_all);

@@ -36,11 +36,14 @@ for kind in ext4 xfs; do
 	! dd if=/mnt/file of=/dev/null bs=4k skip=10 count=1 iflag=direct 2>/tmp/dd || fail "the bad block can be read"
 	host unwatch
 	[ "$(host hits)" -ge 1 ]
-	# The line that was met, and the kernel's word on it: of files libpmem2 lists whole blocks.
+	# The line that was met, and the kernel's word on its whole block, are one failure.
 	wait_for 20 grep -q '"file_damaged".*"pos":40960,"len":4096' /tmp/events
+	one_failure() { [ "$(grep media_failure /tmp/events | grep -c "\"device_offset\":$offset,\"len\":4096")" = 1 ]; }
+	wait_for 20 one_failure
 	! grep file_damaged /tmp/events | grep -v '"pos":20480\|"pos":40960' || fail "more than these blocks failed"
 	one_bad_block /mnt/file 10 /tmp/copy
 	[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 1 ]
+	[ "$(grep -c media_failure /tmp/events)" = 2 ] && is_told 2 || fail "told more than once: $(cat /tmp/events)"
 	rewrite_block 10
 	same_blocks /mnt/file /tmp/copy 0
 	wait_for 20 no_bad_sectors
