@@ -146,6 +146,11 @@ int fs_rename(struct fs *fs, const struct fs_who *who, inum_t dir, const char *n
  * for an entry whose inode cannot be read. */
 typedef int fs_dirent_fn(void *arg, const char *name, inum_t ino, uint8_t type, uint64_t next_cookie, const struct fs_attr *attr);
 int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_dirent_fn *visit, void *arg);
+/*
+ * Has fs_readdir() told anything of the directory since this was last asked? For a front whose kernel keeps what it was told: who changes names asks, and
+ * forgets what is kept. True as well where that is not known, because the directory was not in memory all the while: hold a lookup reference.
+ */
+bool fs_listing_ends(struct fs *fs, inum_t dir);
 
 /*
  * Read. *done bytes (short only at end of file). A range that meets poison: -EIO with *done = bytes before the first bad 4 KiB block of the file,

@@ -74,6 +74,7 @@ struct inode {
 	struct inode *hash_next;
 	struct inode *dirty_next, *dirty_prev;
 	struct inode *reclaim_next;
+	atomic_bool is_listed; /* a directory: since fs_listing_ends() was last called */
 	_Atomic uint32_t xattrs_known; /* fs/xattr.h: which of the attributes that are asked for all the time it does not have */
 	/* What the open transaction puts back if it aborts; under the metadata lock. */
 	bool has_undo;

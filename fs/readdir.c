@@ -115,6 +115,8 @@ int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_di
 
 	if (error)
 		return error;
+	if (!atomic_load_explicit(&inode->is_listed, memory_order_relaxed))
+		atomic_store(&inode->is_listed, true);
 	inode_attr(inode, &attr);
 	error = -ENOTDIR;
 	if (S_ISDIR(attr.record.mode))
@@ -125,4 +127,16 @@ int fs_readdir(struct fs *fs, inum_t dir, uint64_t cookie, bool with_attr, fs_di
 		inode_touch_access(inode);
 	inode_put(inode);
 	return error < 0 ? error : 0;
+}
+
+bool fs_listing_ends(struct fs *fs, inum_t dir)
+{
+	struct inode *inode = inode_find_ref(fs, dir);
+	bool was_listed;
+
+	if (!inode)
+		return true;
+	was_listed = atomic_load_explicit(&inode->is_listed, memory_order_relaxed) && atomic_exchange(&inode->is_listed, false);
+	inode_put(inode);
+	return was_listed;
 }

@@ -317,7 +317,7 @@ struct inode *inode_alloc(struct fs *fs, inum_t ino, const struct inode_record *
 	return inode;
 }
 
-static struct inode *inode_find_ref(struct fs *fs, inum_t ino)
+struct inode *inode_find_ref(struct fs *fs, inum_t ino)
 {
 	struct inode_shard *shard = shard_lock(fs, ino);
 	struct inode *inode = table_find(shard, ino);

@@ -57,6 +57,8 @@ void inode_table_destroy(struct inode_table *table);
 
 /* As inode_get(), by a caller who holds the metadata lock in either way. */
 int inode_get_locked(struct fs *fs, inum_t ino, struct inode **out);
+/* With a reference, if it is in memory; NULL: it is not. */
+struct inode *inode_find_ref(struct fs *fs, inum_t ino);
 /* Is it in memory, whoever holds it? */
 bool inode_is_cached(struct fs *fs, inum_t ino);
 /* Is it being freed right now? */

@@ -1,6 +1,7 @@
 /*
  * The FUSE front: one struct per mount, the request handlers, what they share. Handlers turn the sign of errors and reply exactly once,
- * at their end. Request threads never wait for a kernel notification; those are sent by the notify thread (fuse/session.c).
+ * at their end. Request threads never wait for a kernel notification; those are sent by the notify thread (fuse/session.c). What the kernel keeps of a
+ * directory's names goes before the answer to who changes them, which waits for nobody (fuse/names.c).
  */
 #ifndef FUSE_FRONT_H
 #define FUSE_FRONT_H

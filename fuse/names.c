@@ -1,5 +1,6 @@
 /* Requests on names. */
 #include "fuse/front.h"
+#include "fuse/session.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,6 +87,16 @@ void front_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 	forget_gather(front);
 }
 
+/*
+ * Before the answer to whoever changed the names of a directory: what the kernel has of a listing that is under way goes, or it would end the next one
+ * with the rest of this one (docs/DESIGN.md). Who changes names has the directory to itself, so the notification meets nobody and waits for nobody.
+ */
+static void names_changed(struct front *front, inum_t dir)
+{
+	if (fs_listing_ends(front->fs, dir))
+		session_invalidate(front, dir, 0, 0);
+}
+
 static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	uint64_t begin = front_begin();
@@ -93,6 +104,7 @@ static void make(fuse_req_t req, enum counter_op op, fuse_ino_t parent, const ch
 	struct fs_attr attr;
 	int error = fs_create(front_of(req)->fs, &who, parent, name, mode, rdev, &attr);
 
+	names_changed(front_of(req), parent);
 	front_reply_entry(req, error, &attr);
 	counter_end(op, begin);
 }
@@ -114,6 +126,7 @@ void front_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const 
 	struct fs_attr attr;
 	int error = fs_symlink(front_of(req)->fs, &who, parent, name, target, &attr);
 
+	names_changed(front_of(req), parent);
 	front_reply_entry(req, error, &attr);
 	counter_end(OP_SYMLINK, begin);
 }
@@ -134,16 +147,20 @@ void front_readlink(fuse_req_t req, fuse_ino_t ino)
 void front_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	uint64_t begin = front_begin();
+	int error = fs_unlink(front_of(req)->fs, parent, name);
 
-	fuse_reply_err(req, -fs_unlink(front_of(req)->fs, parent, name));
+	names_changed(front_of(req), parent);
+	fuse_reply_err(req, -error);
 	counter_end(OP_UNLINK, begin);
 }
 
 void front_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	uint64_t begin = front_begin();
+	int error = fs_rmdir(front_of(req)->fs, parent, name);
 
-	fuse_reply_err(req, -fs_rmdir(front_of(req)->fs, parent, name));
+	names_changed(front_of(req), parent);
+	fuse_reply_err(req, -error);
 	counter_end(OP_RMDIR, begin);
 }
 
@@ -152,8 +169,12 @@ void front_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 {
 	uint64_t begin = front_begin();
 	struct fs_who who = front_who(req);
+	int error = fs_rename(front_of(req)->fs, &who, parent, name, new_parent, new_name, flags);
 
-	fuse_reply_err(req, -fs_rename(front_of(req)->fs, &who, parent, name, new_parent, new_name, flags));
+	names_changed(front_of(req), parent);
+	if (new_parent != parent)
+		names_changed(front_of(req), new_parent);
+	fuse_reply_err(req, -error);
 	counter_end(OP_RENAME, begin);
 }
 
@@ -163,6 +184,7 @@ void front_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const cha
 	struct fs_attr attr;
 	int error = fs_link(front_of(req)->fs, ino, new_parent, new_name, &attr);
 
+	names_changed(front_of(req), new_parent);
 	front_reply_entry(req, error, &attr);
 	counter_end(OP_LINK, begin);
 }
@@ -189,6 +211,7 @@ void front_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	struct fs_attr attr;
 	int error = fs_create(front_of(req)->fs, &who, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, &attr);
 
+	names_changed(front_of(req), parent);
 	reply_create(req, error, &attr, fi);
 	counter_end(OP_CREATE, begin);
 }

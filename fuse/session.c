@@ -16,11 +16,13 @@
 #include "util/log.h"
 
 #define NOTIFYING_SECONDS 2
+#define CLASSIC_THREADS 10 /* docs/PERFORMANCE.md, "Transport" */
 #define MOST_WAITING 4 /* less than the 8 of a ring by default */
 
 static void front_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct front *front = userdata;
+	struct fs_attr root;
 
 	conn->max_write = FRONT_MAX_WRITE;
 	conn->max_readahead = FRONT_MAX_WRITE;
@@ -63,6 +65,8 @@ static void front_init(void *userdata, struct fuse_conn_info *conn)
 #if LIBFUSE_AT_LEAST(18)
 	front->uring = front->uring && fuse_get_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
 #endif
+	/* The kernel has the root without looking it up. */
+	fs_lookup(front->fs, FS_ROOT_INO, ".", &root);
 	if (front->on_init)
 		front->on_init(front->on_init_arg);
 }
@@ -452,7 +456,7 @@ int session_loop(struct front *front)
 		return -ENOMEM;
 	/* A request ends with the descriptor that it was read from; that of an unmount (fuse/blkdev.h) must be the session's, which is closed last. */
 	fuse_loop_cfg_set_clone_fd(config, !front->is_blkdev);
-	fuse_loop_cfg_set_max_threads(config, 16);
+	fuse_loop_cfg_set_max_threads(config, CLASSIC_THREADS);
 	rc = terminate_start(front->session, front->mountpoint, notifying_settle, front);
 	if (!rc) {
 		/* After the signals are blocked, which threads inherit. */

@@ -15,8 +15,8 @@ void session_close(struct front *front);
 void session_release(struct front *front);
 /*
  * Drop the kernel's attributes of an inode, and its pages in [pos, pos + length) (length 0: to the end). Waits for the kernel's own reads and
- * writes of these pages: never from a request thread, nor under a lock that one takes. Does nothing without an open session. With
- * pos = SESSION_ATTRIBUTES no page is dropped, and nothing waited for: that may be done on any thread.
+ * writes of these pages: never from a request thread, nor under a lock that one takes. Of a directory nobody reads pages while a request changes its names: there it may
+ * be done before the answer. Does nothing without an open session. With pos = SESSION_ATTRIBUTES no page is dropped, and nothing waited for: that may be done on any thread.
  */
 #define SESSION_ATTRIBUTES UINT64_MAX
 void session_invalidate(struct front *front, inum_t ino, uint64_t pos, uint64_t length);

@@ -2,6 +2,7 @@
 """Names: renaming with flags, what each call answers on each kind of object, permissions of unprivileged users, listings while names change."""
 import errno
 import os
+import shutil
 import stat
 import sys
 import unittest
@@ -201,6 +202,60 @@ class Names:
         self.assertEqual(sorted(name for name in seen if name.startswith("stay")), sorted(stays))
         self.assertEqual(len(seen), len(set(seen)))
         self.assertEqual(set(os.listdir(self.dir)), stays | {f"come{i}" for i in range(600)})
+
+    # call -> what of a directory's names it takes away and what it adds
+    CHANGES = {
+        "unlink": (lambda path: os.unlink(path("d/gone")), {"gone"}, set()),
+        "rmdir": (lambda path: os.rmdir(path("d/empty")), {"empty"}, set()),
+        "rename away": (lambda path: os.rename(path("d/gone"), path("aside")), {"gone"}, set()),
+        "rename within": (lambda path: os.rename(path("d/gone"), path("d/come")), {"gone"}, {"come"}),
+        "rename here": (lambda path: os.rename(path("other"), path("d/come")), set(), {"come"}),
+        "create": (lambda path: os.close(os.open(path("d/come"), os.O_CREAT | os.O_WRONLY)), set(), {"come"}),
+        "mkdir": (lambda path: os.mkdir(path("d/come")), set(), {"come"}),
+        "mkfifo": (lambda path: os.mkfifo(path("d/come")), set(), {"come"}),
+        "symlink": (lambda path: os.symlink("t", path("d/come")), set(), {"come"}),
+        "link": (lambda path: os.link(path("other"), path("d/come")), set(), {"come"}),
+    }
+
+    def populate_listed(self, count):
+        for name in ("d", "d/empty"):
+            os.mkdir(self.path(name))
+        names = {"gone"} | {f"name{i}" for i in range(count)}
+        for name in names:
+            self.file("d/" + name)
+        self.file("other")
+        return names | {"empty", ".", ".."}
+
+    def list_around(self, change, size, reads):
+        """What a listing that begins after the change has, when one that began before it ends in its middle."""
+        with places.Listing(self.path("d")) as before, places.Listing(self.path("d")) as after:
+            for _ in range(reads):
+                before.read(size)
+            change(self.path)
+            names = after.read(size)
+            before.rest(size)
+            return names + after.rest(size)
+
+    def test_a_listing_is_not_ended_with_one_that_began_before_a_change(self):
+        for call, (change, gone, come) in self.CHANGES.items():
+            for count, size, reads in ((2, 96, 1), (2, 4096, 1), (300, 96, 1), (300, 4096, 1), (300, 4096, 3)):
+                with self.subTest(call=call, count=count, size=size, reads=reads):
+                    expected = self.populate_listed(count) - gone | come
+                    self.assertEqual(sorted(self.list_around(change, size, reads)), sorted(expected))
+                    self.assertEqual(set(os.listdir(self.path("d"))), expected - {".", ".."})
+                shutil.rmtree(self.path("d"))
+                for name in os.listdir(self.dir):
+                    os.unlink(self.path(name))
+
+    def test_listings_in_the_root_are_not_ended_with_others_either(self):
+        for name in ("gone", "stays"):
+            self.file(name)
+        with places.Listing(self.dir) as before, places.Listing(self.dir) as after:
+            before.read(4096)
+            os.unlink(self.path("gone"))
+            names = after.read(4096)
+            before.rest(4096)
+            self.assertEqual(sorted(names + after.rest(4096)), [".", "..", "stays"])
 
     def test_what_is_open_or_lived_in_can_be_removed(self):
         fd = self.open("f")

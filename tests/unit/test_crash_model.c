@@ -57,6 +57,7 @@ static const struct function functions[] = {
 	{"fs_read_super", READS, 0},
 	{"fs_check_place", READS, 0},
 	{"fs_readdir", READS, 0},
+	{"fs_listing_ends", READS, 0},
 	{"fs_readlink", READS, 0},
 	{"fs_removexattr", CHANGES, BIT(MODEL_REMOVEXATTR)},
 	{"fs_rename", CHANGES, BIT(MODEL_RENAME)},

@@ -388,6 +388,24 @@ START_TEST(two_hundred_thousand_entries_cost_no_more_each_than_the_first)
 }
 END_TEST
 
+START_TEST(a_listing_ends_once_for_who_changes_names)
+{
+	struct listing l = {.limit = UINT32_MAX};
+	struct fs_attr attr;
+
+	expect(fs_listing_ends(fix.fs, FS_ROOT_INO)); /* not in memory: nobody knows */
+	expect_equal(fs_lookup(fix.fs, FS_ROOT_INO, ".", &attr), 0);
+	expect(!fs_listing_ends(fix.fs, FS_ROOT_INO));
+	for (unsigned i = 0; i < 2; i++) {
+		expect_equal(fs_readdir(fix.fs, FS_ROOT_INO, 0, false, listing_visit, &l), 0);
+		expect(fs_listing_ends(fix.fs, FS_ROOT_INO));
+		expect(!fs_listing_ends(fix.fs, FS_ROOT_INO));
+	}
+	listing_fini(&l);
+	fs_forget(fix.fs, FS_ROOT_INO, 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("dir");
@@ -403,6 +421,7 @@ int main(void)
 	tcase_add_test(plain, every_entry_that_stays_is_listed_once_whatever_comes_and_goes);
 	tcase_add_test(plain, removing_while_listing_removes_all);
 	tcase_add_test(plain, listing_with_attributes_gives_a_lookup_reference_for_what_was_taken);
+	tcase_add_test(plain, a_listing_ends_once_for_who_changes_names);
 	suite_add_tcase(suite, plain);
 	tcase_add_checked_fixture(weak, setup_weak, teardown);
 	tcase_set_timeout(weak, 120);
