@@ -220,6 +220,26 @@ int beside_create(struct tx *tx, enum format_block_role role, unsigned tree, str
 	return 0;
 }
 
+/* Until that is shown nobody else has it, nor looks at it later: it has an owner for as long as anybody may. One that is new cannot go so. */
+int beside_destroy(struct tx *tx, struct buf *buf)
+{
+	struct tx_view *view = view_of(buf);
+	int error = beside_join(tx, buf);
+	unsigned i = 0;
+
+	if (error)
+		return error;
+	while (tx->blocks[i].view != view)
+		i++;
+	error = tx->blocks[i].fresh ? -EAGAIN : beside_give_block(tx, buf->address);
+	if (error)
+		return error;
+	tx->blocks[i].destroyed = true;
+	tx->blocks[i].bytes = buf->cache->block;
+	beside_put(buf);
+	return 0;
+}
+
 /* --- the end ------------------------------------------------------------------------------------------------------------ */
 
 static int beside_validate(struct tx *tx)
@@ -235,6 +255,8 @@ static int beside_validate(struct tx *tx)
 
 static void block_end(const struct tx_block *block, bool committed)
 {
+	if (committed && block->destroyed)
+		return; /* by beside_show() */
 	if (block->fresh && !committed)
 		cache_discard(block->cb);
 	else
@@ -324,7 +346,7 @@ static int beside_stage(struct tx *tx, struct beside_record *record)
 		return -EAGAIN;
 	for (unsigned i = 0; i < tx->count; i++) {
 		const struct tx_block *block = &tx->blocks[i];
-		const uint8_t *base = tx_block_base(tx->journal, block);
+		const uint8_t *base = block->destroyed ? block->bytes : tx_block_base(tx->journal, block);
 
 		if (!base && !block->fresh)
 			return -EAGAIN;
@@ -421,8 +443,12 @@ static void beside_show(struct tx *tx, const struct beside_record *record, uint6
 		cb->sequence = sequence;
 		cache_set_dirty(cb);
 	}
-	for (unsigned i = 0; i < tx->count; i++)
-		atomic_fetch_add(&tx->blocks[i].cb->version, 1);
+	for (unsigned i = 0; i < tx->count; i++) {
+		if (tx->blocks[i].destroyed)
+			cache_discard(tx->blocks[i].cb);
+		else
+			atomic_fetch_add(&tx->blocks[i].cb->version, 1);
+	}
 	if (record->table_lines)
 		beside_table_show(tx, sequence);
 	if (record->root_lines) {

@@ -1,6 +1,7 @@
 /*
- * Blocks for transactions beside others. A free block is claimed in memory; the record adds the bit of its chunk's map, which everybody sees when that is durable. Bits of one map
- * that several set at once add up, in whatever order and whoever of them is lost in a crash, so that nobody owns the table.
+ * Blocks for transactions beside others. A free block is claimed in memory; the record adds the bit of its chunk's map, which everybody sees when that is durable. Of a block that is
+ * given back it takes the bit away, and nobody takes the block before that shows. Bits of one map
+ * that several change at once add up, in whatever order and whoever of them is lost in a crash, so that nobody owns the table.
  */
 #include "journal/internal.h"
 
@@ -109,10 +110,26 @@ int beside_take_block(struct tx *tx, maddr_t *address)
 	return -EAGAIN;
 }
 
+/* Whoever has joined the block is the only one who may. */
+int beside_give_block(struct tx *tx, maddr_t address)
+{
+	struct tx_take take = { .chunk = maddr_chunk(address), .index = maddr_index(address), .gives = true };
+	const struct format_chunk_entry *entry;
+
+	if (maddr_is_fixed(address) || !take.index || tx->take_count == TX_TAKES_MAX || table_hold(tx, take.chunk))
+		return -EAGAIN;
+	entry = entry_of(tx->table->block, take.chunk);
+	if (entry->state != FORMAT_CHUNK_LIVE || take.index >= chunk_blocks(entry->shift) || !(map_load(entry, take.index / 64) >> take.index % 64 & 1))
+		return -EAGAIN;
+	tx->takes[tx->take_count++] = take;
+	return root_add(tx, ROOT_META_FREE, 1);
+}
+
 void beside_drop_takes(struct tx *tx)
 {
 	for (unsigned i = 0; i < tx->take_count; i++)
-		claim_drop(tx->journal, &tx->takes[i]);
+		if (!tx->takes[i].gives)
+			claim_drop(tx->journal, &tx->takes[i]);
 	tx->take_count = 0;
 	if (tx->table)
 		cache_put(tx->table);
@@ -126,15 +143,16 @@ static size_t entry_offset(uint64_t chunk)
 	return offsetof(struct format_chunk_table_block, entries) + chunk % CHUNK_ENTRIES_PER_BLOCK * sizeof(struct format_chunk_entry);
 }
 
-/* A bit that is not set and a count that is not 0: neither touches what stands beside it in its word. */
+/* A bit that is not set and a count that is not 0, or the other way around: neither touches what stands beside it in its word. */
 void beside_take_sums(const struct tx_take *take, struct tx_sum sums[2])
 {
 	static_assert(offsetof(struct format_chunk_entry, free_blocks) % sizeof(struct le64) == 0, "low half of a word");
 	size_t entry = entry_offset(take->chunk);
+	uint64_t bit = 1ull << take->index % 64;
 
-	sums[0] = (struct tx_sum){ entry + offsetof(struct format_chunk_entry, free_blocks), UINT64_MAX };
+	sums[0] = (struct tx_sum){ entry + offsetof(struct format_chunk_entry, free_blocks), take->gives ? 1 : UINT64_MAX };
 	sums[1] = (struct tx_sum){ entry + offsetof(struct format_chunk_entry, map) + take->index / 64 * sizeof(struct le64),
-				   1ull << take->index % 64 };
+				   take->gives ? 0 - bit : bit };
 }
 
 uint64_t beside_table_lines(const struct tx *tx)
@@ -155,16 +173,27 @@ static void take_show(uint8_t *table, const struct tx_take *take)
 	struct format_chunk_entry *entry = entry_of(table, take->chunk);
 	uint32_t old = __atomic_load_n(&entry->free_blocks.raw, __ATOMIC_RELAXED), new;
 
-	__atomic_fetch_or(&entry->map[take->index / 64].raw, le64_make(1ull << take->index % 64).raw, __ATOMIC_SEQ_CST);
+	__atomic_fetch_xor(&entry->map[take->index / 64].raw, le64_make(1ull << take->index % 64).raw, __ATOMIC_SEQ_CST);
 	do
-		new = le32_make(le32_get((struct le32){ old }) - 1).raw;
+		new = le32_make(le32_get((struct le32){ old }) + (take->gives ? 1 : UINT32_MAX)).raw;
 	while (!__atomic_compare_exchange_n(&entry->free_blocks.raw, &old, new, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
+static void free_hint_lower(struct journal *journal, uint64_t chunk)
+{
+	uint64_t hint = journal->free_hint;
+
+	while (chunk < hint && !atomic_compare_exchange_weak(&journal->free_hint, &hint, chunk))
+		;
 }
 
 void beside_table_show(struct tx *tx, uint64_t sequence)
 {
-	for (unsigned i = 0; i < tx->take_count; i++)
+	for (unsigned i = 0; i < tx->take_count; i++) {
 		take_show(tx->table->block, &tx->takes[i]);
+		if (tx->takes[i].gives)
+			free_hint_lower(tx->journal, tx->takes[i].chunk);
+	}
 	cache_raise_sequence(tx->table, sequence);
 	cache_set_dirty(tx->table);
 }

@@ -321,9 +321,11 @@ void cache_set_clean(struct cache_buf *cb)
 {
 	if (!cb->dirty)
 		return;
+	pthread_mutex_lock(&cb->journal->dirty_mutex);
 	TAILQ_REMOVE(&cb->journal->dirty, cb, dirty_link);
 	cb->journal->dirty_blocks--;
 	cb->dirty = false;
+	pthread_mutex_unlock(&cb->journal->dirty_mutex);
 }
 
 /* --- the interface ------------------------------------------------------------------------------------------------ */
@@ -479,9 +481,9 @@ err_give:
 
 int buf_destroy(struct tx *tx, struct buf *buf)
 {
-	int error = tx->beside ? -EAGAIN : tx_join(tx, buf);
+	int error = tx->beside ? beside_destroy(tx, buf) : tx_join(tx, buf);
 
-	if (error)
+	if (error || tx->beside)
 		return error;
 	error = chunk_give_block(tx, buf->address);
 	if (error)

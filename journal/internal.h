@@ -82,10 +82,11 @@ struct tx_view {
 };
 #define TX_VIEWS_MAX 64u
 
-/* A metadata block that a transaction beside others takes. */
+/* A metadata block that a transaction beside others takes, or gives back. */
 struct tx_take {
 	uint64_t chunk;
 	unsigned index;
+	bool gives;
 };
 /* What it adds there: to the word at `offset` of the block. */
 struct tx_sum {
@@ -133,7 +134,7 @@ struct journal {
 	unsigned tx_limit; /* blocks of the longest transaction now, */
 	uint64_t tx_bytes; /* and bytes of its record */
 	uint8_t *bounce; /* one block, for sealing before a write-back */
-	uint64_t free_hint;  /* no chunk below has a free block */
+	_Atomic uint64_t free_hint; /* no chunk below has a free block; lowered by transactions beside others too */
 	uint64_t entry_hint; /* no entry of the table below is free */
 	uint64_t retire_sequence;
 	bool recovers;	   /* nobody else knows the journal yet */
@@ -248,6 +249,7 @@ const uint8_t *tx_block_base(struct journal *journal, const struct tx_block *blo
 
 /* --- beside_space.c: blocks for them --- */
 int beside_take_block(struct tx *tx, maddr_t *address);
+int beside_give_block(struct tx *tx, maddr_t address);
 void beside_take_sums(const struct tx_take *take, struct tx_sum sums[2]);
 uint64_t beside_table_lines(const struct tx *tx);
 /* The gate is closed: what everybody sees. */
@@ -262,6 +264,7 @@ int beside_get(struct tx *tx, maddr_t address, struct buf **out);
 void beside_put(struct buf *buf);
 int beside_join(struct tx *tx, struct buf *buf);
 int beside_create(struct tx *tx, enum format_block_role role, unsigned tree, struct buf **out);
+int beside_destroy(struct tx *tx, struct buf *buf);
 int beside_commit(struct tx *tx, uint64_t *sequence);
 void beside_abort(struct tx *tx);
 

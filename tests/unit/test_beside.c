@@ -441,6 +441,144 @@ START_TEST(a_record_that_is_refused_takes_nothing_else_with_it)
 }
 END_TEST
 
+static void step_destroy(struct side *side)
+{
+	struct buf *buf;
+
+	side->error = get(side, side->write, &buf);
+	if (!side->error)
+		side->error = buf_destroy(side->tx, buf);
+}
+
+static void expect_free(uint64_t free_blocks)
+{
+	struct chunk_entry entry; /* verifies that its count and its map agree */
+
+	journal_read_begin(fix.journal);
+	ck_assert_int_eq(chunk_entry(fix.journal, 0, &entry), 0);
+	ck_assert_uint_eq(root_get(fix.journal, ROOT_META_FREE), free_blocks);
+	ck_assert_uint_eq(entry.free_blocks, free_blocks);
+	journal_read_end(fix.journal);
+}
+
+static void step_expect_free(struct side *side)
+{
+	expect_free(side->value);
+}
+
+/* Each gives back two and takes one, of the same words of the map. */
+START_TEST(blocks_that_are_given_back_side_by_side_are_free_and_stay_so)
+{
+	struct side side[2][3] = {{{0}}}, seen;
+	uint64_t free_blocks;
+
+	for (unsigned k = 0; k < 2; k++)
+		for (unsigned i = 0; i < 2; i++)
+			side[k][i].write = fix_new_block(&fix, 10 * k + i);
+	free_blocks = root_get(fix.journal, ROOT_META_FREE);
+	must(here, begin, &side[0][0]);
+	must(there, begin, &side[1][0]);
+	for (unsigned k = 0; k < 2; k++)
+		side[k][1].tx = side[k][2].tx = side[k][0].tx;
+	for (unsigned i = 0; i < 2; i++) {
+		must(here, destroy, &side[0][i]);
+		must(there, destroy, &side[1][i]);
+	}
+	side[0][2].value = side[1][2].value = 99;
+	must(here, create, &side[0][2]);
+	must(there, create, &side[1][2]);
+	must(there, commit, &side[1][0]);
+	seen.value = free_blocks + 1;
+	there(step_expect_free, &seen);
+	must(here, commit, &side[0][0]);
+	for (unsigned round = 0; round < 2; round++, crash()) {
+		expect_free(free_blocks + 2);
+		for (unsigned k = 0; k < 2; k++)
+			for (unsigned i = 0; i < 3; i++)
+				ck_assert_int_eq(chunk_block_is_live(fix.journal, side[k][i].write), i == 2);
+		ck_assert_uint_eq(fix_word(&fix, side[0][2].write, 9), 99);
+		ck_assert_uint_eq(fix_word(&fix, side[1][2].write, 9), 99);
+	}
+}
+END_TEST
+
+START_TEST(a_block_that_is_given_back_is_nobody_elses_until_that_shows)
+{
+	struct side left = {.write = fix_new_block(&fix, 1)}, right = {.read = left.write, .write = left.write, .value = 22};
+	struct side reader = {.read = left.write, .write = fix_new_block(&fix, 2), .value = 22};
+	uint64_t free_blocks = root_get(fix.journal, ROOT_META_FREE);
+
+	must(here, begin, &left);
+	must(here, destroy, &left);
+	must(there, begin, &right);
+	there(step_write, &right);
+	ck_assert_int_eq(right.error, -EDEADLK);
+	must(there, abort, &right);
+	must(there, begin, &reader);
+	must(there, read, &reader);
+	must(there, write, &reader);
+	there(step_commit, &reader); /* it relied on a block that is somebody's */
+	ck_assert_int_eq(reader.error, -EDEADLK);
+	must(there, begin, &reader);
+	must(there, read, &reader);
+	must(there, write, &reader);
+	must(here, commit, &left);
+	there(step_commit, &reader);
+	ck_assert_int_eq(reader.error, -EDEADLK);
+	must(there, begin, &right);
+	there(step_read, &right);
+	ck_assert_int_eq(right.error, -EAGAIN); /* it is no more */
+	must(there, abort, &right);
+	for (unsigned round = 0; round < 2; round++, crash())
+		expect_free(free_blocks + 1);
+}
+END_TEST
+
+START_TEST(an_abort_gives_nothing_back)
+{
+	struct side left = {.write = fix_new_block(&fix, 1)}, right = {.write = left.write, .value = 22};
+	uint64_t free_blocks = root_get(fix.journal, ROOT_META_FREE);
+
+	must(here, begin, &left);
+	must(here, destroy, &left);
+	must(here, abort, &left);
+	expect_free(free_blocks);
+	must(there, begin, &right);
+	must(there, write, &right);
+	must(there, commit, &right);
+	for (unsigned round = 0; round < 2; round++, crash()) {
+		expect_free(free_blocks);
+		ck_assert_uint_eq(fix_word(&fix, left.write, 5), 22);
+	}
+}
+END_TEST
+
+/* What it was is not found again when the block is used anew, also not by the journal. */
+START_TEST(a_block_that_was_given_back_is_used_again)
+{
+	struct side left = {.write = fix_new_block(&fix, 1), .value = 11}, fresh = {.value = 33};
+	maddr_t first = left.write;
+	bool again = false;
+
+	must(here, begin, &left);
+	must(here, write, &left);
+	must(here, commit, &left);
+	must(here, begin, &left);
+	must(here, destroy, &left);
+	must(here, commit, &left);
+	for (unsigned i = 0; i < 1000 && !again; i++) {
+		must(here, begin, &fresh);
+		must(here, create, &fresh);
+		must(here, commit, &fresh);
+		again = fresh.write == first;
+	}
+	ck_assert(again);
+	for (unsigned round = 0; round < 2; round++, crash())
+		for (unsigned word = 5; word < 10; word++)
+			ck_assert_uint_eq(fix_word(&fix, first, word), 33);
+}
+END_TEST
+
 static atomic_bool alone;
 
 static void step_alone(struct side *side)
@@ -479,6 +617,7 @@ START_TEST(what_only_one_at_a_time_may_do_is_refused)
 	must(here, begin, &left);
 	ck_assert_int_eq(root_set(left.tx, ROOT_NEXT_INO, 5), -EAGAIN);
 	ck_assert_int_eq(root_tree_set(left.tx, FORMAT_TREE_INODES, left.write, 0), -EAGAIN);
+	must(here, create, &left);
 	ck_assert_int_eq(get(&left, left.write, &buf), 0);
 	ck_assert_int_eq(buf_destroy(left.tx, buf), -EAGAIN);
 	must(here, abort, &left);
@@ -837,6 +976,14 @@ START_TEST(a_filesystem_of_version_2_gets_no_such_records)
 }
 END_TEST
 
+static void add_giving_tests(TCase *tests)
+{
+	tcase_add_test(tests, blocks_that_are_given_back_side_by_side_are_free_and_stay_so);
+	tcase_add_test(tests, a_block_that_is_given_back_is_nobody_elses_until_that_shows);
+	tcase_add_test(tests, an_abort_gives_nothing_back);
+	tcase_add_test(tests, a_block_that_was_given_back_is_used_again);
+}
+
 static TCase *make_persistent_tests(void)
 {
 	TCase *tests = tcase_create("persistent");
@@ -847,6 +994,7 @@ static TCase *make_persistent_tests(void)
 	tcase_add_test(tests, of_two_that_read_what_the_other_changes_not_both_commit);
 	tcase_add_test(tests, an_abort_shows_nothing_and_gives_everything_back);
 	tcase_add_test(tests, blocks_that_are_taken_side_by_side_differ_and_outlive_a_crash);
+	add_giving_tests(tests);
 	tcase_add_test(tests, one_that_runs_alone_waits_for_those_beside_each_other);
 	tcase_add_test(tests, records_are_stored_at_the_same_time_and_both_count);
 	tcase_add_loop_test(tests, power_lost_while_one_of_two_is_stored_takes_that_one_alone, 0, 2);
@@ -874,6 +1022,7 @@ int main(void)
 	tcase_add_test(tests, of_two_that_read_what_the_other_changes_not_both_commit);
 	tcase_add_test(tests, an_abort_shows_nothing_and_gives_everything_back);
 	tcase_add_test(tests, blocks_that_are_taken_side_by_side_differ_and_outlive_a_crash);
+	add_giving_tests(tests);
 	tcase_add_test(tests, a_record_that_is_refused_takes_nothing_else_with_it);
 	tcase_add_test(tests, one_that_runs_alone_waits_for_those_beside_each_other);
 	tcase_add_test(tests, what_only_one_at_a_time_may_do_is_refused);
