@@ -47,7 +47,7 @@ struct inode {
 	/*
 	 * Both locks outlive the object's use for one inode; what follows them is zero when the next begins. Data lock: shared for reads and
 	 * unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino. Of a directory: exclusive for who changes it in a
-	 * transaction beside others.
+	 * transaction beside others; of any other inode: exclusive for who removes or moves a name of it in such a one.
 	 */
 	pthread_rwlock_t data_lock;
 	pthread_mutex_t attr_lock;
@@ -94,7 +94,7 @@ int fs_refuses_changes(struct fs *fs);
 /* A reference (not a lookup reference). -ENOENT, -EIO (after fs_stop() always), -EUCLEAN. Caller must not hold the metadata lock unless inside a transaction (then `tx`). */
 int inode_get(struct fs *fs, inum_t ino, struct inode **out);
 int inode_get_anyway(struct fs *fs, inum_t ino, struct inode **out); /* after fs_stop() too */
-int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out);
+int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out); /* beside others: -EAGAIN if it is not in memory */
 void inode_put(struct inode *inode); /* the last one of an orphan without lookups queues its reclaim */
 void inode_attr(struct inode *inode, struct fs_attr *out);
 /* Under attr_lock, or before anybody else knows it: the record is another. */

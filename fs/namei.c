@@ -285,14 +285,21 @@ int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct 
 	return names_end(&op, error);
 }
 
-static int names_remove(struct names_op *op, inum_t dir_ino, const char *name, bool want_dir)
+struct remove_args {
+	inum_t dir;
+	const char *name;
+	bool want_dir;
+};
+
+static int remove_change(struct names_op *op, void *arg)
 {
+	const struct remove_args *args = arg;
 	struct inode *dir, *victim;
 	struct dir_entry entry;
-	int error = names_get_dir(op, dir_ino, &dir);
+	int error = names_get_dir(op, args->dir, &dir);
 
 	if (!error)
-		error = dir_lookup_entry(op->fs, dir_ino, name, &entry);
+		error = dir_lookup_entry(op->fs, args->dir, args->name, &entry);
 	if (error)
 		return error;
 	error = names_get(op, entry.record.ino, &victim);
@@ -301,38 +308,30 @@ static int names_remove(struct names_op *op, inum_t dir_ino, const char *name, b
 	error = flags_verify_removal(dir, victim);
 	if (error)
 		return error;
-	if (S_ISDIR(victim->record.mode) != want_dir)
-		return want_dir ? -ENOTDIR : -EISDIR;
+	if (S_ISDIR(victim->record.mode) != args->want_dir)
+		return args->want_dir ? -ENOTDIR : -EISDIR;
 	error = names_drop_victim(op, victim);
 	if (!error)
-		error = dir_remove_entry(op->fs, op->tx, dir_ino, &entry);
-	return error ? error : names_update_dir(op, dir, -1, want_dir ? -1 : 0);
+		error = dir_remove_entry(op->fs, op->tx, args->dir, &entry);
+	return error ? error : names_update_dir(op, dir, -1, args->want_dir ? -1 : 0);
 }
 
 int fs_unlink(struct fs *fs, inum_t dir, const char *name)
 {
-	struct names_op op;
+	struct remove_args args = {dir, name, false};
 	int error = dir_verify_name(name);
 
 	if (error)
 		return error == -EEXIST ? -EISDIR : error;
-	error = names_begin(fs, TX_RESERVE, &op);
-	if (error)
-		return error;
-	return names_end(&op, names_remove(&op, dir, name, false));
+	return names_run(fs, TX_RESERVE, dir, remove_change, &args);
 }
 
 int fs_rmdir(struct fs *fs, inum_t dir, const char *name)
 {
-	struct names_op op;
+	struct remove_args args = {dir, name, true};
 	int error = dir_verify_name(name);
 
 	if (error == -EEXIST)
 		return name[1] ? -ENOTEMPTY : -EINVAL;
-	if (error)
-		return error;
-	error = names_begin(fs, TX_RESERVE, &op);
-	if (error)
-		return error;
-	return names_end(&op, names_remove(&op, dir, name, true));
+	return error ? error : names_run(fs, TX_RESERVE, dir, remove_change, &args);
 }

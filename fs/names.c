@@ -26,6 +26,8 @@ static int names_finish(struct names_op *op, int error)
 		inode_add_lookup(op->result);
 		inode_attr(op->result, op->attr);
 	}
+	for (unsigned i = 0; i < op->count_locked; i++)
+		pthread_rwlock_unlock(&op->locked[i]->data_lock);
 	for (unsigned i = 0; i < op->count_held; i++)
 		inode_put(op->held[i]);
 	return error;
@@ -43,13 +45,38 @@ static void names_hold(struct names_op *op, struct inode *inode)
 	op->held[op->count_held++] = inode;
 }
 
+static bool names_has_locked(const struct names_op *op, const struct inode *inode)
+{
+	bool locked = inode == op->dir;
+
+	for (unsigned i = 0; i < op->count_locked; i++)
+		locked |= inode == op->locked[i];
+	return locked;
+}
+
+/* Who runs alone needs no lock. Within a transaction none is waited for. */
+static int names_lock(struct names_op *op, struct inode *inode)
+{
+	bool contended;
+
+	if (!tx_is_beside(op->tx) || names_has_locked(op, inode))
+		return 0;
+	contended = pthread_rwlock_trywrlock(&inode->data_lock);
+	lock_count_taken(LOCK_DATA, contended);
+	if (contended)
+		return -EAGAIN;
+	op->locked[op->count_locked++] = inode;
+	return 0;
+}
+
 int names_get(struct names_op *op, inum_t ino, struct inode **out)
 {
 	int error = inode_get_tx(op->fs, op->tx, ino, out);
 
-	if (!error)
-		names_hold(op, *out);
-	return error;
+	if (error)
+		return error;
+	names_hold(op, *out);
+	return names_lock(op, *out);
 }
 
 int names_get_dir(struct names_op *op, inum_t ino, struct inode **out)
@@ -116,6 +143,7 @@ static int names_work_beside(const struct names_work *work)
 		return -EAGAIN;
 	lock_write(&dir->data_lock, LOCK_DATA);
 	error = names_begin_beside(work, &op);
+	op.dir = dir;
 	if (!error)
 		error = names_work_in(work, &op, &in_commit);
 	pthread_rwlock_unlock(&dir->data_lock);

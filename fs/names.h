@@ -11,8 +11,9 @@ struct names_op {
 	struct fs *fs;
 	struct tx *tx;
 	uint64_t now_ns;
-	struct inode *held[NAMES_HELD_MAX];
-	unsigned count_held;
+	struct inode *dir; /* of one beside others: the directory that it has locked */
+	struct inode *held[NAMES_HELD_MAX], *locked[NAMES_HELD_MAX];
+	unsigned count_held, count_locked;
 	bool sync;	      /* a directory of it asks that the change be durable when it returns */
 	struct inode *result; /* gets a lookup reference and fills *attr when the operation succeeds */
 	struct fs_attr *attr;
@@ -27,7 +28,7 @@ int names_end(struct names_op *op, int error);
  */
 typedef int names_change_fn(struct names_op *op, void *arg);
 int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *change, void *arg);
-/* Held until names_end(). */
+/* Held until names_end(), beside others with its data lock: -EAGAIN where somebody has that. */
 int names_get(struct names_op *op, inum_t ino, struct inode **out);
 /* A directory that still has a name, to be changed: -ENOTDIR, -ENOENT, -EPERM. */
 int names_get_dir(struct names_op *op, inum_t ino, struct inode **out);

@@ -400,7 +400,12 @@ int inode_get(struct fs *fs, inum_t ino, struct inode **out)
 
 int inode_get_tx(struct fs *fs, struct tx *tx, inum_t ino, struct inode **out)
 {
-	return inode_get_locked(fs, ino, out);
+	if (!tx_is_beside(tx))
+		return inode_get_locked(fs, ino, out);
+	if (fs_is_stopped(fs))
+		return -EIO;
+	*out = inode_find_ref(fs, ino); /* what it would load may be out of date */
+	return *out ? 0 : -EAGAIN;
 }
 
 bool inode_is_cached(struct fs *fs, inum_t ino)

@@ -6,6 +6,14 @@
 #define TREE "mkdir d; mkdir d/e; create d/x; write d/x 0 100; create y; write y 0 5000; link y d/z; mkdir other"
 /* More extents than one link of a chain takes: m, and n with the same blocks. */
 #define MANY "create m; spread m 150; create n; write n 0 2b+50"
+/* An inode without a name is there already, so that the next one needs no new root, and what is looked up is in memory: then names are removed beside others. */
+#define BESIDE "create o; open o 0; unlink o"
+/* Three leaves of names, of which the last goes with its last few. */
+#define LEAVES BESIDE \
+	"; create @255; create @254; create @253; create @252; create @251; create @250; create @249; create @248; create @247; create @246" \
+	"; create @245; create @244; create @243; create @242; create @241; create @240; create @239; create @238; create @237; create @236" \
+	"; create @235; create @234; create @233; create @232; create @231; create @230; create @229; create @228; create @227; create @226" \
+	"; open @226 1; open @227 2; open @228 3; open @229 4; open @230 5; open @231 6; open @232 7"
 /* The same bytes as another's, in blocks of its own: copies that no block's edge allows to share. Single holes become blocks of zeros. */
 #define TWIN FILES "; create k; copy f 0 k 0 1; copy f 1 k 1 3b+99"
 #define MANY_TWIN "create m; spread m 150; create n; copy m 0 n 0 1; copy m 1 n 1 300b"
@@ -38,7 +46,11 @@ const struct single workloads_single[] = {
 	{"unlink-open-at-end", FILES, "open f 0; unlink f; fsync %0"},
 	{"unlink-many-extents", MANY, "unlink m"},
 	{"unlink-open-link-again", TREE, "open d/x 0; unlink d/x; link %0 d/back"},
+	{"unlink-beside", FILES "; " BESIDE "; open f 1", "unlink f; forget 1"},
+	{"unlink-beside-not-last", TREE "; open y 1", "unlink y"},
+	{"unlink-beside-nodes", LEAVES, "unlink @226; unlink @227; unlink @228; unlink @229; unlink @230; unlink @231; unlink @232"},
 	{"rmdir", TREE, "rmdir d/e"},
+	{"rmdir-beside", TREE "; " BESIDE "; open d 1; open d/e 2", "rmdir d/e; forget 2"},
 	{"rmdir-used", TREE, "unlink d/x; unlink d/z; rmdir d/e; rmdir d"},
 	{"rename", TREE, "rename y w"},
 	{"rename-same-name", TREE, "replace y y"},

@@ -316,6 +316,7 @@ END_TEST
 #define CREATED 8000u
 
 static pthread_barrier_t both_start;
+static bool keeps; /* what is created looked up, as by a kernel */
 
 static void *create_many(void *arg)
 {
@@ -327,9 +328,43 @@ static void *create_many(void *arg)
 	for (unsigned i = 0; i < CREATED; i++) {
 		snprintf(name, sizeof(name), "new-%u", i);
 		expect_equal(fs_create(fix.fs, &who, place->dir, name, S_IFREG | 0644, 0, &attr), 0);
-		fs_forget(fix.fs, attr.ino, 1);
+		if (!keeps)
+			fs_forget(fix.fs, attr.ino, 1);
 	}
 	return NULL;
+}
+
+static void *remove_many(void *arg)
+{
+	struct place *place = arg;
+	char name[32];
+
+	pthread_barrier_wait(&both_start);
+	for (unsigned i = 0; i < CREATED; i++) {
+		snprintf(name, sizeof(name), "new-%u", i);
+		expect_equal(fs_unlink(fix.fs, place->dir, name), 0);
+	}
+	return NULL;
+}
+
+static void run_both(void *(*start)(void *))
+{
+	pthread_t thread[THREADS];
+
+	pthread_barrier_init(&both_start, NULL, THREADS);
+	for (unsigned i = 0; i < THREADS; i++)
+		ck_assert_int_eq(pthread_create(&thread[i], NULL, start, &places[i]), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	pthread_barrier_destroy(&both_start);
+}
+
+static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after)
+{
+	uint64_t waits = contended_between(before, after), log_waits = after->contended[LOCK_LOG] - before->contended[LOCK_LOG];
+
+	ck_assert_msg(log_waits * 40 < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
+	ck_assert_msg(waits * 20 < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
 }
 
 /*
@@ -339,7 +374,6 @@ static void *create_many(void *arg)
 START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 {
 	struct lock_counts before, after;
-	pthread_t thread[THREADS];
 	struct fs_attr attr;
 
 	/* Also in directories whose inodes lie in one leaf: it is cut when they have met there. */
@@ -347,18 +381,25 @@ START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 		expect_equal(fs_create(fix.fs, &who, FS_ROOT_INO, i ? "second" : "first", S_IFDIR | 0755, 0, &attr), 0);
 		places[i].dir = attr.ino;
 	}
-	pthread_barrier_init(&both_start, NULL, THREADS);
+	keeps = false;
 	lock_counts(&before);
-	for (unsigned i = 0; i < THREADS; i++)
-		ck_assert_int_eq(pthread_create(&thread[i], NULL, create_many, &places[i]), 0);
-	for (unsigned i = 0; i < THREADS; i++)
-		pthread_join(thread[i], NULL);
+	run_both(create_many);
 	lock_counts(&after);
-	pthread_barrier_destroy(&both_start);
-	ck_assert_msg((after.contended[LOCK_LOG] - before.contended[LOCK_LOG]) * 40 < THREADS * CREATED, "%llu waits for the log",
-		      (unsigned long long)(after.contended[LOCK_LOG] - before.contended[LOCK_LOG]));
-	ck_assert_msg(contended_between(&before, &after) * 20 < THREADS * CREATED, "%llu waits",
-		      (unsigned long long)contended_between(&before, &after));
+	expect_hardly_contended(&before, &after);
+}
+END_TEST
+
+/* Nor does unlink, of files that are known: all of it was done in turn before, and nearly each waited. */
+START_TEST(removals_in_different_directories_hardly_wait_for_each_other)
+{
+	struct lock_counts before, after;
+
+	keeps = true;
+	run_both(create_many);
+	lock_counts(&before);
+	run_both(remove_many);
+	lock_counts(&after);
+	expect_hardly_contended(&before, &after);
 }
 END_TEST
 
@@ -377,6 +418,7 @@ int main(void)
 	tcase_add_test(tests, what_changes_no_tree_takes_few_locks);
 	tcase_add_loop_test(tests, operations_in_different_directories_do_not_wait_for_each_other, 0, 4);
 	tcase_add_loop_test(tests, creates_in_different_directories_hardly_wait_for_each_other, 0, 2);
+	tcase_add_test(tests, removals_in_different_directories_hardly_wait_for_each_other);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -1,6 +1,6 @@
 /*
- * Creates beside each other, and beside all else: nothing is lost, nothing is there twice, the trees agree. Run under TSan too. Then power is lost with two creates
- * in flight: after that, each directory has what was acknowledged and at most the one create that was not.
+ * Creates and removals beside each other, and beside all else: nothing is lost, nothing is there twice, the trees agree. Run under TSan too. Then power is lost with two
+ * in flight: after that, each directory has what was acknowledged and at most the one create or removal that was not.
  */
 #include "tests/support/files.h"
 
@@ -12,6 +12,7 @@
 
 #include "fs/inode.h"
 #include "journal/journal.h"
+#include "journal/root.h"
 #include "tests/support/random.h"
 #include "util/lock.h"
 
@@ -93,6 +94,7 @@ struct creator {
 	const char *prefix;
 	unsigned count;
 	unsigned created, present, acknowledged;
+	inum_t inos[FILES];
 };
 
 static void *create_all(void *arg)
@@ -111,10 +113,10 @@ static void *create_all(void *arg)
 	return NULL;
 }
 
-static void run(struct creator *creators, unsigned count)
+static void run_all(void *(*start)(void *), struct creator *creators, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
-		ck_assert_int_eq(pthread_create(&creators[i].thread, NULL, create_all, &creators[i]), 0);
+		ck_assert_int_eq(pthread_create(&creators[i].thread, NULL, start, &creators[i]), 0);
 	for (unsigned i = 0; i < count; i++)
 		pthread_join(creators[i].thread, NULL);
 }
@@ -133,7 +135,7 @@ START_TEST(creates_in_different_directories_run_beside_each_other)
 	struct lock_counts before, after;
 
 	lock_counts(&before);
-	run(creators, CREATORS);
+	run_all(create_all, creators, CREATORS);
 	lock_counts(&after);
 	/* Nearly all: the rest needed another root of a tree, a batch of numbers, a block that was not in memory. */
 	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 4);
@@ -152,7 +154,7 @@ START_TEST(of_two_who_create_the_same_name_one_does)
 {
 	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[0], .prefix = "f", .count = FILES}};
 
-	run(creators, CREATORS);
+	run_all(create_all, creators, CREATORS);
 	ck_assert_uint_eq(creators[0].created + creators[1].created, FILES);
 	ck_assert_uint_eq(creators[0].present + creators[1].present, FILES);
 	ck_assert_uint_eq(entries_of(dirs[0]), FILES);
@@ -207,7 +209,7 @@ START_TEST(creates_hold_their_own_among_renames_unlinks_and_lookups)
 	creators_are_done = false;
 	ck_assert_int_eq(pthread_create(&mover, NULL, move_about, NULL), 0);
 	ck_assert_int_eq(pthread_create(&looker, NULL, look_about, NULL), 0);
-	run(creators, CREATORS);
+	run_all(create_all, creators, CREATORS);
 	creators_are_done = true;
 	pthread_join(mover, NULL);
 	pthread_join(looker, NULL);
@@ -215,6 +217,199 @@ START_TEST(creates_hold_their_own_among_renames_unlinks_and_lookups)
 		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), FILES);
 		ck_assert_uint_eq(entries_of(dirs[i]), FILES);
 	}
+}
+END_TEST
+
+/* --- those who remove --- */
+
+static void keep(inum_t dir, const char *name, mode_t mode)
+{
+	struct fs_attr attr;
+
+	expect_equal(fs_create(fix.fs, &who, dir, name, mode, 0, &attr), 0);
+}
+
+/* Files, which stay looked up, as by a kernel, and a name of each third one in the other directory; each seventh is a directory. */
+static bool is_dir(unsigned i)
+{
+	return i % 7 == 6;
+}
+
+static bool has_link(unsigned i)
+{
+	return i % 3 == 0 && !is_dir(i);
+}
+
+static void *keep_all(void *arg)
+{
+	struct creator *creator = arg;
+	char name[32];
+
+	for (unsigned i = 0; i < creator->count; i++)
+		keep(creator->dir, name_of(name, creator->prefix, i), is_dir(i) ? S_IFDIR | 0755 : S_IFREG | 0644);
+	return NULL;
+}
+
+static void *remove_all(void *arg)
+{
+	struct creator *creator = arg;
+	char name[32];
+
+	for (unsigned i = 0; i < creator->count; i++) {
+		int error = (is_dir(i) ? fs_rmdir : fs_unlink)(fix.fs, creator->dir, name_of(name, creator->prefix, i));
+
+		ck_assert(error == 0 || error == -ENOENT);
+		creator->created += error == 0;
+		creator->present += error == -ENOENT;
+		creator->acknowledged += error == 0 && !atomic_load(&power_is_lost);
+	}
+	return NULL;
+}
+
+static uint64_t orphans(void)
+{
+	uint64_t value;
+
+	journal_read_begin(fix.fs->journal);
+	value = root_get(fix.fs->journal, ROOT_ORPHANS);
+	journal_read_end(fix.fs->journal);
+	return value;
+}
+
+START_TEST(removals_in_different_directories_run_beside_each_other)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	struct lock_counts before, after;
+
+	run_all(keep_all, creators, CREATORS);
+	lock_counts(&before);
+	run_all(remove_all, creators, CREATORS);
+	lock_counts(&after);
+	/* The rest found a root of the tree of orphans to make, or one to cut or to take away. */
+	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 10);
+	ck_assert_uint_eq(orphans(), CREATORS * FILES);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		struct fs_attr attr;
+
+		ck_assert_uint_eq(creators[i].created, FILES);
+		expect_equal(fs_getattr(fix.fs, dirs[i], &attr), 0);
+		ck_assert_uint_eq(attr.record.entries, 0);
+		ck_assert_uint_eq(attr.record.nlink, 2);
+	}
+	expect_equal(fsfix_check(&fix), 0);
+	expect_equal(fsfix_remount(&fix), 0); /* forgets all of them */
+}
+END_TEST
+
+START_TEST(of_two_who_remove_the_same_name_one_does)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[0], .prefix = "f", .count = FILES}};
+
+	run_all(keep_all, creators, 1);
+	run_all(remove_all, creators, CREATORS);
+	ck_assert_uint_eq(creators[0].created + creators[1].created, FILES);
+	ck_assert_uint_eq(creators[0].present + creators[1].present, FILES);
+	ck_assert_uint_eq(entries_of(dirs[0]), 0);
+	ck_assert_uint_eq(orphans(), FILES);
+}
+END_TEST
+
+/* How many transactions ran alone meanwhile; the background may have some too. */
+static uint64_t unlink_alone(inum_t dir, const char *name)
+{
+	struct lock_counts before, after;
+
+	lock_counts(&before);
+	expect_equal(fs_unlink(fix.fs, dir, name), 0);
+	lock_counts(&after);
+	return after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE];
+}
+
+/* Somebody reads it, or does what takes long: nobody waits for that within a transaction, nor changes it beside whoever has it. */
+START_TEST(a_name_of_what_another_has_is_removed_alone)
+{
+	uint64_t least = UINT64_MAX;
+	struct inode *inode;
+	struct fs_attr attr;
+	char name[32];
+
+	keep(dirs[0], "file", S_IFREG | 0644);
+	expect_equal(fsfix_lookup(&fix, dirs[0], "file", &attr), 0);
+	for (unsigned i = 0; i < 5; i++) {
+		expect_equal(fs_link(fix.fs, attr.ino, dirs[0], name_of(name, "link", i), &attr), 0);
+		least = min_u64(least, unlink_alone(dirs[0], name));
+	}
+	ck_assert_uint_eq(least, 0);
+	expect_equal(fs_link(fix.fs, attr.ino, dirs[0], "last", &attr), 0);
+	expect_equal(inode_get(fix.fs, attr.ino, &inode), 0);
+	pthread_rwlock_rdlock(&inode->data_lock);
+	ck_assert_uint_ge(unlink_alone(dirs[0], "file"), 1);
+	pthread_rwlock_unlock(&inode->data_lock);
+	inode_put(inode);
+}
+END_TEST
+
+/* Both may take a name of one inode at the same time: it ends with the second. */
+START_TEST(two_names_of_one_inode_go_at_the_same_time)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	struct fs_attr attr;
+	unsigned others = 0;
+	char name[32];
+
+	run_all(keep_all, creators, 1);
+	for (unsigned i = 0; i < FILES; i++) {
+		if (!has_link(i))
+			continue;
+		expect_equal(fsfix_lookup(&fix, dirs[0], name_of(name, "f", i), &attr), 0);
+		expect_equal(fs_link(fix.fs, attr.ino, dirs[1], name, &attr), 0);
+		others++;
+	}
+	run_all(remove_all, creators, CREATORS);
+	ck_assert_uint_eq(creators[0].created, FILES);
+	ck_assert_uint_eq(creators[1].created, others);
+	ck_assert_uint_eq(orphans(), FILES);
+}
+END_TEST
+
+static void *turn_over(void *arg)
+{
+	struct creator *creator = arg;
+	struct fs_attr attr;
+	char name[32];
+
+	for (unsigned i = 0; i < creator->count; i++) {
+		mode_t mode = is_dir(i) ? S_IFDIR | 0755 : S_IFREG | 0644;
+
+		expect_equal(fs_create(fix.fs, &who, creator->dir, name_of(name, creator->prefix, i), mode, 0, &attr), 0);
+		creator->inos[i] = attr.ino;
+		if (i < 20)
+			continue;
+		name_of(name, creator->prefix, i - 20);
+		expect_equal((is_dir(i - 20) ? fs_rmdir : fs_unlink)(fix.fs, creator->dir, name), 0);
+		fs_forget(fix.fs, creator->inos[i - 20], 1);
+	}
+	return NULL;
+}
+
+/* In the same directories too, with inodes that end meanwhile. */
+START_TEST(removals_hold_their_own_among_creates_renames_and_lookups)
+{
+	struct creator creators[2 * CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES},
+						 {.dir = dirs[1], .prefix = "f", .count = FILES},
+						 {.dir = dirs[0], .prefix = "g", .count = FILES},
+						 {.dir = dirs[1], .prefix = "g", .count = FILES}};
+	pthread_t mover, looker;
+
+	creators_are_done = false;
+	ck_assert_int_eq(pthread_create(&mover, NULL, move_about, NULL), 0);
+	ck_assert_int_eq(pthread_create(&looker, NULL, look_about, NULL), 0);
+	run_all(turn_over, creators, 2 * CREATORS);
+	creators_are_done = true;
+	pthread_join(mover, NULL);
+	pthread_join(looker, NULL);
+	for (unsigned i = 0; i < CREATORS; i++)
+		ck_assert_uint_eq(entries_of(dirs[i]), 2 * 20);
 }
 END_TEST
 
@@ -226,7 +421,7 @@ START_TEST(power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there)
 					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
 
 	stores_left = 7 * (unsigned)_i + 1;
-	run(creators, CREATORS);
+	run_all(create_all, creators, CREATORS);
 	expect_equal(fsfix_crash(&fix), 0);
 	stores_left = UINT32_MAX;
 	power_is_lost = false;
@@ -238,6 +433,31 @@ START_TEST(power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there)
 		ck_assert_uint_ge(found, creators[i].acknowledged);
 		ck_assert_uint_le(found, creators[i].acknowledged + 1);
 		ck_assert_uint_eq(count_of(dirs[i], "f", found), found);
+	}
+}
+END_TEST
+
+START_TEST(power_lost_with_two_removals_in_flight_leaves_each_whole_or_not_done)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = CRASH_FILES},
+					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
+
+	run_all(keep_all, creators, CREATORS);
+	keep(FS_ROOT_INO, "orphan", S_IFREG | 0644);
+	expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, "orphan"), 0);
+	stores_left = 7 * (unsigned)_i + 1;
+	run_all(remove_all, creators, CREATORS);
+	expect_equal(fsfix_crash(&fix), 0);
+	stores_left = UINT32_MAX;
+	power_is_lost = false;
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fsfix_check(&fix), 0);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		unsigned found = count_of(dirs[i], "f", CRASH_FILES);
+
+		ck_assert_uint_le(found, CRASH_FILES - creators[i].acknowledged);
+		ck_assert_uint_ge(found + 1, CRASH_FILES - creators[i].acknowledged);
+		ck_assert_uint_eq(count_of(dirs[i], "f", CRASH_FILES - found), 0);
 	}
 }
 END_TEST
@@ -254,6 +474,12 @@ int main(void)
 	tcase_add_test(tests, creates_in_different_directories_run_beside_each_other);
 	tcase_add_test(tests, of_two_who_create_the_same_name_one_does);
 	tcase_add_test(tests, creates_hold_their_own_among_renames_unlinks_and_lookups);
+	tcase_add_test(tests, removals_in_different_directories_run_beside_each_other);
+	tcase_add_test(tests, of_two_who_remove_the_same_name_one_does);
+	tcase_add_test(tests, a_name_of_what_another_has_is_removed_alone);
+	tcase_add_test(tests, two_names_of_one_inode_go_at_the_same_time);
+	tcase_add_test(tests, removals_hold_their_own_among_creates_renames_and_lookups);
+	tcase_add_loop_test(tests, power_lost_with_two_removals_in_flight_leaves_each_whole_or_not_done, 0, 20);
 	tcase_add_loop_test(tests, power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there, 0, 20);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
