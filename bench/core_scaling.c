@@ -3,6 +3,7 @@
  * share of what the loop reached in the same round, because two CPUs of a shared machine are seldom two.
  */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #define SEGMENT_NS 60e6
 #define FILE_BLOCKS 2048ull
 #define FILES 256u
+#define OLD_FILES 24000u /* that unlink takes away; more than two segments do */
 #define BETWEEN_LOOKS 16u
 
 struct runner {
@@ -24,10 +26,13 @@ struct runner {
 	inum_t dir, data;
 	uint64_t number; /* of the next name */
 	uint64_t first;	 /* name that is still there */
+	inum_t *old;	 /* files that are there before a round of unlink, and stay looked up, as by a kernel */
+	uint64_t old_first, old_count, old_forgotten, old_wanted;
 	double rate;
 	int error;
 	int (*run)(struct runner *runner, uint64_t i);
 	double segment_ns;
+	bool done; /* there is no more to do */
 	uint64_t count;
 	uint64_t sum; /* of the loop, so that it is not left out */
 	uint8_t block[BLOCK_BYTES];
@@ -86,10 +91,53 @@ static int run_write(struct runner *runner, uint64_t i)
 	return fs_write(runner->fs, runner->data, i * 617 % FILE_BLOCKS * BLOCK_BYTES, runner->block, BLOCK_BYTES, &done);
 }
 
+static const char *name_old(char name[32], uint64_t i)
+{
+	snprintf(name, 32, "old-%llu", (unsigned long long)i);
+	return name;
+}
+
+/* By the thread that unlinks them: it has numbers of its own. */
+static int run_fill(struct runner *runner, uint64_t i)
+{
+	struct fs_who who = core_who();
+	struct fs_attr attr;
+	char name[32];
+	int error;
+
+	runner->done = runner->old_count == runner->old_wanted;
+	if (runner->done)
+		return 0;
+	error = fs_create(runner->fs, &who, runner->dir, name_old(name, runner->old_count), S_IFREG | 0644, 0, &attr);
+	if (!error)
+		runner->old[runner->old_count++] = attr.ino;
+	return error;
+}
+
+static int run_unlink(struct runner *runner, uint64_t i)
+{
+	char name[32];
+
+	runner->done = runner->old_first == runner->old_count;
+	return runner->done ? 0 : fs_unlink(runner->fs, runner->dir, name_old(name, runner->old_first++));
+}
+
+/* The kernel forgets it at once: the background ends the inode meanwhile. */
+static int run_unlink_forget(struct runner *runner, uint64_t i)
+{
+	int error = run_unlink(runner, i);
+
+	while (!error && runner->old_forgotten < runner->old_first)
+		fs_forget(runner->fs, runner->old[runner->old_forgotten++], 1);
+	return error;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct runner *runner, uint64_t i);
-} works[] = {{"create", run_create}, {"lookup", run_lookup}, {"read 4 KiB", run_read}, {"write 4 KiB", run_write}};
+	bool takes_old;
+} works[] = {{"create", run_create, false},    {"lookup", run_lookup, false},  {"read 4 KiB", run_read, false},
+	     {"write 4 KiB", run_write, false}, {"unlink", run_unlink, true}, {"unlink and forget", run_unlink_forget, true}};
 static double ratios[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], contended[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], controls[ARRAY_SIZE(works)][CORE_ROUNDS_MAX];
 
 static void *runner_main(void *arg)
@@ -99,8 +147,9 @@ static void *runner_main(void *arg)
 
 	pthread_barrier_wait(runner->start);
 	begin = end = measure_now_ns();
-	for (runner->count = 0; end - begin < runner->segment_ns && !runner->error; end = measure_now_ns())
-		for (unsigned k = 0; k < BETWEEN_LOOKS && !runner->error; k++)
+	runner->done = false;
+	for (runner->count = 0; end - begin < runner->segment_ns && !runner->error && !runner->done; end = measure_now_ns())
+		for (unsigned k = 0; k < BETWEEN_LOOKS && !runner->error && !runner->done; k++)
 			runner->error = runner->run(runner, runner->count++);
 	runner->rate = (double)runner->count / (end - begin);
 	return NULL;
@@ -119,7 +168,7 @@ static double run_segment(const struct core_options *options, unsigned threads, 
 	for (unsigned t = 0; t < threads; t++) {
 		runners[t].start = &start;
 		runners[t].run = run;
-		runners[t].segment_ns = options->smoke ? SEGMENT_NS / 20 : SEGMENT_NS;
+		runners[t].segment_ns = run == run_fill ? INFINITY : options->smoke ? SEGMENT_NS / 20 : SEGMENT_NS;
 		if (pthread_create(&runners[t].thread, NULL, runner_main, &runners[t]))
 			exit(1);
 	}
@@ -144,6 +193,11 @@ static int remove_new(struct runner *runner)
 		snprintf(name, sizeof(name), "new-%llu", (unsigned long long)runner->first);
 		error = fs_unlink(runner->fs, runner->dir, name);
 	}
+	while (runner->old_first < runner->old_count && !error)
+		error = run_unlink(runner, 0);
+	while (runner->old_forgotten < runner->old_first)
+		fs_forget(runner->fs, runner->old[runner->old_forgotten++], 1);
+	runner->old_first = runner->old_count = runner->old_forgotten = 0;
 	orphan_reclaim_queued(runner->fs);
 	return error;
 }
@@ -153,6 +207,8 @@ static int run_round(const struct core_options *options, unsigned w, unsigned ro
 	double ignored, control[2], work[2];
 	int error = 0;
 
+	if (works[w].takes_old && run_segment(options, 2, run_fill, &ignored) < 0)
+		return core_fail(-EIO, "filling");
 	control[0] = run_segment(options, 1, run_loop, &ignored);
 	work[0] = run_segment(options, 1, works[w].run, &ignored);
 	work[1] = run_segment(options, 2, works[w].run, &contended[w][round]);
@@ -180,13 +236,17 @@ static int make(struct fs *fs, inum_t dir, const char *name, mode_t mode, inum_t
 	return 0;
 }
 
-static int prepare(struct runner *runner, struct fs *fs, const char *name)
+static int prepare(const struct core_options *options, struct runner *runner, struct fs *fs, const char *name)
 {
 	char file[32];
 	inum_t ignored;
 	int error = make(fs, FS_ROOT_INO, name, S_IFDIR | 0755, &runner->dir);
 
 	runner->fs = fs;
+	runner->old_wanted = options->smoke ? OLD_FILES / 20 : OLD_FILES;
+	runner->old = calloc(runner->old_wanted, sizeof(*runner->old));
+	if (!runner->old)
+		return -ENOMEM;
 	if (!error)
 		error = make(fs, runner->dir, "data", S_IFREG | 0644, &runner->data);
 	for (unsigned i = 0; i < FILES && !error; i++) {
@@ -223,12 +283,14 @@ int core_scaling(const struct core_options *options)
 
 	if (error)
 		return error;
-	error = prepare(&runners[0], fs, "left");
+	error = prepare(options, &runners[0], fs, "left");
 	if (!error)
-		error = prepare(&runners[1], fs, "right");
+		error = prepare(options, &runners[1], fs, "right");
 	for (unsigned round = 0; round < options->rounds && !error; round++)
 		for (unsigned w = 0; w < ARRAY_SIZE(works) && !error; w++)
 			error = run_round(options, w, round);
+	for (unsigned t = 0; t < 2; t++)
+		free(runners[t].old);
 	closed = core_close(fs);
 	if (error || closed)
 		return error ? core_fail(error, "scaling") : closed;
