@@ -10,6 +10,7 @@
 
 /* Kept free of new failures, so that what was healed can always be said to be: a slot in four. */
 #define CLEARED_SHARE 4
+#define SLOTS_PER_SECTOR (SECTOR_BYTES / sizeof(struct format_poison_entry))
 
 struct poison_log {
 	struct media *media;
@@ -62,7 +63,6 @@ static void log_take_entry(struct poison_log *log, const struct format_poison_en
 static void log_read_block(struct poison_log *log, unsigned copy, uint64_t first, uint64_t count)
 {
 	struct format_poison_entry raw[BLOCK_BYTES / sizeof(struct format_poison_entry)];
-	const uint64_t per_sector = SECTOR_BYTES / sizeof(raw[0]);
 	const devoff_t offset = slot_offset(log, copy, first);
 
 	if (media_read(log->media, offset, raw, count * sizeof(raw[0]), NULL) == 0) {
@@ -70,8 +70,8 @@ static void log_read_block(struct poison_log *log, unsigned copy, uint64_t first
 			log_take_entry(log, &raw[i], first + i);
 		return;
 	}
-	for (uint64_t i = 0; i < count; i += per_sector) {
-		const uint64_t part = min_u64(per_sector, count - i);
+	for (uint64_t i = 0; i < count; i += SLOTS_PER_SECTOR) {
+		const uint64_t part = min_u64(SLOTS_PER_SECTOR, count - i);
 
 		if (media_read(log->media, slot_offset(log, copy, first + i), raw,
 			       part * sizeof(raw[0]), NULL))
@@ -272,6 +272,79 @@ int poison_log_append(struct poison_log *log, struct poison_entry *entry)
 	appending = false;
 	pthread_mutex_unlock(&log->lock);
 	return rc;
+}
+
+/* --- copies that lag behind --- */
+
+/* What the sector that begins with this slot has to hold. */
+static void log_pack_sector(const struct poison_log *log, uint64_t first,
+			    struct format_poison_entry *raw)
+{
+	memset(raw, 0, SECTOR_BYTES);
+	for (uint64_t i = 0; i < SLOTS_PER_SECTOR; i++)
+		if (log->entries[first + i].length_bytes)
+			format_poison_entry_pack(&raw[i], &log->entries[first + i], log->meta_uuid);
+}
+
+static int log_mend_sector(struct poison_log *log, unsigned copy, uint64_t first, bool clears)
+{
+	struct format_poison_entry wanted[SLOTS_PER_SECTOR], found[SLOTS_PER_SECTOR];
+	const devoff_t offset = slot_offset(log, copy, first);
+	int rc = media_read(log->media, offset, found, sizeof(found), NULL);
+
+	if (rc && !clears)
+		return 0;
+	log_pack_sector(log, first, wanted);
+	if (rc)
+		rc = media_clear(log->media, offset, SECTOR_BYTES);
+	else if (memcmp(found, wanted, sizeof(wanted)) == 0)
+		return 0;
+	return rc ? rc : media_write(log->media, offset, wanted, sizeof(wanted), NULL);
+}
+
+/* The sectors of a copy that overlap the range. A sector that fails does not keep the others. */
+static int log_mend_copy(struct poison_log *log, unsigned copy, devoff_t start, devoff_t end,
+			 bool clears)
+{
+	const devoff_t area = log->area.copy[copy];
+	const devoff_t first = max_u64(start, area), last = min_u64(end, area + log->area.length_bytes);
+	int result = 0;
+
+	for (devoff_t at = round_down_u64(first, SECTOR_BYTES); at < last; at += SECTOR_BYTES) {
+		int rc = log_mend_sector(
+		    log, copy, (at - area) / sizeof(struct format_poison_entry), clears);
+
+		result = result ? result : rc;
+	}
+	return result;
+}
+
+static int log_mend(struct poison_log *log, devoff_t start, devoff_t end, bool clears)
+{
+	int result = 0;
+
+	if (media_is_readonly(log->media) || media_is_stopped(log->media))
+		return -EROFS;
+	pthread_mutex_lock(&log->lock);
+	appending = true;
+	for (unsigned copy = 0; copy < log_copies(log); copy++) {
+		int rc = log_mend_copy(log, copy, start, end, clears);
+
+		result = result ? result : rc;
+	}
+	appending = false;
+	pthread_mutex_unlock(&log->lock);
+	return result;
+}
+
+int poison_log_rewrite(struct poison_log *log, devoff_t start, devoff_t end)
+{
+	return log_mend(log, start, end, true);
+}
+
+void poison_log_catch_up(struct poison_log *log)
+{
+	log_mend(log, 0, media_size(log->media), false);
 }
 
 int poison_log_walk(struct poison_log *log,

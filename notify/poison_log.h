@@ -23,6 +23,14 @@ int poison_log_format(struct media *media, const struct super *super); /* mkfs: 
  * to the trees first; the known set has the range anyway. The last quarter is kept for CLEARED entries. -EROFS, -EIO: no slot could be written.
  */
 int poison_log_append(struct poison_log *log, struct poison_entry *entry /* sequence is filled in */);
+/*
+ * Sectors of either copy that overlap [start, end): made to say what the log says, bad ones cleared first. An entry is stored in whatever copy takes it, so
+ * the copy that had the bad sector lags behind. 0; -ENOTSUP, -EIO: some cannot be cleared or written and are passed over as before; -EROFS. Nothing is drained: until
+ * the next entry is durable, which may say that the range is good again, the other copy serves. The caller holds what poison_log_append()'s holds.
+ */
+int poison_log_rewrite(struct poison_log *log, devoff_t start, devoff_t end);
+/* The same for all that can be read, and nothing is cleared: what a daemon that was killed left behind. */
+void poison_log_catch_up(struct poison_log *log);
 /* Entries not yet moved to the trees, oldest first: visit returns 0 to go on. */
 int poison_log_walk(struct poison_log *log, int (*visit)(void *arg, const struct poison_entry *entry), void *arg);
 /* Is this thread inside poison_log_append()? A fault met there must not append. */

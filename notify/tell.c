@@ -137,24 +137,44 @@ static void tell_super(struct notify *notify, const struct cause *cause,
 		event_publish(setup->events, &event);
 }
 
-/* The journal and the poison log pass over what is known to be bad in their areas. */
+/* The poison log has every entry in memory. */
+static bool log_is_rewritten(struct notify *notify, devoff_t start, devoff_t end, uint8_t source)
+{
+	int rc;
+
+	pthread_mutex_lock(&notify->lock);
+	rc = poison_log_rewrite(notify->setup.log, start, end);
+	pthread_mutex_unlock(&notify->lock);
+	if (rc)
+		return false;
+	for (devoff_t at = round_down_u64(start, BLOCK_BYTES); at < end; at += BLOCK_BYTES)
+		tell_block_is_good(notify, at, source);
+	return true;
+}
+
+/* The journal passes over what is known to be bad in its area, and so does the poison log where
+ * nothing can be cleared. */
 static void tell_area(struct notify *notify, const struct cause *cause,
-		      const struct owner_meta *meta)
+		      const struct owner_meta *meta, bool again)
 {
 	const devoff_t start = max_u64(cause->start, meta->block << BLOCK_SHIFT);
 	const devoff_t end = min_u64(cause->end, (meta->block + meta->count) << BLOCK_SHIFT);
+	const bool is_journal = meta->owner == OWNER(OWNER_JOURNAL);
+	const bool is_rewritten =
+	    !is_journal && log_is_rewritten(notify, start, end, cause->source);
 	const struct event event = {
 	    .type = EVENT_METADATA_REPAIRED,
 	    .cause_id = cause->id,
 	    .device_offset = start,
 	    .len = end - start,
 	    .source = cause->source,
-	    .tree = meta->owner == OWNER(OWNER_JOURNAL) ? "journal" : "poison_log",
+	    .tree = is_journal ? "journal" : "poison_log",
 	    .copy = copy_name((unsigned)(meta->offset >> 32)),
-	    .action = "skipped",
+	    .action = is_rewritten ? "rewritten" : "skipped",
 	};
 
-	event_publish(notify->setup.events, &event);
+	if (!again || is_rewritten)
+		event_publish(notify->setup.events, &event);
 }
 
 static void tell_meta(struct notify *notify, const struct cause *cause,
@@ -167,8 +187,7 @@ static void tell_meta(struct notify *notify, const struct cause *cause,
 		return;
 	}
 	if (meta->owner == OWNER(OWNER_JOURNAL) || meta->owner == OWNER(OWNER_POISON_LOG)) {
-		if (!again)
-			tell_area(notify, cause, meta);
+		tell_area(notify, cause, meta, again);
 		return;
 	}
 	for (uint64_t i = 0; i < meta->count; i++) {

@@ -189,13 +189,25 @@ static void notify_run_once(struct notify *notify, struct work *work)
 	pthread_cond_broadcast(&notify->progress);
 }
 
+/* Before what is known to be bad is repaired, which says of each block that it is good again. */
+static void notify_catch_up(struct notify *notify)
+{
+	if (journal_is_readonly(notify->journal))
+		return;
+	pthread_mutex_lock(&notify->lock);
+	poison_log_catch_up(notify->setup.log);
+	pthread_mutex_unlock(&notify->lock);
+}
+
 void *notify_main(void *arg)
 {
 	struct notify *notify = arg;
 	struct work work;
 
-	if (!notify->setup.passive)
+	if (!notify->setup.passive) {
+		notify_catch_up(notify);
 		notify_repair_known(notify);
+	}
 	pthread_mutex_lock(&notify->lock);
 	while (!notify->is_stopping) {
 		if (notify_has_work(notify))

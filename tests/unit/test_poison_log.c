@@ -260,6 +260,59 @@ START_TEST(a_poisoned_slot_is_written_in_the_other_copy)
 }
 END_TEST
 
+static void expect_equal_copies(void)
+{
+	char raw[2][POISON_LOG_BYTES];
+
+	for (unsigned copy = 0; copy < 2; copy++)
+		ck_assert_int_eq(media_read(media, slot_place(copy, 0), raw[copy], POISON_LOG_BYTES, NULL), 0);
+	ck_assert_mem_eq(raw[0], raw[1], POISON_LOG_BYTES);
+}
+
+START_TEST(a_copy_that_lagged_behind_is_rewritten)
+{
+	append(DATA, 4096);
+	ck_assert_int_eq(media_poison_arm(media, slot_place(0, 0), 64, false), 0);
+	append(DATA + 8192, 4096);
+	append(DATA + 16384, 4096);
+	ck_assert_int_eq(poison_log_rewrite(log_, slot_place(0, 1), slot_place(0, 1) + 1), 0);
+	ck_assert(!is_known(slot_place(0, 0), 512));
+	expect_equal_copies();
+	reopen();
+	expect_equal_copies();
+	ck_assert_uint_eq(count_entries(), 3);
+}
+END_TEST
+
+START_TEST(what_a_kill_left_behind_is_caught_up_with)
+{
+	ck_assert_int_eq(media_poison_arm(media, slot_place(1, 0), 64, false), 0);
+	for (unsigned i = 0; i < 20; i++)
+		append(DATA + i * 8192, 4096);
+	close_all();
+	unlink(poison_file);
+	open_media(false);
+	open_log();
+	poison_log_catch_up(log_);
+	expect_equal_copies();
+	ck_assert_uint_eq(count_entries(), 20);
+}
+END_TEST
+
+START_TEST(what_cannot_be_read_is_not_caught_up_with)
+{
+	append(DATA, 4096);
+	ck_assert_int_eq(media_poison_arm(media, slot_place(1, 0), 64, false), 0);
+	poison_log_catch_up(log_);
+	ck_assert(is_known(slot_place(1, 0), 64));
+	close_all();
+	open_media(true);
+	open_log();
+	ck_assert_int_eq(poison_log_rewrite(log_, slot_place(1, 0), slot_place(1, 8)), -EROFS);
+	ck_assert_uint_eq(count_entries(), 1);
+}
+END_TEST
+
 START_TEST(slots_that_are_bad_in_both_copies_are_passed_over)
 {
 	for (unsigned copy = 0; copy < 2; copy++)
@@ -383,6 +436,9 @@ int main(void)
 	tcase_add_test(tcase, the_union_of_both_copies_counts);
 	tcase_add_test(tcase, a_poisoned_half_is_answered_from_the_other_with_one_fault_per_sector);
 	tcase_add_test(tcase, a_poisoned_slot_is_written_in_the_other_copy);
+	tcase_add_test(tcase, a_copy_that_lagged_behind_is_rewritten);
+	tcase_add_test(tcase, what_a_kill_left_behind_is_caught_up_with);
+	tcase_add_test(tcase, what_cannot_be_read_is_not_caught_up_with);
 	tcase_add_test(tcase, slots_that_are_bad_in_both_copies_are_passed_over);
 	tcase_add_test(tcase, cleared_takes_out_what_older_entries_said);
 	tcase_add_test(tcase, cleared_does_not_take_out_what_a_source_says_today);
