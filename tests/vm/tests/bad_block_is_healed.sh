@@ -59,5 +59,25 @@ check_clean "$device" 2>/dev/null
 mount_mendfs "$device" /mnt
 same_blocks /mnt/file /tmp/copy 0
 [ "$(mendctl badblocks --json /mnt | grep -c device_offset)" = 0 ]
+
+step "a bad block that is given up goes into quarantine"
+offset=$(data_offset /mnt/file 20480)
+is_bad() { mendctl badblocks --json /mnt | grep -q device_offset; }
+is_quarantined() { [ "$(mendctl list --json /mnt | number_after quarantined_bytes)" = "$1" ]; }
+host optional "$(physical_address "$offset")"
+wait_for 20 is_bad
+rm /mnt/file
+wait_for 20 is_quarantined 4096
 umount_mendfs /mnt
+
+step "it is used again when somebody else has cleared it, and a scrub has not found it"
+ndctl clear-errors namespace0.0
+no_bad_sectors
+mount_mendfs "$device" /mnt
+wait_for 30 is_quarantined 0
+! is_bad
+grep "they are used again" /tmp/daemon.log
+[ "$(mendctl list --json /mnt | number_after sigbus_count)" = 0 ]
+umount_mendfs /mnt
+check_clean "$device" 2>/dev/null
 cat /tmp/daemon.log
