@@ -85,6 +85,11 @@ static int copies_tell(struct repair *repair, struct journal *journal, maddr_t a
 
 	if (!bad || bad == 3)
 		return 0;
+	if (repair_is_recorded(repair, copies.offset[bad - 1], BLOCK_BYTES)) {
+		repair_tell(repair, FSCK_NOTE, "metadata block %#llx: its %s at %llu %s: memory that is known to be bad, the other copy serves",
+			    (unsigned long long)address, bad == 1 ? "primary" : "replica", (unsigned long long)copies.offset[bad - 1], copies.fault[bad - 1]);
+		return 0;
+	}
 	repair_tell(repair, FSCK_ERROR, "metadata block %#llx: its %s at %llu %s", (unsigned long long)address,
 		    bad == 1 ? "primary" : "replica", (unsigned long long)copies.offset[bad - 1], copies.fault[bad - 1]);
 	repair->bad_copies++;

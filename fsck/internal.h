@@ -5,6 +5,7 @@
 #include "format/root_format.h"
 #include "fs/inode.h"
 #include "fsck/fsck.h"
+#include "util/iset.h"
 
 struct repair {
 	struct media *media;
@@ -20,6 +21,8 @@ struct repair {
 	bool root_was_lost;	 /* or out of date: its counters say nothing */
 	bool has_said;
 	uint64_t said[ROOT_COUNTERS]; /* by the counters, before they were corrected; 0 where they say nothing. What the trees have lost shows in them */
+	struct iset recorded;	 /* bad memory that a mount has met and could not mend, as the poison log and the ledger have it */
+	struct iset cleared;	 /* memory that was bad and has been written anew, outside of any journal */
 	bool was_left;		 /* something was found and not repaired: not asked for, or declined */
 };
 
@@ -31,6 +34,12 @@ bool repair_ask(struct repair *repair, const char *question);
 bool repair_ask_safe(struct repair *repair, const char *question);
 void repair_progress(struct repair *repair, const char *phase, uint64_t done_units, uint64_t total_units);
 
+/*
+ * Where nothing is written: is some of this range recorded to be bad? Whoever mounts knows of it, does not touch it and uses the other copy: nothing is wrong with the filesystem,
+ * and nobody can correct it where memory cannot be cleared. Told as a note. With `write` everything is tried, and told as an error first.
+ */
+bool repair_is_recorded(const struct repair *repair, devoff_t offset, uint64_t length);
+
 /* Durable: what was stored before, where the next store relies on it. */
 int repair_barrier(struct repair *repair);
 /* Store outside of any transaction; poison under it is cleared first. */
@@ -40,10 +49,15 @@ int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size
 
 /* With `preen` and without `force`, after the phases `super` and `poison log`: is there no sign of anything? */
 bool repair_is_clean(struct repair *repair);
+/* The superblock that counts; whether it lies where it was made. */
+int repair_find(struct repair *repair, struct why *why);
+/* Its copies. */
 int repair_super(struct repair *repair, struct why *why);
 /* What earlier mounts ran into enters the known set before anything else is read. */
 int repair_know(struct repair *repair, struct why *why);
 int repair_poison_log(struct repair *repair, struct why *why);
+/* What the phases before have cleared is good from now on: the log, which says that it is bad, says so too. */
+int repair_say_cleared(struct repair *repair, struct why *why);
 /* repair->journal is open afterwards. */
 int repair_journal(struct repair *repair, struct why *why);
 int repair_table(struct repair *repair, struct why *why);

@@ -5,6 +5,7 @@
 #include "format/poison_format.h"
 #include "fsck/internal.h"
 #include "notify/poison_log.h"
+#include "notify/span.h"
 
 struct log_slot {
 	struct format_poison_entry raw[2];
@@ -39,6 +40,7 @@ static void slot_choose(const struct repair *repair, uint64_t number, uint64_t s
 struct log_repair {
 	uint64_t bad[2]; /* slots of each copy */
 	uint64_t refused[2];
+	uint64_t recorded[2]; /* in memory that is known to be bad */
 };
 
 static int slot_repair(struct repair *repair, const struct area *area, uint64_t number, const struct log_slot *slot, unsigned k,
@@ -67,12 +69,27 @@ static int log_pass(struct repair *repair, bool write, struct log_repair *log)
 		for (unsigned k = 0; k < 2 && !error; k++) {
 			if (slot.readable[k] && !memcmp(&slot.raw[k], &slot.wanted, sizeof(slot.wanted)))
 				continue;
-			log->bad[k]++;
+			if (!slot.readable[k] && repair_is_recorded(repair, area->copy[k] + number * sizeof(slot.wanted), sizeof(slot.wanted)))
+				log->recorded[k]++;
+			else
+				log->bad[k]++;
 			if (write)
 				error = slot_repair(repair, area, number, &slot, k, log);
 		}
 	}
 	return error;
+}
+
+static void log_tell_found(struct repair *repair, const struct log_repair *log)
+{
+	for (unsigned k = 0; k < 2; k++) {
+		if (log->recorded[k])
+			repair_tell(repair, FSCK_NOTE, "poison log, copy %u: %llu entries cannot be read: memory that is known to be bad, the other copy serves", k,
+				    (unsigned long long)log->recorded[k]);
+		if (log->bad[k])
+			repair_tell(repair, FSCK_ERROR, "poison log, copy %u: %llu entries are unreadable, damaged or older than the other copy's", k,
+				    (unsigned long long)log->bad[k]);
+	}
 }
 
 static void log_tell_repaired(struct repair *repair, const struct log_repair *log)
@@ -92,10 +109,7 @@ int repair_poison_log(struct repair *repair, struct why *why)
 	struct log_repair found = {.bad = {0}}, left = {.bad = {0}};
 	int error = log_pass(repair, false, &found);
 
-	for (unsigned k = 0; k < 2; k++)
-		if (found.bad[k])
-			repair_tell(repair, FSCK_ERROR, "poison log, copy %u: %llu entries are unreadable, damaged or older than the other copy's",
-				    k, (unsigned long long)found.bad[k]);
+	log_tell_found(repair, &found);
 	if ((!found.bad[0] && !found.bad[1]) || !repair_ask_safe(repair, "Write the bad entries of the poison log anew"))
 		return 0;
 	/* Durable with the next barrier: the phases that follow begin with one. */
@@ -106,13 +120,90 @@ int repair_poison_log(struct repair *repair, struct why *why)
 	return 0;
 }
 
+static int know_entry(void *arg, const struct poison_entry *entry)
+{
+	struct repair *repair = arg;
+
+	if (entry->state == BADBLOCK_CLEARED)
+		return iset_remove(&repair->recorded, entry->offset, entry->offset + entry->length_bytes);
+	return iset_add(&repair->recorded, entry->offset, entry->offset + entry->length_bytes, 0);
+}
+
+bool repair_is_recorded(const struct repair *repair, devoff_t offset, uint64_t length)
+{
+	return !repair->options->write && iset_overlaps(&repair->recorded, offset, offset + length);
+}
+
+static int know_span(void *arg, const struct btree_key *key, const void *value, size_t length)
+{
+	struct badblock_record record;
+	struct repair *repair = arg;
+
+	if (format_badblock_unpack(&record, value, length) || record.state == BADBLOCK_CLEARED)
+		return 0;
+	return iset_add(&repair->recorded, key->word[0], key->word[0] + record.length_bytes, 0);
+}
+
+/* The log forgets what the trees have, and never had what it met in itself. What they cannot say, the journal not being whole, is judged as if nobody had recorded it. */
+static int know_ledger(struct repair *repair)
+{
+	const struct btree_key from = {{0}}, to = {{UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+	struct journal_options options = {.readonly = true};
+	struct journal *journal;
+	struct btree badblocks;
+	struct why ignored;
+	int error;
+
+	if (repair->options->write || journal_open(repair->media, &repair->super, &options, &ignored, &journal))
+		return 0;
+	btree_init(&badblocks, journal, &badblocks_ops);
+	journal_read_begin(journal);
+	error = btree_walk(&badblocks, &from, &to, know_span, repair);
+	journal_read_end(journal);
+	journal_close(journal);
+	return error == -ENOMEM ? error : 0;
+}
+
 /* The kernel may have forgotten it, and the trees that have it are read last. A log that cannot be used says nothing. */
 int repair_know(struct repair *repair, struct why *why)
 {
 	struct poison_log *log;
 	int error = poison_log_open(repair->media, &repair->super, &log);
 
-	if (!error)
+	if (!error) {
+		error = know_ledger(repair);
+		if (!error)
+			error = poison_log_walk(log, know_entry, repair);
 		poison_log_close(log);
+	}
 	return error == -ENOMEM ? why_set(why, error, "%s: no memory for the poison log", media_path(repair->media)) : 0;
+}
+
+static int log_say_cleared(struct repair *repair, struct poison_log *log)
+{
+	struct poison_entry entry = {.state = BADBLOCK_CLEARED, .source = FAILURE_CONTROL};
+	int error = 0;
+
+	for (size_t i = 0; i < repair->cleared.count && !error; i++) {
+		entry.offset = repair->cleared.ranges[i].start;
+		entry.length_bytes = repair->cleared.ranges[i].end - entry.offset;
+		error = poison_log_append(log, &entry);
+	}
+	return error;
+}
+
+/*
+ * Superblocks were made durable one by one; an entry of the log that a crash tears is told by its checksum, and the other copy serves: so nothing has to be waited for. A
+ * full log keeps the old word, and the next mount mends it once more.
+ */
+int repair_say_cleared(struct repair *repair, struct why *why)
+{
+	struct poison_log *log;
+	int error;
+
+	if (!repair->cleared.count || poison_log_open(repair->media, &repair->super, &log))
+		return 0;
+	error = log_say_cleared(repair, log);
+	poison_log_close(log);
+	return error && error != -ENOSPC ? why_set(why, error, "%s: the poison log cannot be written: %s", media_path(repair->media), strerror(-error)) : 0;
 }

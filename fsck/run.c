@@ -172,7 +172,7 @@ static int run_look(struct repair *repair)
 /* What is read before anything else. *enough: there is no sign of anything, and nobody wants more than that. */
 static int run_first(struct repair *repair, bool *enough, struct why *why)
 {
-	static phase_fn *const phases[] = {repair_super, repair_know, repair_poison_log};
+	static phase_fn *const phases[] = {repair_find, repair_know, repair_super, repair_poison_log, repair_say_cleared};
 	int error = run_phases(repair, phases, ARRAY_SIZE(phases), why);
 
 	*enough = !error && repair->options->preen && !repair->options->force && repair_is_clean(repair);
@@ -186,20 +186,20 @@ int fsck_run(struct media *media, const struct fsck_options *options, struct fsc
 	int error;
 
 	*report = (struct fsck_report){0};
+	iset_init(&repair.recorded);
+	iset_init(&repair.cleared);
 	why->text[0] = 0;
 	error = know_bad(media, why);
 	if (!error) {
 		why->text[0] = 0; /* that an image has no .poison beside it is no reason for anything */
 		error = run_first(&repair, &enough, why);
 	}
-	if (enough)
-		return 0;
-	if (!error)
+	if (!error && !enough)
 		error = run_structure(&repair, why);
-	if (!error && (repair.was_left || !options->write))
-		error = run_look(&repair);
-	else if (!error)
-		error = run_mounted(&repair, false, why);
+	if (!error && !enough)
+		error = repair.was_left || !options->write ? run_look(&repair) : run_mounted(&repair, false, why);
+	iset_fini(&repair.recorded);
+	iset_fini(&repair.cleared);
 	if (error && !why->text[0])
 		why_set(why, error, "%s: %s", media_path(media), strerror(-error));
 	return error;

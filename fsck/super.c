@@ -20,7 +20,9 @@ int repair_write(struct repair *repair, devoff_t offset, const void *bytes, size
 	if (error != -EIO)
 		return error;
 	error = media_clear(repair->media, start, end - start);
-	return error ? error : media_write(repair->media, offset, bytes, length, NULL);
+	if (!error)
+		error = media_write(repair->media, offset, bytes, length, NULL);
+	return error ? error : iset_add(&repair->cleared, start, end, 0);
 }
 
 /* What is wrong with the copy, or NULL. */
@@ -60,14 +62,16 @@ static unsigned slots_tell(struct repair *repair, const struct format_super *wan
 	unsigned bad = 0;
 
 	for (unsigned slot = 0; slot < SUPER_SLOTS; slot++) {
+		const bool is_recorded = repair_is_recorded(repair, super_slot_offset(slot), BLOCK_BYTES);
 		const char *fault = NULL;
 
 		if (repair->super.slots >> slot & 1 && super_slot_offset(slot) + BLOCK_BYTES <= media_size(repair->media))
 			fault = slot_fault(repair, slot, wanted);
 		if (!fault)
 			continue;
-		repair_tell(repair, FSCK_ERROR, "superblock %u of %u: %s", slot, SUPER_SLOTS, fault);
-		bad |= 1u << slot;
+		repair_tell(repair, is_recorded ? FSCK_NOTE : FSCK_ERROR, "superblock %u of %u: %s%s", slot, SUPER_SLOTS, fault,
+			    is_recorded ? ": memory that is known to be bad, the other copies serve" : "");
+		bad |= is_recorded ? 0 : 1u << slot;
 	}
 	return bad;
 }
@@ -98,17 +102,21 @@ static int super_is_gone(struct repair *repair, int error, struct why *why)
 		       first.text);
 }
 
-int repair_super(struct repair *repair, struct why *why)
+int repair_find(struct repair *repair, struct why *why)
 {
-	struct format_super wanted;
-	unsigned bad;
 	int error = fs_read_super(repair->media, &repair->super, why);
 
 	if (error)
 		return super_is_gone(repair, error, why);
-	error = fs_check_place(repair->media, &repair->super, why);
-	if (error)
-		return error;
+	return fs_check_place(repair->media, &repair->super, why);
+}
+
+int repair_super(struct repair *repair, struct why *why)
+{
+	struct format_super wanted;
+	unsigned bad;
+	int error = 0;
+
 	format_super_pack(&wanted, &repair->super);
 	bad = slots_tell(repair, &wanted);
 	if (!bad || !repair_ask_safe(repair, "Write the bad copies of the superblock anew"))

@@ -266,8 +266,11 @@ static bool destroy(const struct victim *victim, unsigned copies, enum kind kind
 
 static unsigned told_of_hole;
 
+static unsigned told_notes;
+
 static void tell(void *arg, enum fsck_grade grade, const char *line)
 {
+	told_notes += grade == FSCK_NOTE;
 	told_of_hole += strstr(line, "behind the hole, changed: ") && strstr(line, "blocks, dirents");
 	if (verbose)
 		printf("  %d %s\n", grade, line);
@@ -280,6 +283,7 @@ static int run_fsck(bool write, struct fsck_report *report)
 	int error;
 
 	lab_reset(lab);
+	told_notes = 0;
 	error = fsck_run(lab_media(lab), &options, report, &why);
 	if (error)
 		printf("fsck: %s\n", why.text);
@@ -634,7 +638,66 @@ START_TEST(what_a_mount_ran_into_is_not_touched_by_fsck)
 	media_counts(lab_media(lab), &after);
 	lab_media(lab)->backend = before;
 	expect_equal(after.sigbus, 0); /* lab_reset() begins to count anew */
-	expect(counts.sigbus > 0 && report.errors > 0);
+	expect(counts.sigbus > 0);
+	expect_equal(report.errors + report.left, 0);
+	expect(told_notes > 0);
+}
+END_TEST
+
+static const struct victim *some_leaf(unsigned tree, unsigned skip)
+{
+	for (const struct victim *victim = victims;; victim++)
+		if (is_leaf(victim) && victim->tree == tree && skip-- == 0)
+			return victim;
+}
+
+/* What a mount has met and could not mend is a note to who only looks; what nobody has met yet is an error, and so it is to who may write. */
+START_TEST(bad_memory_that_is_recorded_is_no_error_where_nothing_is_written)
+{
+	const struct media_backend *before = lab_media(lab)->backend;
+	struct media_backend backend = *before;
+	struct fs_check_totals totals;
+	struct fsck_report report;
+	struct super super;
+	struct why why;
+	struct fs *fs;
+
+	restore();
+	expect_equal(fs_read_super(lab_media(lab), &super, &why), 0);
+	expect_equal(lab_poison(lab, super.areas[AREA_POISON_LOG].copy[0] + 4096, 512), 0);
+	expect_equal(lab_poison(lab, super_slot_offset(2), 512), 0);
+	expect_equal(lab_poison(lab, some_leaf(FORMAT_TREE_EXTENTS, 0)->copy[1], 64), 0);
+	expect_equal(run_fsck(false, &report), 0);
+	expect_equal(report.errors, 3);
+	expect(report.left > 0);
+	backend.clear = refuse_to_clear;
+	lab_media(lab)->backend = &backend;
+	fs = mount_lab(false);
+	expect_equal(fs_check(fs, NULL, NULL, &totals), 0);
+	expect_equal(fs_notify_wait(fs, 20000), 0);
+	expect_equal(fs_unmount(fs), 0);
+	expect_equal(run_fsck(false, &report), 0);
+	expect_equal(report.errors + report.left, 0);
+	expect_equal(told_notes, 3);
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.errors, 3);
+	expect_equal(report.left + report.fixed + report.losses, 0);
+	expect_equal(lab_poison(lab, some_leaf(FORMAT_TREE_EXTENTS, 1)->copy[0], 64), 0);
+	expect_equal(run_fsck(false, &report), 0);
+	expect_equal(report.errors, 1);
+	expect(report.left > 0);
+	lab_media(lab)->backend = before;
+	expect_equal(run_fsck(true, &report), 0);
+	expect(report.fixed > 0);
+	/* What it has cleared is good to the next run, and out of the ledger at the next mount. */
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.errors + report.fixed + report.left, 0);
+	fs = mount_lab(false);
+	expect_equal(fs_notify_wait(fs, 20000), 0);
+	expect_equal(fs_unmount(fs), 0);
+	expect_equal(run_fsck(false, &report), 0);
+	expect_equal(report.errors + report.left + told_notes, 0);
+	expect_same_records("cleared after all");
 }
 END_TEST
 
@@ -900,6 +963,7 @@ int main(void)
 	tcase_set_timeout(stuck, 500);
 	tcase_add_test(stuck, what_the_medium_cannot_clear_is_not_called_repaired);
 	tcase_add_test(stuck, what_a_mount_ran_into_is_not_touched_by_fsck);
+	tcase_add_test(stuck, bad_memory_that_is_recorded_is_no_error_where_nothing_is_written);
 	tcase_add_test(stuck, a_leaf_that_no_medium_takes_any_more_is_made_anew_elsewhere);
 	suite_add_tcase(suite, stuck);
 	runner = srunner_create(suite);

@@ -80,8 +80,8 @@ consumed 3
 only_bad /mnt 0 "$log" "$data" "$place"
 one_bad_block /mnt/file 1 /tmp/copy
 umount_mendfs /mnt
-fscks 4 "superblock 0 of 8: cannot be read" -f -n
-grep -q "poison log, copy 0: 8 entries are unreadable" /tmp/fsck
+fscks 0 "superblock 0 of 8: cannot be read: memory that is known to be bad" -f -n
+grep -q "poison log, copy 0: 8 entries cannot be read: memory that is known to be bad" /tmp/fsck
 fscks 0 "superblock 0 of 8: cannot be written: .*: the other copies serve" -f -y
 grep -q "poison log, copy 0: 8 entries cannot be written anew: the other copy serves" /tmp/fsck
 [ "$(host hits)" = 3 ]

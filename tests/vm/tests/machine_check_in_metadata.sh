@@ -71,7 +71,7 @@ kill $FIO
 wait $FIO || true
 umount_mendfs /mnt
 fsck.mendfs -p "$device"
-fscks 4 "its primary at $primary cannot be read" -f -n
+fscks 0 "its primary at $primary cannot be read: memory that is known to be bad, the other copy serves" -f -n
 mount_mendfs "$device" /mnt
 [ "$(readable)" = 300 ]
 only_bad /mnt "$primary"
