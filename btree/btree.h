@@ -23,7 +23,7 @@ struct btree_record {
 struct btree_ops {
 	unsigned tree; /* enum format_tree_id */
 	unsigned key_words;
-	/* Records whose first word divided by this is the same are most often changed by one thread: nodes are not merged where it differs. 0: no matter, the first word itself tells. */
+	/* Records whose first word divided by this is the same are most often changed by one thread: where it differs, nodes are merged only if they have little. 0: no matter. */
 	uint64_t unit;
 	/* Aggregate of one record; inner nodes keep the maximum below each child. NULL: none. */
 	uint64_t (*aggregate)(const struct btree_key *key, const void *value, size_t length);

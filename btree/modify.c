@@ -5,8 +5,9 @@
 #include "journal/root.h"
 
 /* Siblings are merged when they leave this much free, and looked at only by a node that is below
- * half of it. */
+ * half of it; where what they have is most often changed by different threads, when they leave more. */
 #define MERGE_BYTES (NODE_SPACE_BYTES * 3 / 4)
+#define MERGE_UNITS_BYTES (NODE_SPACE_BYTES / 4)
 #define INNER_CUT_MIN 8 /* children of an inner node that is cut within a unit */
 
 /* What a split hands to the level above: the new right node and the lowest key in it. */
@@ -209,7 +210,7 @@ static unsigned crowd_point(const struct btree *tree, const struct btree_step *s
 		return first < count ? first : 0;
 	if (node->level > 0 && count < INNER_CUT_MIN)
 		return 0;
-	return step->index > 0 && step->index < count ? step->index : count / 2;
+	return step->index < count ? max_u64(step->index, 1) : count / 2;
 }
 
 static int step_cut(struct tx *tx, struct btree_path *path, unsigned d, unsigned point)
@@ -376,19 +377,26 @@ static int step_destroy(struct tx *tx, struct btree_path *path)
 	return buf_destroy(tx, buf);
 }
 
+/* May these two go into one? Not again at once what was cut because threads met there. */
+static bool nodes_fit(const struct btree *tree, const struct format_node *a, const struct format_node *b)
+{
+	size_t bytes = node_used_bytes(a) + node_used_bytes(b);
+	struct btree_key key;
+
+	node_key(a, 0, &key);
+	return bytes <= (!tree->ops->unit || unit_is_same(tree, b, 0, &key) ? MERGE_BYTES : MERGE_UNITS_BYTES);
+}
+
 /* The node at this slot of the parent, if it and the last step's node go into one; else NULL. */
 static struct buf *sibling_find(struct btree_path *path, unsigned index)
 {
 	const struct btree_step *step = path_last(path);
 	struct btree_step sibling;
-	struct btree_key key;
 
 	/* One that cannot be read is no reason to fail: deleting next to what is lost must work. */
 	if (path_open_child(path, step - 1, index, &sibling) < 0)
 		return NULL;
-	node_key(step_node(step), 0, &key);
-	if ((!path->tree->ops->unit || unit_is_same(path->tree, step_node(&sibling), 0, &key)) &&
-	    node_used_bytes(step_node(step)) + node_used_bytes(step_node(&sibling)) <= MERGE_BYTES)
+	if (nodes_fit(path->tree, step_node(step), step_node(&sibling)))
 		return sibling.buf;
 	buf_put(sibling.buf);
 	return NULL;

@@ -63,8 +63,6 @@ int btree_node_get(const struct btree *tree, struct buf *parent, maddr_t address
 		child_report(tree, parent, address, "level");
 		goto err_put;
 	}
-	if (level == 0)
-		buf_rely(buf);
 	*out = buf;
 	return 0;
 
@@ -83,6 +81,13 @@ int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, s
 	node_init((struct format_node *)(*out)->data, level, tree->ops->key_words);
 	(*out)->verified = NODE_WHOLE;
 	return 0;
+}
+
+/* What a leaf of the path has, or has not, is what the transaction is built on; an inner node only shows the way. */
+static void step_rely(struct btree_step *step)
+{
+	if (step_node(step)->level == 0)
+		buf_rely(step->buf);
 }
 
 int path_begin(struct btree_path *path, const struct btree *tree)
@@ -105,6 +110,7 @@ int path_begin(struct btree_path *path, const struct btree *tree)
 	step->index = 0;
 	step->bounded = false;
 	path->depth = 1;
+	step_rely(step);
 	return 0;
 }
 
@@ -173,9 +179,11 @@ int path_down(struct btree_path *path)
 	struct btree_step *parent = path_last(path);
 	int error = path_open_child(path, parent, parent->index, parent + 1);
 
-	if (error == 0)
-		path->depth++;
-	return error;
+	if (error < 0)
+		return error;
+	path->depth++;
+	step_rely(parent + 1);
+	return 0;
 }
 
 void path_up(struct btree_path *path)

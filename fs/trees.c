@@ -77,7 +77,7 @@ const struct btree_ops inodes_ops = {
 	.tree = FORMAT_TREE_INODES, .key_words = 1, .unit = INODE_BATCH, .verify = inodes_verify,
 };
 const struct btree_ops dirents_ops = {
-	.tree = FORMAT_TREE_DIRENTS, .key_words = 2, .verify = dirents_verify,
+	.tree = FORMAT_TREE_DIRENTS, .key_words = 2, .unit = 1, .verify = dirents_verify,
 };
 const struct btree_ops parents_ops = {
 	.tree = FORMAT_TREE_PARENTS, .key_words = 3, .unit = INODE_BATCH, .verify = parents_verify,

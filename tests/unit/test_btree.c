@@ -544,10 +544,11 @@ START_TEST(a_crowded_leaf_is_cut_between_two_units)
 	ck_assert_uint_eq(nodes.count[0], 2);
 	ck_assert_uint_eq(nodes.count[1], 1);
 	ck_assert_uint_eq(nodes.mixed[0], 0);
-	for (unsigned i = 1; i < 12; i++) /* nor are they merged again */
+	for (unsigned i = 1; i < 4; i++) /* nor are they merged again while they have more than a quarter */
 		change_crowded(&f, 0, CHANGE_REMOVE, UNIT + i);
 	ck_assert_uint_eq(count_all(&f).count[0], 2);
-	change_crowded(&f, 0, CHANGE_REMOVE, UNIT);
+	for (unsigned i = 4; i < 11; i++)
+		change_crowded(&f, 0, CHANGE_REMOVE, UNIT + i);
 	ck_assert_uint_eq(count_all(&f).count[0], 1);
 	assert_tree_is_model(&f);
 	fixture_close(&f);
