@@ -161,7 +161,7 @@ int fs_create(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const cha
 	struct create_args args = {who, dir_ino, name, mode, rdev, out};
 	int error = mode_is_creatable(mode) ? dir_verify_name(name) : -EINVAL;
 
-	return error ? error : names_run(fs, TX_NORMAL, dir_ino, create_change, &args);
+	return error ? error : names_run(fs, TX_NORMAL, dir_ino, dir_ino, create_change, &args);
 }
 
 int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t mode, struct fs_attr *out)
@@ -254,20 +254,21 @@ int fs_lookup(struct fs *fs, inum_t dir, const char *name, struct fs_attr *out)
 	return 0;
 }
 
-int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct fs_attr *out)
-{
-	struct inode *dir, *inode;
-	struct names_op op;
-	int error = dir_verify_name(name);
+struct link_args {
+	inum_t ino, dir;
+	const char *name;
+	struct fs_attr *out;
+};
 
+static int link_change(struct names_op *op, void *arg)
+{
+	const struct link_args *args = arg;
+	struct inode *dir, *inode;
+	int error = names_get_dir(op, args->dir, &dir);
+
+	op->attr = args->out;
 	if (!error)
-		error = names_begin(fs, TX_NORMAL, &op);
-	if (error)
-		return error;
-	op.attr = out;
-	error = names_get_dir(&op, dir_ino, &dir);
-	if (!error)
-		error = names_get(&op, ino, &inode);
+		error = names_get(op, args->ino, &inode);
 	if (!error && S_ISDIR(inode->record.mode))
 		error = -EPERM;
 	if (!error)
@@ -277,12 +278,19 @@ int fs_link(struct fs *fs, inum_t ino, inum_t dir_ino, const char *name, struct 
 	if (!error && inode_is_reclaimed(inode))
 		error = -ENOENT; /* its blocks are going already */
 	if (!error)
-		error = names_change_links(&op, inode, 1);
+		error = names_change_links(op, inode, 1);
 	if (!error)
-		error = names_add_entry(&op, dir, name, inode);
-	if (!error)
-		op.result = inode;
-	return names_end(&op, error);
+		error = names_add_entry(op, dir, args->name, inode);
+	op->result = error ? NULL : inode;
+	return error;
+}
+
+int fs_link(struct fs *fs, inum_t ino, inum_t dir, const char *name, struct fs_attr *out)
+{
+	struct link_args args = {ino, dir, name, out};
+	int error = dir_verify_name(name);
+
+	return error ? error : names_run(fs, TX_NORMAL, dir, dir, link_change, &args);
 }
 
 struct remove_args {
@@ -323,7 +331,7 @@ int fs_unlink(struct fs *fs, inum_t dir, const char *name)
 
 	if (error)
 		return error == -EEXIST ? -EISDIR : error;
-	return names_run(fs, TX_RESERVE, dir, remove_change, &args);
+	return names_run(fs, TX_RESERVE, dir, dir, remove_change, &args);
 }
 
 int fs_rmdir(struct fs *fs, inum_t dir, const char *name)
@@ -333,5 +341,5 @@ int fs_rmdir(struct fs *fs, inum_t dir, const char *name)
 
 	if (error == -EEXIST)
 		return name[1] ? -ENOTEMPTY : -EINVAL;
-	return error ? error : names_run(fs, TX_RESERVE, dir, remove_change, &args);
+	return error ? error : names_run(fs, TX_RESERVE, dir, dir, remove_change, &args);
 }

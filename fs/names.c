@@ -1,6 +1,7 @@
 #include "fs/names.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fs/background.h"
@@ -47,7 +48,7 @@ static void names_hold(struct names_op *op, struct inode *inode)
 
 static bool names_has_locked(const struct names_op *op, const struct inode *inode)
 {
-	bool locked = inode == op->dir;
+	bool locked = inode == op->dirs[0] || inode == op->dirs[1];
 
 	for (unsigned i = 0; i < op->count_locked; i++)
 		locked |= inode == op->locked[i];
@@ -107,7 +108,7 @@ int names_create_inode(struct names_op *op, const struct inode_record *record, s
 struct names_work {
 	struct fs *fs;
 	enum tx_kind kind;
-	inum_t dir;
+	inum_t dirs[2]; /* the lower first; of one directory: twice the same */
 	names_change_fn *change;
 	void *arg;
 	maddr_t crowded; /* where another was met the last time */
@@ -131,23 +132,49 @@ static int names_work_in(const struct names_work *work, struct names_op *op, boo
 	return names_finish(op, error);
 }
 
+/* Locked, as two of anything are, in the order of their numbers. */
+static int names_lock_dirs(const struct names_work *work, struct inode *dirs[2])
+{
+	int error = inode_get(work->fs, work->dirs[0], &dirs[0]);
+
+	if (error)
+		return error;
+	dirs[1] = dirs[0];
+	if (work->dirs[1] != work->dirs[0])
+		error = inode_get(work->fs, work->dirs[1], &dirs[1]);
+	if (error) {
+		inode_put(dirs[0]);
+		return error;
+	}
+	lock_write(&dirs[0]->data_lock, LOCK_DATA);
+	if (dirs[1] != dirs[0])
+		lock_write(&dirs[1]->data_lock, LOCK_DATA);
+	return 0;
+}
+
+static void names_unlock_dirs(struct inode *dirs[2])
+{
+	for (unsigned i = dirs[1] != dirs[0] ? 2 : 1; i-- > 0;) {
+		pthread_rwlock_unlock(&dirs[i]->data_lock);
+		inode_put(dirs[i]);
+	}
+}
+
 /* -EDEADLK: once more; -EAGAIN: it is to be done alone, for whatever reason: only then an error is certain. */
 static int names_work_beside(const struct names_work *work)
 {
 	struct names_op op;
-	struct inode *dir;
+	struct inode *dirs[2];
 	bool in_commit = false;
-	int error = inode_get(work->fs, work->dir, &dir);
+	int error = names_lock_dirs(work, dirs);
 
 	if (error)
 		return -EAGAIN;
-	lock_write(&dir->data_lock, LOCK_DATA);
 	error = names_begin_beside(work, &op);
-	op.dir = dir;
+	memcpy(op.dirs, dirs, sizeof(op.dirs));
 	if (!error)
 		error = names_work_in(work, &op, &in_commit);
-	pthread_rwlock_unlock(&dir->data_lock);
-	inode_put(dir);
+	names_unlock_dirs(dirs);
 	return error && error != -EDEADLK && !in_commit ? -EAGAIN : error;
 }
 
@@ -160,9 +187,9 @@ static int names_work_alone(const struct names_work *work)
 	return error ? error : names_work_in(work, &op, &in_commit);
 }
 
-int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *change, void *arg)
+int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, inum_t other, names_change_fn *change, void *arg)
 {
-	struct names_work work = {.fs = fs, .kind = kind, .dir = dir, .change = change, .arg = arg};
+	struct names_work work = {.fs = fs, .kind = kind, .dirs = {min_u64(dir, other), max_u64(dir, other)}, .change = change, .arg = arg};
 	int error = names_work_beside(&work);
 
 	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {

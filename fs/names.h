@@ -11,7 +11,7 @@ struct names_op {
 	struct fs *fs;
 	struct tx *tx;
 	uint64_t now_ns;
-	struct inode *dir; /* of one beside others: the directory that it has locked */
+	struct inode *dirs[2]; /* of one beside others: the directories that it has locked */
 	struct inode *held[NAMES_HELD_MAX], *locked[NAMES_HELD_MAX];
 	unsigned count_held, count_locked;
 	bool sync;	      /* a directory of it asks that the change be durable when it returns */
@@ -23,11 +23,11 @@ int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op);
 /* Commit if error is 0, else abort; drop what is held. Returns the operation's outcome. */
 int names_end(struct names_op *op, int error);
 /*
- * Begin, change, end: beside others who change other directories, where that is possible, those who change this one waiting for each other, else alone. So `change`
+ * Begin, change, end: beside others who change other directories, where that is possible, those who change one of these (`other` may be the same) waiting for each other, else alone. So `change`
  * may be called several times, each time within another transaction, and what it answers counts only if it runs alone.
  */
 typedef int names_change_fn(struct names_op *op, void *arg);
-int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, names_change_fn *change, void *arg);
+int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, inum_t other, names_change_fn *change, void *arg);
 /* Held until names_end(), beside others with its data lock: -EAGAIN where somebody has that. */
 int names_get(struct names_op *op, inum_t ino, struct inode **out);
 /* A directory that still has a name, to be changed: -ENOTDIR, -ENOENT, -EPERM. */

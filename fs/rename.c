@@ -64,8 +64,10 @@ static int rename_verify_loop(struct names_op *op, const struct rename_side *sid
 	bool above = false;
 	int error;
 
-	if (!side_is_dir(side))
+	if (!side_is_dir(side) || side->dir == into)
 		return 0;
+	if (tx_is_beside(op->tx))
+		return -EAGAIN; /* two that move directories side by side would each find no loop, and make one together */
 	error = rename_is_above(op, side->inode->ino, into, &above);
 	if (error)
 		return error;
@@ -205,23 +207,31 @@ static int rename_verify_args(const char *name, const char *new_name, unsigned f
 	return error;
 }
 
-int fs_rename(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags)
-{
-	struct rename_side from = {0}, to = {0};
-	struct names_op op;
-	int error = rename_verify_args(name, new_name, flags);
+struct rename_args {
+	const struct fs_who *who;
+	inum_t dir, new_dir;
+	const char *name, *new_name;
+	unsigned flags;
+};
 
-	if (!error)
-		error = names_begin(fs, TX_NORMAL, &op);
-	if (error)
-		return error;
-	error = rename_get_side(&op, dir, name, &from);
+static int rename_change(struct names_op *op, void *arg)
+{
+	const struct rename_args *args = arg;
+	struct rename_side from = {0}, to = {0};
+	int error = rename_get_side(op, args->dir, args->name, &from);
+
 	if (!error) {
-		error = rename_get_side(&op, new_dir, new_name, &to);
+		error = rename_get_side(op, args->new_dir, args->new_name, &to);
 		if (error == -ENOENT && to.dir && to.dir->record.nlink)
 			error = 0; /* no such name yet: as it should be */
 	}
-	if (!error)
-		error = rename_in_tx(&op, who, &from, &to, flags);
-	return names_end(&op, error);
+	return error ? error : rename_in_tx(op, args->who, &from, &to, args->flags);
+}
+
+int fs_rename(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, inum_t new_dir, const char *new_name, unsigned flags)
+{
+	struct rename_args args = {who, dir, new_dir, name, new_name, flags};
+	int error = rename_verify_args(name, new_name, flags);
+
+	return error ? error : names_run(fs, TX_NORMAL, dir, new_dir, rename_change, &args);
 }

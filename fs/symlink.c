@@ -20,33 +20,40 @@ static int symlink_store(struct fs *fs, struct tx *tx, inum_t ino, const char *t
 	return error;
 }
 
-int fs_symlink(struct fs *fs, const struct fs_who *who, inum_t dir_ino, const char *name, const char *target,
-	       struct fs_attr *out)
+struct symlink_args {
+	const struct fs_who *who;
+	inum_t dir;
+	const char *name, *target;
+	size_t length;
+	struct fs_attr *out;
+};
+
+static int symlink_change(struct names_op *op, void *arg)
 {
-	size_t length = strnlen(target, FS_SYMLINK_MAX + 1);
+	const struct symlink_args *args = arg;
 	struct inode_record record;
 	struct inode *dir, *inode;
-	struct names_op op;
-	int error = dir_verify_name(name);
+	int error = names_get_dir(op, args->dir, &dir);
 
-	if (length > FS_SYMLINK_MAX)
-		return -ENAMETOOLONG;
-	if (!length)
-		return -ENOENT;
-	if (!error)
-		error = names_begin(fs, TX_NORMAL, &op);
+	op->attr = args->out;
 	if (error)
 		return error;
-	op.attr = out;
-	error = names_get_dir(&op, dir_ino, &dir);
-	if (!error) {
-		names_init_record(&op, who, dir, S_IFLNK | 0777, &record);
-		record.size_bytes = length;
-		error = names_add_new(&op, dir, name, &record, &inode);
-	}
-	if (!error)
-		error = symlink_store(fs, op.tx, inode->ino, target, length);
-	return names_end(&op, error);
+	names_init_record(op, args->who, dir, S_IFLNK | 0777, &record);
+	record.size_bytes = args->length;
+	error = names_add_new(op, dir, args->name, &record, &inode);
+	return error ? error : symlink_store(op->fs, op->tx, inode->ino, args->target, args->length);
+}
+
+int fs_symlink(struct fs *fs, const struct fs_who *who, inum_t dir, const char *name, const char *target, struct fs_attr *out)
+{
+	struct symlink_args args = {who, dir, name, target, strnlen(target, FS_SYMLINK_MAX + 1), out};
+	int error = dir_verify_name(name);
+
+	if (args.length > FS_SYMLINK_MAX)
+		return -ENAMETOOLONG;
+	if (!args.length)
+		return -ENOENT;
+	return error ? error : names_run(fs, TX_NORMAL, dir, dir, symlink_change, &args);
 }
 
 struct symlink_read {

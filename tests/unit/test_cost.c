@@ -347,6 +347,20 @@ static void *remove_many(void *arg)
 	return NULL;
 }
 
+static void *rename_many(void *arg)
+{
+	struct place *place = arg;
+	char name[32], other[32];
+
+	pthread_barrier_wait(&both_start);
+	for (unsigned i = 0; i < CREATED; i++) {
+		snprintf(name, sizeof(name), "new-%u", i);
+		snprintf(other, sizeof(other), "other-%u", i);
+		expect_equal(fs_rename(fix.fs, &who, place->dir, name, place->dir, other, 0), 0);
+	}
+	return NULL;
+}
+
 static void run_both(void *(*start)(void *))
 {
 	pthread_t thread[THREADS];
@@ -389,15 +403,15 @@ START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 }
 END_TEST
 
-/* Nor does unlink, of files that are known: all of it was done in turn before, and nearly each waited. */
-START_TEST(removals_in_different_directories_hardly_wait_for_each_other)
+/* Nor do unlink and rename, of files that are known: all of it was done in turn before, and nearly each waited. */
+START_TEST(changes_of_names_in_different_directories_hardly_wait_for_each_other)
 {
 	struct lock_counts before, after;
 
 	keeps = true;
 	run_both(create_many);
 	lock_counts(&before);
-	run_both(remove_many);
+	run_both(_i ? rename_many : remove_many);
 	lock_counts(&after);
 	expect_hardly_contended(&before, &after);
 }
@@ -418,7 +432,7 @@ int main(void)
 	tcase_add_test(tests, what_changes_no_tree_takes_few_locks);
 	tcase_add_loop_test(tests, operations_in_different_directories_do_not_wait_for_each_other, 0, 4);
 	tcase_add_loop_test(tests, creates_in_different_directories_hardly_wait_for_each_other, 0, 2);
-	tcase_add_test(tests, removals_in_different_directories_hardly_wait_for_each_other);
+	tcase_add_loop_test(tests, changes_of_names_in_different_directories_hardly_wait_for_each_other, 0, 2);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -1,6 +1,6 @@
 /*
- * Creates and removals beside each other, and beside all else: nothing is lost, nothing is there twice, the trees agree. Run under TSan too. Then power is lost with two
- * in flight: after that, each directory has what was acknowledged and at most the one create or removal that was not.
+ * Creates, removals and renames beside each other, and beside all else: nothing is lost, nothing is there twice, the trees agree. Run under TSan too. Then power is lost with two
+ * in flight: after that, each directory has what was acknowledged and at most the one that was not.
  */
 #include "tests/support/files.h"
 
@@ -413,6 +413,124 @@ START_TEST(removals_hold_their_own_among_creates_renames_and_lookups)
 }
 END_TEST
 
+/* --- those who rename --- */
+
+static void *rename_all(void *arg)
+{
+	struct creator *creator = arg;
+	char name[32], other[32];
+
+	for (unsigned i = 0; i < creator->count; i++) {
+		int error = fs_rename(fix.fs, &who, creator->dir, name_of(name, creator->prefix, i), creator->dir, name_of(other, "new", i), 0);
+
+		ck_assert_int_eq(error, 0);
+		creator->acknowledged += !atomic_load(&power_is_lost);
+	}
+	return NULL;
+}
+
+START_TEST(renames_within_different_directories_run_beside_each_other)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	struct lock_counts before, after;
+
+	run_all(keep_all, creators, CREATORS);
+	lock_counts(&before);
+	run_all(rename_all, creators, CREATORS);
+	lock_counts(&after);
+	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 10);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), 0);
+		ck_assert_uint_eq(count_of(dirs[i], "new", FILES), FILES);
+		ck_assert_uint_eq(entries_of(dirs[i]), FILES);
+	}
+}
+END_TEST
+
+/* To the other directory, back, over what is there, in exchange: two of them each in the other's way. */
+static void *swap_about(void *arg)
+{
+	struct creator *creator = arg;
+	inum_t away = creator->dir == dirs[0] ? dirs[1] : dirs[0];
+	char name[32], other[32];
+
+	for (unsigned i = 0; i < creator->count; i++) {
+		if (is_dir(i))
+			continue;
+		name_of(name, "f", i);
+		name_of(other, creator->prefix, i);
+		expect_equal(fs_rename(fix.fs, &who, creator->dir, name, away, other, 0), 0);
+		if (i % 2)
+			expect_equal(fs_rename(fix.fs, &who, creator->dir, "own", away, other, RENAME_EXCHANGE), 0);
+		expect_equal(fs_rename(fix.fs, &who, away, other, creator->dir, "own", 0), 0);
+		expect_equal(fs_rename(fix.fs, &who, creator->dir, "own", creator->dir, "own", 0), 0);
+	}
+	return NULL;
+}
+
+START_TEST(two_who_rename_into_each_others_directory_end)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
+	struct creator swappers[CREATORS] = {{.dir = dirs[0], .prefix = "a", .count = FILES}, {.dir = dirs[1], .prefix = "b", .count = FILES}};
+	unsigned files = 0;
+
+	run_all(keep_all, creators, CREATORS);
+	for (unsigned i = 0; i < CREATORS; i++)
+		keep(dirs[i], "own", S_IFREG | 0644);
+	run_all(swap_about, swappers, CREATORS);
+	for (unsigned i = 0; i < FILES; i++)
+		files += !is_dir(i);
+	ck_assert_uint_eq(orphans(), CREATORS * files); /* each took the place of the one before */
+	for (unsigned i = 0; i < CREATORS; i++)
+		ck_assert_uint_eq(entries_of(dirs[i]), FILES - files + 1);
+}
+END_TEST
+
+struct mover {
+	pthread_t thread;
+	inum_t into;
+	const char *name;
+	unsigned moved, refused;
+};
+
+static void *move_below(void *arg)
+{
+	struct mover *mover = arg;
+	int error = fs_rename(fix.fs, &who, FS_ROOT_INO, mover->name, mover->into, "below", 0);
+
+	ck_assert(!error || error == -EINVAL || error == -ENOENT);
+	mover->moved += !error;
+	mover->refused += error != 0;
+	return NULL;
+}
+
+/* Each into the other: one comes too late, or there would be two directories that nobody finds. */
+START_TEST(of_two_directories_that_move_below_each_other_one_does)
+{
+	keep(dirs[0], "moved", S_IFDIR | 0755);
+	for (unsigned i = 0; i < 10; i++) { /* alone: others may change what is above */
+		struct lock_counts before, after;
+
+		lock_counts(&before);
+		expect_equal(fs_rename(fix.fs, &who, dirs[i % 2], "moved", dirs[(i + 1) % 2], "moved", 0), 0);
+		lock_counts(&after);
+		ck_assert_uint_ge(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], 1);
+	}
+	for (unsigned i = 0; i < 100; i++) {
+		struct mover movers[2] = {{.into = dirs[1], .name = "left"}, {.into = dirs[0], .name = "right"}};
+
+		for (unsigned k = 0; k < 2; k++)
+			ck_assert_int_eq(pthread_create(&movers[k].thread, NULL, move_below, &movers[k]), 0);
+		for (unsigned k = 0; k < 2; k++)
+			pthread_join(movers[k].thread, NULL);
+		ck_assert_uint_eq(movers[0].moved + movers[1].moved, 1);
+		for (unsigned k = 0; k < 2; k++)
+			if (movers[k].moved)
+				expect_equal(fs_rename(fix.fs, &who, movers[k].into, "below", FS_ROOT_INO, movers[k].name, 0), 0);
+	}
+}
+END_TEST
+
 /* --- crash --- */
 
 START_TEST(power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there)
@@ -462,6 +580,29 @@ START_TEST(power_lost_with_two_removals_in_flight_leaves_each_whole_or_not_done)
 }
 END_TEST
 
+START_TEST(power_lost_with_two_renames_in_flight_leaves_one_name_of_each)
+{
+	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = CRASH_FILES},
+					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
+
+	run_all(keep_all, creators, CREATORS);
+	stores_left = 13 * (unsigned)_i + 1;
+	run_all(rename_all, creators, CREATORS);
+	expect_equal(fsfix_crash(&fix), 0);
+	stores_left = UINT32_MAX;
+	power_is_lost = false;
+	expect_equal(fsfix_mount(&fix), 0);
+	expect_equal(fsfix_check(&fix), 0);
+	for (unsigned i = 0; i < CREATORS; i++) {
+		unsigned found = count_of(dirs[i], "new", CRASH_FILES);
+
+		ck_assert_uint_ge(found, creators[i].acknowledged);
+		ck_assert_uint_le(found, creators[i].acknowledged + 1);
+		ck_assert_uint_eq(count_of(dirs[i], "f", CRASH_FILES), CRASH_FILES - found);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("names_threads");
@@ -479,6 +620,10 @@ int main(void)
 	tcase_add_test(tests, a_name_of_what_another_has_is_removed_alone);
 	tcase_add_test(tests, two_names_of_one_inode_go_at_the_same_time);
 	tcase_add_test(tests, removals_hold_their_own_among_creates_renames_and_lookups);
+	tcase_add_test(tests, renames_within_different_directories_run_beside_each_other);
+	tcase_add_test(tests, two_who_rename_into_each_others_directory_end);
+	tcase_add_test(tests, of_two_directories_that_move_below_each_other_one_does);
+	tcase_add_loop_test(tests, power_lost_with_two_renames_in_flight_leaves_one_name_of_each, 0, 10);
 	tcase_add_loop_test(tests, power_lost_with_two_removals_in_flight_leaves_each_whole_or_not_done, 0, 20);
 	tcase_add_loop_test(tests, power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there, 0, 20);
 	suite_add_tcase(suite, tests);
