@@ -27,6 +27,7 @@ struct runner {
 	uint64_t number; /* of the next name */
 	uint64_t first;	 /* name that is still there */
 	inum_t *old;	 /* files that are there before a round of unlink, and stay looked up, as by a kernel */
+	uint64_t renamed;
 	uint64_t old_first, old_count, old_forgotten, old_wanted;
 	double rate;
 	int error;
@@ -122,6 +123,19 @@ static int run_unlink(struct runner *runner, uint64_t i)
 	return runner->done ? 0 : fs_unlink(runner->fs, runner->dir, name_old(name, runner->old_first++));
 }
 
+/* One name of a file that is known, to and fro. */
+static int run_rename(struct runner *runner, uint64_t i)
+{
+	struct fs_who who = core_who();
+	unsigned file = (unsigned)(runner->renamed / 2 % FILES);
+	char names[2][32];
+	bool back = runner->renamed++ % 2;
+
+	snprintf(names[0], sizeof(names[0]), "file-%u", file);
+	snprintf(names[1], sizeof(names[1]), "renamed-%u", file);
+	return fs_rename(runner->fs, &who, runner->dir, names[back], runner->dir, names[!back], 0);
+}
+
 /* The kernel forgets it at once: the background ends the inode meanwhile. */
 static int run_unlink_forget(struct runner *runner, uint64_t i)
 {
@@ -137,7 +151,8 @@ static const struct {
 	int (*run)(struct runner *runner, uint64_t i);
 	bool takes_old;
 } works[] = {{"create", run_create, false},    {"lookup", run_lookup, false},  {"read 4 KiB", run_read, false},
-	     {"write 4 KiB", run_write, false}, {"unlink", run_unlink, true}, {"unlink and forget", run_unlink_forget, true}};
+	     {"write 4 KiB", run_write, false}, {"unlink", run_unlink, true}, {"unlink and forget", run_unlink_forget, true},
+	     {"rename within", run_rename, false}};
 static double ratios[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], contended[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], controls[ARRAY_SIZE(works)][CORE_ROUNDS_MAX];
 
 static void *runner_main(void *arg)
@@ -240,6 +255,7 @@ static int prepare(const struct core_options *options, struct runner *runner, st
 {
 	char file[32];
 	inum_t ignored;
+	struct fs_attr attr;
 	int error = make(fs, FS_ROOT_INO, name, S_IFDIR | 0755, &runner->dir);
 
 	runner->fs = fs;
@@ -252,6 +268,8 @@ static int prepare(const struct core_options *options, struct runner *runner, st
 	for (unsigned i = 0; i < FILES && !error; i++) {
 		snprintf(file, sizeof(file), "file-%u", i);
 		error = make(fs, runner->dir, file, S_IFREG | 0644, &ignored);
+		if (!error)
+			error = fs_lookup(fs, runner->dir, file, &attr); /* the kernel knows it */
 	}
 	for (uint64_t i = 0; i < FILE_BLOCKS && !error; i++)
 		error = run_write(runner, i);
