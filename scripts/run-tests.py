@@ -29,7 +29,7 @@ LEGS = {
              {"ASAN_OPTIONS": "abort_on_error=1:handle_sigbus=0:detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
     "tsan": ("build-tsan", ["-DMENDFS_SANITIZE=thread"], ["-L", "threads"], {"TSAN_OPTIONS": "halt_on_error=1:handle_sigbus=0"}),
     "fuzz": ("build-fuzz", ["-DMENDFS_FUZZ=ON", "-DCMAKE_C_COMPILER=clang-14"], ["-L", "fuzz"], {}),
-    "system-libfuse": ("build-314", ["-DMENDFS_SYSTEM_LIBFUSE=ON"], ["-L", "system", "-E", "system-kill"], {}),
+    "system-libfuse": ("build-314", ["-DMENDFS_SYSTEM_LIBFUSE=ON"], ["-L", "system", "-E", "system-kill|system-fio"], {}),
     # Guests with persistent memory (tests/vm), under 6 minutes. Other machines are slower, or busy.
     "vm": ("build", [], ["-L", "vm"], {"MENDFS_VM_SLOW": "3"}),
 }
