@@ -223,7 +223,8 @@ START_TEST(every_unit_that_a_mount_runs_into_is_counted)
 	expect_equal(fs_summary(fix.fs, &summary), 0);
 	expect_equal(summary.sigbus_count, 2);
 	expect_equal(fsfix_unmount(&fix), 0);
-	expect_equal(unlink(path), 0);
+	/* The log was rewritten there, which has cleared it. */
+	expect_equal(access(path, F_OK), -1);
 	expect_equal(fsfix_mount(&fix), 0);
 	expect_equal(fs_summary(fix.fs, &summary), 0);
 	expect_equal(summary.sigbus_count, 2);
