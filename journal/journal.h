@@ -29,7 +29,7 @@ struct journal_salvage;
 struct tx;
 
 /* Called (any thread, any lock held) when a copy of a metadata block was found unusable for a reason other than poison, which media/
- * reports itself: wrong checksum or older sequence. The handler queues; the repair is journal_repair(), later. */
+ * reports itself: wrong checksum or older sequence; also when there is no whole one, at each reading. The handler queues; the repair is journal_repair(), later. */
 typedef void journal_bad_copy_fn(void *arg, maddr_t address, unsigned copy, devoff_t offset, const char *reason);
 /* Called (metadata lock held) when a write-back, a repair or a new chunk cleared the poison of a block at offset (4096 bytes) and what it stored there is durable, but may be had from
  * the log yet. The handler makes durable that the range is good: who reads it as bad once the tail has moved has lost it. */

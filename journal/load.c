@@ -140,6 +140,8 @@ int load_block(struct journal *journal, struct cache_buf *cb)
 	}
 	if (load.error[used]) {
 		load_tell_lost(journal, &load);
+		if (load.error[0] == -EUCLEAN) /* of poison media/ tells by itself */
+			load_report(journal, cb->buf.address, 0, load.offset[0], load.field[0]);
 		return load.error[0] == -EUCLEAN || (load.error[1] == -EUCLEAN && load.offset[1]) ? -EUCLEAN : -EIO;
 	}
 	load_tell_bad(journal, &load, used);

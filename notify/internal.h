@@ -12,6 +12,7 @@
 
 #define QUEUE_RANGES_MAX 4096
 #define BAD_COPIES_MAX 256
+#define LOST_BLOCKS_TOLD 64
 #define LOGGED_PER_ROUND 16
 
 /* A copy of a metadata block that is wrong without being poisoned. */
@@ -38,6 +39,8 @@ struct notify {
 	const struct iset *batch; /* what the thread works on */
 	struct bad_copy bad_copies[BAD_COPIES_MAX];
 	size_t count_bad_copies;
+	maddr_t lost[LOST_BLOCKS_TOLD]; /* told to be lost without any poison: each reading of one reports it anew */
+	size_t count_lost;
 	devoff_t host_full_offset;
 	bool is_host_full, is_gone, is_stopping, append_warned;
 	bool is_list_changed; /* the kernel's, of bad blocks */
@@ -89,6 +92,9 @@ void notify_enter_health(struct notify *notify);
 void notify_suspect(struct notify *notify, devoff_t offset, uint64_t length);
 /* Clip to the device and round to sectors: 0, -ERANGE. */
 int notify_clip(const struct notify *notify, devoff_t offset, uint64_t length, devoff_t *start, devoff_t *end);
+/* This block has no whole copy, and that has been told. Is it so? */
+void notify_note_lost(struct notify *notify, maddr_t address);
+bool notify_knows_lost(struct notify *notify, maddr_t address);
 /* adopt.c: everything that notify_create() takes in before the thread runs. */
 int notify_load(struct notify *notify);
 /* Report what is in the known set, but neither in the ledger nor queued. */

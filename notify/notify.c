@@ -259,6 +259,33 @@ static void notify_on_fault(void *arg, const struct media_fault *fault)
 		pthread_mutex_unlock(&notify->lock);
 }
 
+/* Beyond a number nobody would read it. The lock is held. */
+static bool loss_is_told(const struct notify *notify, maddr_t address)
+{
+	for (size_t i = 0; i < notify->count_lost; i++)
+		if (notify->lost[i] == address)
+			return true;
+	return notify->count_lost == LOST_BLOCKS_TOLD;
+}
+
+bool notify_knows_lost(struct notify *notify, maddr_t address)
+{
+	bool knows;
+
+	pthread_mutex_lock(&notify->lock);
+	knows = loss_is_told(notify, address);
+	pthread_mutex_unlock(&notify->lock);
+	return knows;
+}
+
+void notify_note_lost(struct notify *notify, maddr_t address)
+{
+	pthread_mutex_lock(&notify->lock);
+	if (!loss_is_told(notify, address))
+		notify->lost[notify->count_lost++] = address;
+	pthread_mutex_unlock(&notify->lock);
+}
+
 static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff_t offset,
 			       const char *reason)
 {
@@ -269,7 +296,7 @@ static void notify_on_bad_copy(void *arg, maddr_t address, unsigned copy, devoff
 		if (notify->bad_copies[i].address == address && notify->bad_copies[i].copy == copy)
 			goto out;
 	/* What finds no room is met again by the next read of it. */
-	if (notify->count_bad_copies == BAD_COPIES_MAX)
+	if (notify->count_bad_copies == BAD_COPIES_MAX || loss_is_told(notify, address))
 		goto out;
 	log_warning("metadata block %llu: %s copy is unusable (%s), to be repaired",
 		    (unsigned long long)address, copy ? "replica" : "primary", reason);

@@ -104,6 +104,8 @@ static void tell_metadata_block(struct notify *notify, const struct cause *cause
 	}
 	if (cause->id && event.type == EVENT_METADATA_REPAIRED)
 		tell_block_is_good(notify, offset, cause->source);
+	if (event.type == EVENT_METADATA_LOST && !cause->id)
+		notify_note_lost(notify, address);
 	if (event.type == EVENT_METADATA_LOST)
 		notify_shutdown(notify, "metadata_lost", &event);
 	else if (!again || !action_is_none(&event))
@@ -251,5 +253,8 @@ void notify_repair_copy(struct notify *notify, const struct bad_copy *copy)
 {
 	const struct cause cause = {.source = FAILURE_CHECKSUM};
 
+	/* It may have been met again while the thread was at it. */
+	if (notify_knows_lost(notify, copy->address))
+		return;
 	tell_metadata_block(notify, &cause, copy->address, copy->copy, copy->offset, false);
 }

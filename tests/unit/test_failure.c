@@ -773,6 +773,50 @@ START_TEST(of_a_lost_block_the_tree_the_keys_and_the_files_are_told)
 }
 END_TEST
 
+/* No poison, only bytes that are not what was written. */
+static void victim_spoil(const struct victim *victim)
+{
+	static const uint8_t garbage[BLK] = {0x55, 0xaa};
+
+	ck_assert_int_eq(media_write(fs_media(fix.fs), victim->place.device_offset, garbage, BLK, NULL), 0);
+	ck_assert_int_eq(media_write(fs_media(fix.fs), victim->place.peer_offset, garbage, BLK, NULL), 0);
+	remount();
+}
+
+START_TEST(a_block_with_two_damaged_copies_is_as_lost_as_with_two_poisoned_ones)
+{
+	struct victim victim, other;
+	struct event *event;
+
+	make_directories();
+	victim = victim_find("extents", 0);
+	other = victim_find("dirents", 0);
+	victim_spoil(&victim);
+	event = meet_loss();
+	ck_assert_uint_eq(event->cause_id, 0);
+	ck_assert_str_eq(event->tree, "extents");
+	ck_assert_uint_ge(event->report->loss.count_files, victim.count);
+	expect_listed(event->report);
+	event_free(event);
+	ck_assert_int_eq(fs_unlink(fix.fs, FS_ROOT_INO, "d0"), -EROFS);
+	/* Told once, however often it is met. */
+	for (unsigned i = 0; i < 3; i++) {
+		struct fs_check_totals totals;
+
+		fs_drop_caches(fix.fs);
+		ck_assert_int_eq(fs_check(fix.fs, NULL, NULL, &totals), 0);
+		settle();
+	}
+	ck_assert_uint_eq(count_events(EVENT_METADATA_LOST), 0);
+	/* So is one that is spoilt afterwards. */
+	victim_spoil(&other);
+	event = meet_loss();
+	event_free(event);
+	ck_assert_uint_eq(count_events(EVENT_METADATA_LOST), 1);
+	ck_assert(fs_is_readonly(fix.fs));
+}
+END_TEST
+
 START_TEST(owners_name_the_tree_of_a_block_that_is_lost)
 {
 	struct victim victim;
@@ -906,6 +950,7 @@ int main(void)
 	tcase_add_test(metadata,
 		       both_copies_of_a_block_lost_leaves_the_rest_readable_and_read_only);
 	tcase_add_loop_test(metadata, of_a_lost_block_the_tree_the_keys_and_the_files_are_told, 0, ARRAY_SIZE(loss_cases));
+	tcase_add_test(metadata, a_block_with_two_damaged_copies_is_as_lost_as_with_two_poisoned_ones);
 	tcase_add_test(metadata, owners_name_the_tree_of_a_block_that_is_lost);
 	tcase_add_test(metadata, an_unused_metadata_block_is_made_usable_again);
 	tcase_add_test(metadata, a_superblock_slot_is_written_anew);
