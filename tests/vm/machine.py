@@ -156,7 +156,8 @@ class Machine:
             with open(self.path("nvdimm"), "wb") as file:
                 file.truncate(self.spec.nvdimm << 20)
         with open(self.path("qemu.log"), "ab") as log:
-            process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # However this process ends, no guest goes on.
+            process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self.serve(process, timeout)
         except (OSError, EOFError, ValueError) as error:

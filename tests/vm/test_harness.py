@@ -8,9 +8,13 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -137,7 +141,7 @@ class Guests(unittest.TestCase):
             print(f"SKIP: {' '.join(run.missing())} not found")
             raise SystemExit(77)
         cls.folder = tempfile.TemporaryDirectory()
-        slow = float(os.environ.get("MENDFS_VM_SLOW", "1"))
+        slow = float(os.environ.get("MENDFS_VM_SLOW", "3"))
         cls.runner = suite.Runner(kernel.get(), os.environ.get("BUILD_DIR", os.path.join(kernel.ROOT, "build")), cls.folder.name, slowness=slow)
 
     @classmethod
@@ -167,6 +171,42 @@ class Guests(unittest.TestCase):
 
     def test_what_is_on_the_device_outlives_a_power_cut(self):
         self.assertIsNone(self.reason("restarts"))
+
+    def guest_of(self, driver):
+        """The pid of its QEMU, and the folder of that, once it is there."""
+        while driver.poll() is None:
+            with open(f"/proc/{driver.pid}/task/{driver.pid}/children") as file:
+                children = file.read().split()
+            for pid in children:
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline") as file:
+                    words = file.read()
+                    found = re.search(r"mem-path=([^,]*)/nvdimm,", words)
+                    if words.startswith(machine.QEMU) and found:
+                        return int(pid), found[1]
+            time.sleep(0.05)
+        self.fail("no guest was started")
+
+    def is_gone(self, pid):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                return file.read().split(") ")[1].startswith("Z")
+        except OSError:
+            return True
+
+    def test_no_guest_outlives_its_driver(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            driver = subprocess.Popen([os.path.join(HERE, "run"), "--accel", "tcg", "device_goes_away"], stdout=subprocess.DEVNULL)
+            self.addCleanup(driver.wait)
+            self.addCleanup(driver.kill)
+            pid, folder = self.guest_of(driver)
+            driver.send_signal(number)
+            driver.wait()
+            while not self.is_gone(pid):  # ctest ends a hang
+                time.sleep(0.05)
+            if number == signal.SIGTERM:
+                self.assertFalse(os.path.exists(folder))
+            else:
+                shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
