@@ -426,8 +426,9 @@ static void beside_show(struct tx *tx, const struct beside_record *record, uint6
 {
 	struct journal *journal = tx->journal;
 
-	beside_count(tx, &tx->shown, 1);
 	gate_close(&journal->gate);
+	/* Not before: whoever is in there yet would take what it counts then for what it saw. */
+	beside_count(tx, &tx->shown, 1);
 	for (unsigned i = 0; i < tx->count; i++)
 		if (!tx->blocks[i].fresh)
 			atomic_fetch_add(&tx->blocks[i].cb->version, 1);

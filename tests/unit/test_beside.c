@@ -579,6 +579,28 @@ START_TEST(a_block_that_was_given_back_is_used_again)
 }
 END_TEST
 
+/* A check compares what it counted while nothing changed, and lets others in between. */
+START_TEST(what_changes_is_counted_when_it_can_be_seen)
+{
+	struct side theirs = {.write = fix_new_block(&fix, 1), .value = 11};
+	uint64_t before;
+
+	must(there, begin, &theirs);
+	must(there, write, &theirs);
+	journal_read_begin(fix.journal);
+	before = journal_changes(fix.journal);
+	other.step = step_commit;
+	other.side = &theirs;
+	sem_post(&other.begin);
+	usleep(20000);
+	ck_assert_uint_le(journal_changes(fix.journal), before + 1); /* it is in the log */
+	journal_read_end(fix.journal);
+	sem_wait(&other.done);
+	ck_assert_int_eq(theirs.error, 0);
+	ck_assert_uint_eq(journal_changes(fix.journal), before + 2);
+}
+END_TEST
+
 static atomic_bool alone;
 
 static void step_alone(struct side *side)
@@ -995,6 +1017,7 @@ static TCase *make_persistent_tests(void)
 	tcase_add_test(tests, an_abort_shows_nothing_and_gives_everything_back);
 	tcase_add_test(tests, blocks_that_are_taken_side_by_side_differ_and_outlive_a_crash);
 	add_giving_tests(tests);
+	tcase_add_test(tests, what_changes_is_counted_when_it_can_be_seen);
 	tcase_add_test(tests, one_that_runs_alone_waits_for_those_beside_each_other);
 	tcase_add_test(tests, records_are_stored_at_the_same_time_and_both_count);
 	tcase_add_loop_test(tests, power_lost_while_one_of_two_is_stored_takes_that_one_alone, 0, 2);
