@@ -44,6 +44,7 @@ class Times:
             ("open with O_TRUNC", lambda: self.on_fd("f", rw | os.O_TRUNC, lambda fd: None), "f", "mc", ""),
             ("punch", lambda: self.on_fd("big", rw, lambda fd: fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 4096)), "big", "mc", ""),
             ("allocate", lambda: self.on_fd("f", rw, lambda fd: fallocate(fd, 0, 0, 20000)), "f", "mc", ""),
+            ("allocate what is there", lambda: self.on_fd("f", rw, lambda fd: fallocate(fd, 0, 0, 20000)), "f", "mc", ""),
             ("copy", lambda: self.on_fd("f", rw, lambda fd: self.on_fd("big", rw, lambda src: os.copy_file_range(src, fd, 4096))), "f", "mc", ""),
             ("chmod", lambda: os.chmod(path("f"), 0o600), "f", "c", ""),
             ("chown", lambda: os.chown(path("f"), 3, 4), "f", "c", ""),
