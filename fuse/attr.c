@@ -84,7 +84,7 @@ static unsigned set_of(int fuse_set)
  * Of a file whose group may not execute, setgid goes where one who is neither in that group nor may set it changes the owner or the content, as the kernel has it for its own
  * filesystems. Of ours it says that bits are to be cleared, not for whom.
  */
-static unsigned set_of_stranger(fuse_req_t req, const struct fs_attr *attr)
+unsigned front_set_of_stranger(fuse_req_t req, const struct fs_attr *attr)
 {
 	if (S_ISDIR(attr->record.mode) || (attr->record.mode & (S_ISGID | S_IXGRP)) != S_ISGID)
 		return 0;
@@ -93,25 +93,29 @@ static unsigned set_of_stranger(fuse_req_t req, const struct fs_attr *attr)
 
 /*
  * With FUSE_CAP_HANDLE_KILLPRIV_V2 the kernel sends a SETATTR of nothing before a write of one who may not keep setuid bits, or where a capability is to go, and
- * takes the mode from the answer; who wants what it does not say. A chown to nobody else is such, too.
+ * takes the mode from the answer; who wants what it does not say. A chown to nobody else is such, too, and that the kernel refuses to nobody: so strangers clear no
+ * bits of a file that only its owner may write to.
  */
 static unsigned set_of_nothing(fuse_req_t req, const struct fs_attr *attr)
 {
+	if (fuse_req_ctx(req)->uid != attr->record.uid && !(attr->record.mode & (S_IWGRP | S_IWOTH)))
+		return 0;
 	/* What follows may be refused by a flag that the kernel does not know of. If it is not, it says by itself what is to go; only gathered writes do not. */
 	if (fuse_req_ctx(req)->uid == 0 || (!front_of(req)->writeback && (attr->record.flags & INODE_APPEND)))
 		return 0;
-	return FS_SET_KILL_SUIDGID | set_of_stranger(req, attr);
+	return FS_SET_KILL_SUIDGID | front_set_of_stranger(req, attr);
 }
 
 static unsigned set_of_request(fuse_req_t req, fuse_ino_t ino, int fuse_set)
 {
 	unsigned set = set_of(fuse_set);
 	bool is_chown = (set & (FS_SET_UID | FS_SET_GID)) && !(set & FS_SET_MODE);
+	bool is_truncate = (set & FS_SET_SIZE) && (set & FS_SET_KILL_SUIDGID);
 	struct fs_attr attr;
 
-	if ((set && !is_chown) || fs_getattr(front_of(req)->fs, ino, &attr))
+	if ((set && !is_chown && !is_truncate) || fs_getattr(front_of(req)->fs, ino, &attr))
 		return set;
-	return set ? set | set_of_stranger(req, &attr) : set_of_nothing(req, &attr);
+	return set ? set | front_set_of_stranger(req, &attr) : set_of_nothing(req, &attr);
 }
 
 static void setattr_work(struct job *job)

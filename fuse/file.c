@@ -90,6 +90,21 @@ bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi)
 	return fuse_req_ctx(req)->uid != 0 && !fi->writepage;
 }
 
+/*
+ * Where the group may not execute the protocol lets setgid be, and the kernel's own filesystems do not. No privilege goes with the bit there, so it may go after the
+ * content has changed.
+ */
+static void clear_setgid(fuse_req_t req, fuse_ino_t ino, bool *killed)
+{
+	struct fs *fs = front_of(req)->fs;
+	struct inode_record none = {.mode = 0};
+	struct fs_attr attr;
+	unsigned set = fs_getattr(fs, ino, &attr) ? 0 : front_set_of_stranger(req, &attr);
+
+	if (set && !fs_setattr(fs, ino, set, &none, &attr))
+		*killed = true;
+}
+
 static void open_work(struct job *job)
 {
 	if (front_of(job->req)->no_open)
@@ -100,6 +115,8 @@ static void open_work(struct job *job)
 		job->error = fs_kill_privileges(front_of(job->req)->fs, job->ino, front_kills_ids(job->req, &job->fi), &job->killed);
 	if (!job->error && (job->fi.flags & O_TRUNC))
 		job->error = fs_setattr(front_of(job->req)->fs, job->ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &job->values, &job->attr);
+	if (!job->error && (job->fi.flags & O_TRUNC) && front_kills_ids(job->req, &job->fi))
+		clear_setgid(job->req, job->ino, &job->killed);
 	if (job->killed)
 		session_forget_attr(front_of(job->req), job->ino);
 }
@@ -216,9 +233,11 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 {
 	uint64_t begin = front_begin();
 	size_t done = 0;
-	bool killed = false;
-	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(req, fi), (uint64_t)offset, data, size, &done, &killed);
+	bool kills = front_kills_ids(req, fi), killed = false;
+	int error = fs_write_as(front_of(req)->fs, ino, kills, (uint64_t)offset, data, size, &done, &killed);
 
+	if (done && kills)
+		clear_setgid(req, ino, &killed);
 	if (killed)
 		session_forget_attr(front_of(req), ino);
 	if (done && write_wants_sync(req, fi)) {
@@ -279,6 +298,8 @@ static bool caller_kills_ids(fuse_req_t req)
 static void fallocate_work(struct job *job)
 {
 	job->error = fs_fallocate_as(front_of(job->req)->fs, job->ino, caller_kills_ids(job->req), job->mode, job->pos, job->length, &job->killed);
+	if (!job->error && caller_kills_ids(job->req))
+		clear_setgid(job->req, job->ino, &job->killed);
 	if (job->killed)
 		session_forget_attr(front_of(job->req), job->ino);
 }
@@ -299,6 +320,8 @@ static void copy_work(struct job *job)
 	if (!job->mode)
 		job->error = fs_copy_range_as(front_of(job->req)->fs, caller_kills_ids(job->req), job->ino, job->pos, job->to_ino, job->to_pos, job->length,
 					      &job->done, &job->killed);
+	if (job->done && caller_kills_ids(job->req))
+		clear_setgid(job->req, job->to_ino, &job->killed);
 	if (job->killed)
 		session_forget_attr(front_of(job->req), job->to_ino);
 }

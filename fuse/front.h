@@ -114,6 +114,8 @@ void front_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi);
 void front_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void front_open_flags(const struct front *front, struct fuse_file_info *fi);
+/* FS_SET_KILL_SETGID, if this caller's changes clear setgid though the group may not execute (attr.c). */
+unsigned front_set_of_stranger(fuse_req_t req, const struct fs_attr *attr);
 /* Will making the file that short take long? */
 bool front_is_long_truncate(fuse_req_t req, fuse_ino_t ino, uint64_t size);
 /* Nothing is kept per open file: these are counted, and no more. */

@@ -173,6 +173,28 @@ class Privileges(Base):
                 self.mount.remount()
                 self.assertEqual(oct(self.mode("program")), oct(after), f"{name} of {before:o}, remounted")
 
+    def test_setgid_ends_with_a_write_of_a_stranger_where_the_group_may_not_execute(self):
+        if harness.libfuse_version() < (3, 18):
+            return  # there the kernel lets it be, and nobody tells us of whose a write is
+        for groups, after in ((), 0o666), ((4000,), 0o2666):
+            for name, way in self.ways(None).items():
+                path = self.write("program", bytes(2 * BLOCK), 0o2666, (USER, 4000))
+                as_user(OTHER, OTHER, way, path, groups=groups)
+                self.assertEqual(oct(self.mode("program")), oct(after), f"{name} of one with the groups {groups}")
+                self.mount.remount()
+                self.assertEqual(oct(self.mode("program")), oct(after), f"{name} of one with the groups {groups}, remounted")
+
+    def test_a_stranger_who_asks_for_no_new_owner_clears_nothing(self):
+        """The kernel refuses that of its own filesystems; of ours it asks for nothing in particular, as before some writes."""
+        path = self.write("program", mode=0o6755, owner=(USER, USER))
+        try:
+            as_user(OTHER, OTHER, os.chown, path, -1, -1)
+        except PermissionError:
+            pass  # as it is with libfuse before 3.18
+        self.assertEqual(oct(self.mode("program")), oct(0o6755))
+        as_user(USER, USER, os.chown, path, -1, -1)
+        self.assertEqual(oct(self.mode("program")), oct(0o6755 if self.writes_back() else 0o755))
+
     def test_root_keeps_them(self):
         for name, way in self.ways(None).items():
             path = self.write("program", bytes(2 * BLOCK), 0o6755, (USER, USER))
