@@ -116,7 +116,8 @@ size_t sort_names(const char *list, size_t size, uint8_t *to, size_t room)
 	size_t count = 0, used = 0;
 
 	for (const char *name = list; name < list + size && count < 64; name += strlen(name) + 1)
-		names[count++] = name;
+		if (strncmp(name, "trusted.SGI_ACL_", 16)) /* allowed.c */
+			names[count++] = name;
 	qsort(names, count, sizeof(names[0]), compare_names);
 	for (size_t i = 0; i < count; i++)
 		used += (size_t)snprintf((char *)to + used, room - used, "%s\n", names[i]);
@@ -128,9 +129,10 @@ APPLY(listxattr)
 	char list[8192];
 	ssize_t got = op->flags & NOFOLLOW ? llistxattr(op->path[0], list, sizeof(list)) : listxattr(op->path[0], list, sizeof(list));
 
-	if (got > 0)
-		a->count = sort_names(list, (size_t)got, a->bytes, BYTES_ROOM);
-	return got;
+	if (got < 0)
+		return -1;
+	a->count = sort_names(list, (size_t)got, a->bytes, BYTES_ROOM);
+	return (long)a->count;
 }
 
 APPLY(removexattr)

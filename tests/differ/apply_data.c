@@ -128,8 +128,12 @@ APPLY(ftruncate)
 APPLY(truncate)
 {
 	static const struct timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
-	long done = truncate(op->path[0], op->pos[0]);
+	struct stat st;
+	long done;
 
+	if (s->differ->is_xfs && !op->pos[0] && !stat(op->path[0], &st) && S_ISREG(st.st_mode) && !st.st_size)
+		return 0; /* allowed.c */
+	done = truncate(op->path[0], op->pos[0]);
 	if (!done && s->differ->is_writeback) { /* allowed.c */
 		become(0);
 		utimensat(AT_FDCWD, op->path[0], times, 0);
@@ -138,32 +142,22 @@ APPLY(truncate)
 	return done;
 }
 
-/* This file of A may have holes where B has data. */
-static void loosen_slot(struct side *s, unsigned slot)
-{
-	struct stat st;
-
-	if (s->name == 'A' && !fstat(slot_fd(s, slot), &st))
-		loosen(s->differ, st.st_ino);
-}
-
 APPLY(fallocate)
 {
-	long done = fallocate(slot_fd(s, op->slot[0]), (int)op->flags, op->pos[0], (off_t)op->length);
-
-	if (!done && !(op->flags & FALLOC_FL_PUNCH_HOLE))
-		loosen_slot(s, op->slot[0]);
-	return done;
+	return fallocate(slot_fd(s, op->slot[0]), (int)op->flags, op->pos[0], (off_t)op->length);
 }
 
 APPLY(copy_file_range)
 {
 	off_t from = op->pos[0], to = op->pos[1];
-	ssize_t done = copy_file_range(slot_fd(s, op->slot[0]), &from, slot_fd(s, op->slot[1]), &to, op->length, 0);
+	size_t done = 0;
+	ssize_t got;
 
-	if (done > 0)
-		loosen_slot(s, op->slot[1]);
-	return done;
+	do { /* XFS shares what it can first, and says how much that was */
+		got = copy_file_range(slot_fd(s, op->slot[0]), &from, slot_fd(s, op->slot[1]), &to, op->length - done, 0);
+		done += got > 0 ? (size_t)got : 0;
+	} while (got > 0 && done < op->length);
+	return got < 0 && !done ? -1 : (long)done;
 }
 
 /* Of the page at pos: how many bytes the file has in it. Nothing else may be touched. */

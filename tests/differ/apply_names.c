@@ -46,8 +46,8 @@ APPLY(readlink)
 	return got;
 }
 
-/* What ext4 does beside it (allowed.c). */
-static void settle_whiteout(const struct op *op, long done)
+/* What ext4 and XFS do beside it (allowed.c). */
+static void settle_whiteout(const struct side *s, const struct op *op, long done)
 {
 	static const struct timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
 	char path[sizeof(op->path[0])];
@@ -61,16 +61,33 @@ static void settle_whiteout(const struct op *op, long done)
 		utimensat(AT_FDCWD, dirname(path), times, 0);
 	else
 		lremovexattr(path, "system.posix_acl_access");
+	if (!done && s->differ->is_xfs && lchown(path, 0, 0))
+		abort();
 	become(op->user);
 	errno = error;
+}
+
+/* What XFS does to a directory that moves (allowed.c); with RENAME_EXCHANGE two may. */
+static void settle_moved(const struct op *op)
+{
+	static const struct timespec times[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
+	struct stat st;
+
+	become(0);
+	for (unsigned i = 0; i < 2; i++)
+		if (!lstat(op->path[i], &st) && S_ISDIR(st.st_mode))
+			utimensat(AT_FDCWD, op->path[i], times, AT_SYMLINK_NOFOLLOW);
+	become(op->user);
 }
 
 APPLY(rename)
 {
 	long done = renameat2(AT_FDCWD, op->path[0], AT_FDCWD, op->path[1], op->flags);
 
+	if (!done && s->differ->is_xfs)
+		settle_moved(op);
 	if (op->flags & RENAME_WHITEOUT)
-		settle_whiteout(op, done);
+		settle_whiteout(s, op, done);
 	return done;
 }
 

@@ -101,11 +101,9 @@ struct differ {
 	struct answer answers[HISTORY][SIDES]; /* without bytes */
 	time_t began;
 	bool is_writeback; /* A is mounted so: holes are not compared */
-	bool loose_maps;   /* in all files, not only in those that are known for it: a tree of another run */
 	bool no_tmpfile, no_setid; /* what libfuse before 3.18 cannot do */
+	bool is_xfs;		   /* B is */
 	bool is_traced;
-	ino_t *loose; /* inodes of A in which holes may be where B has data: allowed.c */
-	size_t count_loose;
 	unsigned long count_walks, count_good; /* comparisons of trees; operations that succeeded */
 	uint64_t bytes_seen; /* by the walk: sizes of files */
 };
@@ -142,8 +140,6 @@ void print_first_difference(FILE *to, const uint8_t *a, const uint8_t *b, size_t
 /* allowed.c */
 bool difference_is_allowed(struct differ *d, const struct op *op);
 void differences_print(void);
-void loosen(struct differ *d, ino_t ino);
-bool is_loosened(const struct differ *d, ino_t ino);
 
 /* walk.c: both trees, in step; exits where they differ. */
 void walk(struct differ *d);

@@ -1,5 +1,5 @@
 /*
- * differ [--ops N] [--seed S] [--walk N] [--writeback] [--loose-maps] [--no-tmpfile] [--no-setid] [--until N] [--trace] [--spoil KIND@N] [--differences] DIR_A DIR_B
+ * differ [--ops N] [--seed S] [--walk N] [--writeback] [--xfs] [--no-tmpfile] [--no-setid] [--until N] [--trace] [--spoil KIND@N] [--differences] DIR_A DIR_B
  *
  * The same random operations in DIR_A (mendfs) and DIR_B (ext4 or XFS), in step; exit 1 at the first difference, which is told with the seed (also MENDFS_SEED) and what
  * was done before. --walk: compare the trees after that many operations (and at the end; 0: never). --until N: end after operation N, and --trace prints all. Both
@@ -136,7 +136,7 @@ static bool parse(struct differ *d, struct options *options, int flag)
 	case 's': return !setenv("MENDFS_SEED", optarg, 1);
 	case 'w': options->walk_every = strtoul(optarg, NULL, 0); return true;
 	case 'm': d->is_writeback = true; return true;
-	case 'l': d->loose_maps = true; return true;
+	case 'x': d->is_xfs = true; return true;
 	case 'f': d->no_tmpfile = true; return true;
 	case 'i': d->no_setid = true; return true;
 	case 't': d->is_traced = true; return true;
@@ -156,7 +156,7 @@ static bool parse(struct differ *d, struct options *options, int flag)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {{"ops", 1, NULL, 'n'}, {"until", 1, NULL, 'n'}, {"seed", 1, NULL, 's'}, {"walk", 1, NULL, 'w'},
-					      {"writeback", 0, NULL, 'm'}, {"loose-maps", 0, NULL, 'l'}, {"no-tmpfile", 0, NULL, 'f'}, {"no-setid", 0, NULL, 'i'}, {"trace", 0, NULL, 't'},
+					      {"writeback", 0, NULL, 'm'}, {"xfs", 0, NULL, 'x'}, {"no-tmpfile", 0, NULL, 'f'}, {"no-setid", 0, NULL, 'i'}, {"trace", 0, NULL, 't'},
 					      {"differences", 0, NULL, 'd'}, {"spoil", 1, NULL, 'p'}, {NULL, 0, NULL, 0}};
 	static struct differ d;
 	struct options options = {.count_ops = 10000, .walk_every = 5000};
