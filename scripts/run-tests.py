@@ -25,7 +25,7 @@ LEGS = {
     "release": ("build", [], ["-LE", "vm"], {"MENDFS_TRANSPORT": "io_uring"}),
     # What a kill leaves does not depend on how requests came.
     "dev-fuse": ("build", [], ["-L", "system", "-E", "system-kill"], {"MENDFS_TRANSPORT": "dev_fuse"}),
-    "asan": ("build-asan", ["-DMENDFS_SANITIZE=address,undefined"], ["-LE", "twins|vm"],
+    "asan": ("build-asan", ["-DMENDFS_SANITIZE=address,undefined"], ["-LE", "twins|vm", "-E", "system-fio"],
              {"ASAN_OPTIONS": "abort_on_error=1:handle_sigbus=0:detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),
     "tsan": ("build-tsan", ["-DMENDFS_SANITIZE=thread"], ["-L", "threads"], {"TSAN_OPTIONS": "halt_on_error=1:handle_sigbus=0"}),
     "fuzz": ("build-fuzz", ["-DMENDFS_FUZZ=ON", "-DCMAKE_C_COMPILER=clang-14"], ["-L", "fuzz"], {}),
