@@ -10,7 +10,8 @@
 int fs_getattr(struct fs *fs, inum_t ino, struct fs_attr *out)
 {
 	struct inode *inode;
-	int error = inode_get(fs, ino, &inode);
+	/* What is mounted must be had when nothing else can: tools find it by the root's attributes. */
+	int error = ino == FS_ROOT_INO ? inode_get_anyway(fs, ino, &inode) : inode_get(fs, ino, &inode);
 
 	if (error)
 		return error;

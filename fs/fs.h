@@ -220,7 +220,7 @@ typedef bool fs_go_on_fn(void *arg);
 int fs_trim(struct fs *fs, const struct fs_trim_range *range, fs_go_on_fn *go_on, void *arg, uint64_t *trimmed_bytes);
 
 /*
- * The end of use, as FS_IOC_SHUTDOWN has it. From now on every call answers -EIO, but for fs_statfs(), fs_forget(), fs_unmount() and what fs/query.h has; the state is
+ * The end of use, as FS_IOC_SHUTDOWN has it. From now on every call answers -EIO, but for fs_statfs(), fs_getattr() of the root, fs_forget(), fs_unmount() and what fs/query.h has; the state is
  * "shutdown", an event says so, and on return nothing is stored any more by anybody, fs_unmount() included. How much of what was acknowledged is durable on PAGE
  * media (on others all of it is): everything; the journal, with all data that it names; what happens to be. The next mount recovers. 0, also when it was stopped already;
  * the error of syncing: stopped all the same.

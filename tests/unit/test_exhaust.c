@@ -28,6 +28,7 @@
 
 #define MEDIUM_BYTES (FSFIX_SMALL_BYTES + (4u << 20)) /* room to grow */
 #define POINT_SECONDS 20			      /* longer is a hang */
+#define NOTIFY_MS 15000
 #define POINTS_SAMPLED 60			      /* of one operation and kind; all of them with MENDFS_LONG */
 
 enum phase { PHASE_MOUNT, PHASE_RUN, PHASE_UNMOUNT };
@@ -192,6 +193,9 @@ static void point_go_on(const struct point *point, struct fs *fs)
 /* A failure in the middle of a chain makes the filesystem read-only; the next mount ends the chain. So does a log that fails. */
 static void point_look(const struct point *point, struct fs *fs, bool done, bool may_go_on)
 {
+	/* What a failed store makes of the filesystem is another thread's to say. */
+	if (fs_notify_wait(fs, NOTIFY_MS))
+		point_fails(point, "the notify thread does not come to rest", "");
 	if (fs_is_readonly(fs) || point_destroys(point))
 		return;
 	point_check(point, fs);

@@ -66,6 +66,7 @@ static void expect_reads_refused(inum_t ino)
 	size_t done;
 
 	expect_equal(fs_getattr(fix.fs, ino, &attr), -EIO);
+	expect_equal(fs_getattr(fix.fs, FS_ROOT_INO, &attr), 0); /* tools find by it what is mounted */
 	expect_equal(fs_lookup(fix.fs, FS_ROOT_INO, "file", &attr), -EIO);
 	expect_equal(fs_lookup(fix.fs, FS_ROOT_INO, "absent", &attr), -EIO);
 	expect_equal(fs_read(fix.fs, ino, 0, buffer, sizeof(buffer), &done), -EIO);
