@@ -359,10 +359,16 @@ static double seconds_now(void)
 	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+#ifdef __SANITIZE_THREAD__
+#define MANY 40000u /* there each takes a hundred times as long */
+#else
+#define MANY 200000u
+#endif
+
 /* O(log n): the last tenth may not cost several times the first. */
-START_TEST(two_hundred_thousand_entries_cost_no_more_each_than_the_first)
+START_TEST(many_entries_cost_no_more_each_than_the_first)
 {
-	const unsigned count = 200000, tenth = count / 10;
+	const unsigned count = MANY, tenth = count / 10;
 	double start = seconds_now(), first, last;
 	struct fs_attr attr;
 	struct listing l;
@@ -376,9 +382,9 @@ START_TEST(two_hundred_thousand_entries_cost_no_more_each_than_the_first)
 	for (unsigned i = count - tenth; i < count; i++)
 		make(FS_ROOT_INO, i);
 	last = seconds_now() - start;
-	printf("20,000 creates: first %.2f s, last %.2f s\n", first, last);
+	printf("%u creates: first %.2f s, last %.2f s\n", tenth, first, last);
 	expect(last < first * 5 + 1);
-	expect_equal(fsfix_lookup(&fix, FS_ROOT_INO, "name-123456", &attr), 0);
+	expect_equal(fsfix_lookup(&fix, FS_ROOT_INO, "name-23456", &attr), 0);
 	listing_init(&l, count);
 	expect_equal(fs_readdir(fix.fs, FS_ROOT_INO, 0, false, listing_visit, &l), 0);
 	expect_equal(l.count, count + 2);
@@ -432,7 +438,7 @@ int main(void)
 	suite_add_tcase(suite, weak);
 	tcase_add_checked_fixture(large, setup, teardown);
 	tcase_set_timeout(large, 500);
-	tcase_add_test(large, two_hundred_thousand_entries_cost_no_more_each_than_the_first);
+	tcase_add_test(large, many_entries_cost_no_more_each_than_the_first);
 	suite_add_tcase(suite, large);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
