@@ -46,6 +46,11 @@ static bool mode_has_ids(uint32_t mode)
 	return (mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
 }
 
+static bool mode_is_setgid_alone(uint32_t mode)
+{
+	return (mode & (S_ISGID | S_IXGRP)) == S_ISGID;
+}
+
 static void kill_ids(struct inode_record *record)
 {
 	if (S_ISDIR(record->mode) || !mode_has_ids(record->mode))
@@ -154,33 +159,28 @@ static int kill_in_tx(struct inode *inode, bool kills_ids)
 	return tx_end(tx, error, NULL);
 }
 
-int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed)
+int inode_kill_privileges(struct inode *inode, bool kills_ids, unsigned *ids)
 {
+	const uint32_t mode = kills_ids && !S_ISDIR(inode->type) ? atomic_load_explicit(&inode->mode_now, memory_order_relaxed) : 0;
+	const bool has_ids = mode_has_ids(mode);
 	bool has_capability;
-	struct fs_attr attr;
 	int error = capability_look(inode, &has_capability);
 
-	if (error)
-		return error;
-	if (kills_ids) {
-		inode_attr(inode, &attr);
-		kills_ids = !S_ISDIR(attr.record.mode) && mode_has_ids(attr.record.mode);
-	}
-	if (has_capability || kills_ids)
-		error = kill_in_tx(inode, kills_ids);
-	if (killed && kills_ids && !error)
-		*killed = true;
+	if (!error && (has_capability || has_ids))
+		error = kill_in_tx(inode, has_ids);
+	if (ids && !error)
+		*ids |= (has_ids ? FS_IDS_KILLED : 0) | (mode_is_setgid_alone(mode) ? FS_IDS_SETGID : 0);
 	return error;
 }
 
-int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed)
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, unsigned *ids)
 {
 	struct inode *inode;
 	int error = inode_get(fs, ino, &inode);
 
 	if (error)
 		return error;
-	error = inode_kill_privileges(inode, kills_ids, killed);
+	error = inode_kill_privileges(inode, kills_ids, ids);
 	inode_put(inode);
 	return error;
 }

@@ -154,7 +154,7 @@ static void failure_judge(struct fs *fs, maddr_t address, int error, struct even
 		event->type = EVENT_METADATA_LOST;
 		event->action = "none";
 		event->error = EIO;
-		failure_shutdown(fs, "metadata_lost"); /* what is looked for now changes no more */
+		failure_shutdown(fs, "metadata_lost"); /* first: loss_tell() reads trees that nobody changes */
 		loss_tell(fs, address, event);
 		return;
 	}

@@ -532,12 +532,12 @@ static int zero_range(struct fallocate *f)
 	return error;
 }
 
-static int fallocate_locked(struct fallocate *f, int mode, bool kills_ids, bool *killed)
+static int fallocate_locked(struct fallocate *f, int mode, bool kills_ids, unsigned *ids)
 {
 	int error = mode & ~FALLOC_FL_KEEP_SIZE ? flags_verify_replace(f->inode) : flags_verify_write(f->inode, UINT64_MAX);
 
 	if (!error)
-		error = inode_kill_privileges(f->inode, kills_ids, killed);
+		error = inode_kill_privileges(f->inode, kills_ids, ids);
 	if (error)
 		return error;
 	if (mode & FALLOC_FL_PUNCH_HOLE)
@@ -563,7 +563,7 @@ int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t len
 	return fs_fallocate_as(fs, ino, false, mode, pos, length, NULL);
 }
 
-int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_t pos, uint64_t length, bool *killed)
+int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_t pos, uint64_t length, unsigned *ids)
 {
 	struct fallocate f = {.fs = fs, .pos = pos, .end = pos + length};
 	int error;
@@ -581,7 +581,7 @@ int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_
 	if (error)
 		return error;
 	lock_write(&f.inode->data_lock, LOCK_DATA);
-	error = fallocate_locked(&f, mode, kills_ids, killed);
+	error = fallocate_locked(&f, mode, kills_ids, ids);
 	pthread_rwlock_unlock(&f.inode->data_lock);
 	error = flags_settle(f.inode, error);
 	inode_put(f.inode);

@@ -161,14 +161,16 @@ int fs_read(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, 
 int fs_read_unseen(struct fs *fs, inum_t ino, uint64_t pos, void *buffer, size_t size, size_t *done);
 /* Write all of it, or an error and a prefix (*done). Partial overwrite of a bad block is -EIO; of whole blocks heals them. */
 int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t size, size_t *done);
+/* What has become of a file's setuid and setgid bits under `kills_ids`: added to *ids of the calls below, which may be NULL. */
+#define FS_IDS_KILLED 1u /* the mode has changed */
+#define FS_IDS_SETGID 2u /* setgid is still there, since the group may not execute: whether the caller's changes clear it all the same he knows (FS_SET_KILL_SETGID) */
 /* The same as fs_write(), of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
-int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, bool *killed);
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, unsigned *ids);
 /*
  * Before content changes: security.capability goes, and if `kills_ids` the setuid bit, and the setgid bit where the group may execute. Calls that change content
  * (those with _as, those without for one who may keep the bits, the size in fs_setattr()) do that themselves, once nothing can refuse them any more. It is durable before any new content can be seen, so a crash never leaves new content with old privileges.
- * *killed (may be NULL) is set when the mode has changed.
  */
-int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, bool *killed);
+int fs_kill_privileges(struct fs *fs, inum_t ino, bool kills_ids, unsigned *ids);
 /* As fs_write at the end of file, atomically. */
 int fs_append(struct fs *fs, inum_t ino, const void *buffer, size_t size, size_t *done);
 int fs_fsync(struct fs *fs, inum_t ino);
@@ -203,9 +205,9 @@ int fs_dedupe(struct fs *fs, struct fs_dedupe *dedupe);
 /* FALLOC_FL_ flags: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE; others -EOPNOTSUPP. */
 int fs_fallocate(struct fs *fs, inum_t ino, int mode, uint64_t pos, uint64_t length);
 /* The same, of one who may not keep the file's setuid and setgid bits if `kills_ids`. */
-int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_t pos, uint64_t length, bool *killed);
+int fs_fallocate_as(struct fs *fs, inum_t ino, bool kills_ids, int mode, uint64_t pos, uint64_t length, unsigned *ids);
 int fs_copy_range_as(struct fs *fs, bool kills_ids, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done,
-		     bool *killed);
+		     unsigned *ids);
 int fs_seek(struct fs *fs, inum_t ino, uint64_t pos, int whence, uint64_t *out); /* SEEK_DATA, SEEK_HOLE */
 
 /*

@@ -65,6 +65,7 @@ struct inode {
 	_Atomic uint64_t access_fresh_ns; /* until then no read need look at atime (fs/access.c); 0: not known. Set under attr_lock */
 	/* Of record, for those who only want to know that much: set with it, read without a lock. Under the data lock neither size nor sharing begins to differ. */
 	_Atomic uint64_t size_now, flags_now;
+	_Atomic uint32_t mode_now;
 	/* The kernel's lookups together are one of the references. That goes to 0 under the shard's lock only. */
 	_Atomic uint64_t references;
 	/* Private to table.c and inode.c, under the table's lock: */
@@ -103,6 +104,7 @@ static inline void inode_set_record(struct inode *inode, const struct inode_reco
 	inode->record = *record;
 	atomic_store_explicit(&inode->size_now, record->size_bytes, memory_order_relaxed);
 	atomic_store_explicit(&inode->flags_now, record->flags, memory_order_relaxed);
+	atomic_store_explicit(&inode->mode_now, record->mode, memory_order_relaxed);
 }
 static inline uint64_t inode_flags(struct inode *inode)
 {
@@ -113,7 +115,7 @@ void inode_copy_record(struct inode *inode, struct inode_record *out);
 /* Store `record` in the tree and in memory; memory goes back to what it was if the transaction aborts. */
 int inode_update(struct inode *inode, struct tx *tx, const struct inode_record *record);
 /* fs_kill_privileges(): nothing is locked by the caller but perhaps the data. Nothing to do is the usual case, and cheap. */
-int inode_kill_privileges(struct inode *inode, bool kills_ids, bool *killed);
+int inode_kill_privileges(struct inode *inode, bool kills_ids, unsigned *ids);
 void inode_touch_lazily(struct inode *inode); /* mtime, ctime, change = now, in DRAM, flushed by fsync or the timer */
 int inode_flush_times(struct inode *inode);
 /* It was read: atime = now in DRAM, where the mount's options and the age of the last one ask for it. */

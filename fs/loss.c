@@ -159,10 +159,12 @@ static bool loss_is_of_inodes(unsigned tree)
 	       tree == FORMAT_TREE_XATTRS || tree == FORMAT_TREE_DAMAGED || tree == FORMAT_TREE_ORPHANS;
 }
 
-/* Does anything with this first word lie below the end? */
+/* The first of the first words of which nothing lies below the end. */
 static uint64_t loss_end_word(const struct lost_block *block)
 {
-	return block->end.word[0] + (block->end.word[1] || block->end.word[2]);
+	const bool is_cut = (block->end.word[1] || block->end.word[2]) && block->end.word[0] < UINT64_MAX;
+
+	return block->end.word[0] + is_cut;
 }
 
 static void loss_fill_inodes(struct fs *fs, const struct lost_block *block, struct meta_loss *loss)
@@ -174,7 +176,7 @@ static void loss_fill_inodes(struct fs *fs, const struct lost_block *block, stru
 	journal_read_end(fs->journal);
 	loss->has_inodes = true;
 	loss->first_ino = max_u64(block->from.word[0], 1);
-	loss->last_ino = max_u64(loss->first_ino, end - 1);
+	loss->last_ino = max_u64(loss->first_ino, max_u64(end, 1) - 1);
 }
 
 static void loss_fill_device(struct fs *fs, const struct lost_block *block, unsigned shift, struct meta_loss *loss)

@@ -189,7 +189,7 @@ static int copy_check(const struct copy *c)
 	return 0;
 }
 
-static int copy_locked(struct copy *c, bool kills_ids, bool *killed)
+static int copy_locked(struct copy *c, bool kills_ids, unsigned *ids)
 {
 	uint64_t size = file_size(c->from);
 	int error = flags_verify_write(c->to, c->to_pos);
@@ -199,7 +199,7 @@ static int copy_locked(struct copy *c, bool kills_ids, bool *killed)
 	c->length = min_u64(c->length, size - c->from_pos);
 	error = copy_check(c);
 	if (!error)
-		error = inode_kill_privileges(c->to, kills_ids, killed);
+		error = inode_kill_privileges(c->to, kills_ids, ids);
 	if (!error && c->length && c->to_pos > file_size(c->to))
 		error = file_zero_tail(c->to);
 	if (!error)
@@ -216,7 +216,7 @@ int fs_copy_range(struct fs *fs, inum_t from, uint64_t from_pos, inum_t to, uint
 }
 
 int fs_copy_range_as(struct fs *fs, bool kills_ids, inum_t from, uint64_t from_pos, inum_t to, uint64_t to_pos, uint64_t length, uint64_t *done,
-		     bool *killed)
+		     unsigned *ids)
 {
 	struct copy c = {.from_pos = from_pos, .to_pos = to_pos, .length = length};
 	int error;
@@ -231,7 +231,7 @@ int fs_copy_range_as(struct fs *fs, bool kills_ids, inum_t from, uint64_t from_p
 	if (error)
 		goto put_from;
 	inode_lock_two(c.from, c.to);
-	error = copy_locked(&c, kills_ids, killed);
+	error = copy_locked(&c, kills_ids, ids);
 	inode_unlock_two(c.from, c.to);
 	error = flags_settle(c.to, error);
 	*done = error ? 0 : c.done; /* what should be durable and is not has not been copied */

@@ -293,7 +293,7 @@ int fs_write(struct fs *fs, inum_t ino, uint64_t pos, const void *buffer, size_t
 	return fs_write_as(fs, ino, false, pos, buffer, size, done, NULL);
 }
 
-int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, bool *killed)
+int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const void *buffer, size_t size, size_t *done, unsigned *ids)
 {
 	struct inode *inode;
 	size_t more = 0;
@@ -307,7 +307,7 @@ int fs_write_as(struct fs *fs, inum_t ino, bool kills_ids, uint64_t pos, const v
 	lock_read(&inode->data_lock, LOCK_DATA);
 	error = flags_verify_write(inode, pos);
 	if (!error)
-		error = inode_kill_privileges(inode, kills_ids, killed);
+		error = inode_kill_privileges(inode, kills_ids, ids);
 	if (!error)
 		error = file_write_in_place(inode, pos, buffer, size, done);
 	pthread_rwlock_unlock(&inode->data_lock);

@@ -94,15 +94,23 @@ bool front_kills_ids(fuse_req_t req, const struct fuse_file_info *fi)
  * Where the group may not execute the protocol lets setgid be, and the kernel's own filesystems do not. No privilege goes with the bit there, so it may go after the
  * content has changed.
  */
-static void clear_setgid(fuse_req_t req, fuse_ino_t ino, bool *killed)
+static bool clear_setgid(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = front_of(req)->fs;
 	struct inode_record none = {.mode = 0};
 	struct fs_attr attr;
 	unsigned set = fs_getattr(fs, ino, &attr) ? 0 : front_set_of_stranger(req, &attr);
 
-	if (set && !fs_setattr(fs, ino, set, &none, &attr))
-		*killed = true;
+	return set && !fs_setattr(fs, ino, set, &none, &attr);
+}
+
+/* After a change of content: the rest of what is to go does, and the kernel does not go on with the mode that it knows. */
+static void settle_ids(fuse_req_t req, fuse_ino_t ino, unsigned ids, bool has_changed)
+{
+	bool cleared = has_changed && (ids & FS_IDS_SETGID) && clear_setgid(req, ino);
+
+	if (cleared || (ids & FS_IDS_KILLED))
+		session_forget_attr(front_of(req), ino);
 }
 
 static void open_work(struct job *job)
@@ -112,13 +120,10 @@ static void open_work(struct job *job)
 	else
 		job->error = fs_verify_open(front_of(job->req)->fs, job->ino, job->fi.flags);
 	if (!job->error && (job->fi.flags & O_TRUNC))
-		job->error = fs_kill_privileges(front_of(job->req)->fs, job->ino, front_kills_ids(job->req, &job->fi), &job->killed);
+		job->error = fs_kill_privileges(front_of(job->req)->fs, job->ino, front_kills_ids(job->req, &job->fi), &job->ids);
 	if (!job->error && (job->fi.flags & O_TRUNC))
 		job->error = fs_setattr(front_of(job->req)->fs, job->ino, FS_SET_SIZE | FS_SET_MTIME_NOW, &job->values, &job->attr);
-	if (!job->error && (job->fi.flags & O_TRUNC) && front_kills_ids(job->req, &job->fi))
-		clear_setgid(job->req, job->ino, &job->killed);
-	if (job->killed)
-		session_forget_attr(front_of(job->req), job->ino);
+	settle_ids(job->req, job->ino, job->ids, !job->error);
 }
 
 static void open_answer(struct job *job)
@@ -233,13 +238,10 @@ void front_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, 
 {
 	uint64_t begin = front_begin();
 	size_t done = 0;
-	bool kills = front_kills_ids(req, fi), killed = false;
-	int error = fs_write_as(front_of(req)->fs, ino, kills, (uint64_t)offset, data, size, &done, &killed);
+	unsigned ids = 0;
+	int error = fs_write_as(front_of(req)->fs, ino, front_kills_ids(req, fi), (uint64_t)offset, data, size, &done, &ids);
 
-	if (done && kills)
-		clear_setgid(req, ino, &killed);
-	if (killed)
-		session_forget_attr(front_of(req), ino);
+	settle_ids(req, ino, ids, done > 0);
 	if (done && write_wants_sync(req, fi)) {
 		struct job job = {.work = fsync_work, .answer = written_answer, .req = req, .op = OP_WRITE, .begin_ns = begin, .ino = ino, .done = done};
 
@@ -297,11 +299,8 @@ static bool caller_kills_ids(fuse_req_t req)
 
 static void fallocate_work(struct job *job)
 {
-	job->error = fs_fallocate_as(front_of(job->req)->fs, job->ino, caller_kills_ids(job->req), job->mode, job->pos, job->length, &job->killed);
-	if (!job->error && caller_kills_ids(job->req))
-		clear_setgid(job->req, job->ino, &job->killed);
-	if (job->killed)
-		session_forget_attr(front_of(job->req), job->ino);
+	job->error = fs_fallocate_as(front_of(job->req)->fs, job->ino, caller_kills_ids(job->req), job->mode, job->pos, job->length, &job->ids);
+	settle_ids(job->req, job->ino, job->ids, !job->error);
 }
 
 void front_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
@@ -319,11 +318,8 @@ static void copy_work(struct job *job)
 	job->error = -EINVAL;
 	if (!job->mode)
 		job->error = fs_copy_range_as(front_of(job->req)->fs, caller_kills_ids(job->req), job->ino, job->pos, job->to_ino, job->to_pos, job->length,
-					      &job->done, &job->killed);
-	if (job->done && caller_kills_ids(job->req))
-		clear_setgid(job->req, job->to_ino, &job->killed);
-	if (job->killed)
-		session_forget_attr(front_of(job->req), job->to_ino);
+					      &job->done, &job->ids);
+	settle_ids(job->req, job->to_ino, job->ids, job->done > 0);
 }
 
 static void copy_answer(struct job *job)

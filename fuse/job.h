@@ -26,7 +26,7 @@ struct job {
 	struct inode_record values;
 	struct fuse_file_info fi;
 	int error;
-	bool killed; /* setuid bits that the kernel believes in */
+	unsigned ids; /* what became of setuid bits that the kernel believes in: FS_IDS_ */
 	uint64_t done;
 	struct fs_attr attr;
 	struct ioctl_call *ioctl; /* fuse/ioctl.c: what came with it and goes back; answer() frees it */

@@ -64,6 +64,13 @@ def need_mounts():
         raise SystemExit(77)
 
 
+def need_program(name):
+    """Skip aloud where it is not installed."""
+    if not shutil.which(name):
+        print(f"SKIP: needs {name}")
+        raise SystemExit(77)
+
+
 def has_loops():
     return os.path.exists("/dev/loop-control") and run("losetup", "-f", check=False).returncode == 0
 

@@ -3,7 +3,6 @@
 all is there after a remount."""
 import json
 import os
-import shutil
 import sys
 import unittest
 
@@ -94,7 +93,5 @@ class Fio(harness.Case):
 
 if __name__ == "__main__":
     harness.need_mounts()
-    if not shutil.which("fio"):
-        print("SKIP: needs fio")
-        raise SystemExit(77)
+    harness.need_program("fio")
     unittest.main()

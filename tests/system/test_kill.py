@@ -341,7 +341,5 @@ class Kill(KillCase):
 
 if __name__ == "__main__":
     harness.need_mounts()
-    if not shutil.which("fio"):
-        print("SKIP: needs fio")
-        raise SystemExit(77)
+    harness.need_program("fio")
     unittest.main()

@@ -167,7 +167,7 @@ START_TEST(what_is_refused_leaves_setuid_as_it_is)
 {
 	const struct inode_record values = {.mode = 06777};
 	struct fs_attr attr;
-	bool killed = false;
+	unsigned ids = 0;
 	uint64_t copied;
 	size_t done;
 	inum_t ino = file(), from = make(FS_ROOT_INO, "from", S_IFREG | 0600);
@@ -176,26 +176,26 @@ START_TEST(what_is_refused_leaves_setuid_as_it_is)
 	expect_equal(fs_write(fix.fs, from, 0, "0123456789", 10, &done), 0);
 	expect_equal(fs_setattr(fix.fs, ino, FS_SET_MODE, &values, &attr), 0);
 	expect_equal(set(&root, ino, INODE_APPEND), 0);
-	expect_equal(fs_write_as(fix.fs, ino, true, 0, "x", 1, &done, &killed), -EPERM);
-	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096, &killed), -EPERM);
-	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_ZERO_RANGE, 0, 4096, &killed), -EPERM);
-	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, &killed), -EOPNOTSUPP);
-	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &killed), -EPERM);
-	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &killed), -EPERM);
+	expect_equal(fs_write_as(fix.fs, ino, true, 0, "x", 1, &done, &ids), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096, &ids), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_ZERO_RANGE, 0, 4096, &ids), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, FALLOC_FL_COLLAPSE_RANGE, 0, 4096, &ids), -EOPNOTSUPP);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &ids), -EPERM);
+	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &ids), -EPERM);
 	expect_equal(set(&root, ino, INODE_IMMUTABLE), 0);
-	expect_equal(fs_write_as(fix.fs, ino, true, 100, "x", 1, &done, &killed), -EPERM);
-	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &killed), -EPERM);
-	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 10, 10, &copied, &killed), -EPERM);
+	expect_equal(fs_write_as(fix.fs, ino, true, 100, "x", 1, &done, &ids), -EPERM);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &ids), -EPERM);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 10, 10, &copied, &ids), -EPERM);
 	expect_mode(ino, 06777);
-	ck_assert(!killed);
+	ck_assert_uint_eq(ids, 0);
 	expect_equal(set(&root, ino, 0), 0);
-	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &killed), -EINVAL);
+	expect_equal(fs_copy_range_as(fix.fs, true, ino, 0, ino, 5, 10, &copied, &ids), -EINVAL);
 	expect_mode(ino, 06777);
-	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &killed), 0);
+	expect_equal(fs_fallocate_as(fix.fs, ino, true, 0, 0, 4096, &ids), 0);
 	expect_mode(ino, 0777);
-	ck_assert(killed);
+	ck_assert_uint_eq(ids, FS_IDS_KILLED);
 	expect_equal(fs_setattr(fix.fs, ino, FS_SET_MODE, &values, &attr), 0);
-	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &killed), 0);
+	expect_equal(fs_copy_range_as(fix.fs, true, from, 0, ino, 0, 10, &copied, &ids), 0);
 	expect_mode(ino, 0777);
 }
 END_TEST

@@ -129,16 +129,23 @@ static uint64_t entries_of(inum_t dir)
 	return attr.record.entries;
 }
 
+/* Transactions that ran alone so far. */
+static uint64_t alone(void)
+{
+	struct lock_counts counts;
+
+	lock_counts(&counts);
+	return counts.taken[LOCK_GATE_WRITE];
+}
+
 START_TEST(creates_in_different_directories_run_beside_each_other)
 {
 	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
-	struct lock_counts before, after;
+	uint64_t before = alone();
 
-	lock_counts(&before);
 	run_all(create_all, creators, CREATORS);
-	lock_counts(&after);
 	/* Nearly all: the rest needed another root of a tree, a batch of numbers, a block that was not in memory. */
-	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 4);
+	ck_assert_uint_lt(alone() - before, CREATORS * FILES / 4);
 	for (unsigned i = 0; i < CREATORS; i++) {
 		ck_assert_uint_eq(creators[i].created, FILES);
 		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), FILES);
@@ -279,14 +286,13 @@ static uint64_t orphans(void)
 START_TEST(removals_in_different_directories_run_beside_each_other)
 {
 	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
-	struct lock_counts before, after;
+	uint64_t before;
 
 	run_all(keep_all, creators, CREATORS);
-	lock_counts(&before);
+	before = alone();
 	run_all(remove_all, creators, CREATORS);
-	lock_counts(&after);
 	/* The rest found a root of the tree of orphans to make, or one to cut or to take away. */
-	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 10);
+	ck_assert_uint_lt(alone() - before, CREATORS * FILES / 10);
 	ck_assert_uint_eq(orphans(), CREATORS * FILES);
 	for (unsigned i = 0; i < CREATORS; i++) {
 		struct fs_attr attr;
@@ -317,12 +323,10 @@ END_TEST
 /* How many transactions ran alone meanwhile; the background may have some too. */
 static uint64_t unlink_alone(inum_t dir, const char *name)
 {
-	struct lock_counts before, after;
+	uint64_t before = alone();
 
-	lock_counts(&before);
 	expect_equal(fs_unlink(fix.fs, dir, name), 0);
-	lock_counts(&after);
-	return after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE];
+	return alone() - before;
 }
 
 /* Somebody reads it, or does what takes long: nobody waits for that within a transaction, nor changes it beside whoever has it. */
@@ -432,13 +436,12 @@ static void *rename_all(void *arg)
 START_TEST(renames_within_different_directories_run_beside_each_other)
 {
 	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = FILES}, {.dir = dirs[1], .prefix = "f", .count = FILES}};
-	struct lock_counts before, after;
+	uint64_t before;
 
 	run_all(keep_all, creators, CREATORS);
-	lock_counts(&before);
+	before = alone();
 	run_all(rename_all, creators, CREATORS);
-	lock_counts(&after);
-	ck_assert_uint_lt(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], CREATORS * FILES / 10);
+	ck_assert_uint_lt(alone() - before, CREATORS * FILES / 10);
 	for (unsigned i = 0; i < CREATORS; i++) {
 		ck_assert_uint_eq(count_of(dirs[i], "f", FILES), 0);
 		ck_assert_uint_eq(count_of(dirs[i], "new", FILES), FILES);
@@ -509,12 +512,10 @@ START_TEST(of_two_directories_that_move_below_each_other_one_does)
 {
 	keep(dirs[0], "moved", S_IFDIR | 0755);
 	for (unsigned i = 0; i < 10; i++) { /* alone: others may change what is above */
-		struct lock_counts before, after;
+		uint64_t before = alone();
 
-		lock_counts(&before);
 		expect_equal(fs_rename(fix.fs, &who, dirs[i % 2], "moved", dirs[(i + 1) % 2], "moved", 0), 0);
-		lock_counts(&after);
-		ck_assert_uint_ge(after.taken[LOCK_GATE_WRITE] - before.taken[LOCK_GATE_WRITE], 1);
+		ck_assert_uint_ge(alone() - before, 1);
 	}
 	for (unsigned i = 0; i < 100; i++) {
 		struct mover movers[2] = {{.into = dirs[1], .name = "left"}, {.into = dirs[0], .name = "right"}};

@@ -408,21 +408,21 @@ START_TEST(privileges_go_when_content_changes)
 	struct inode_record values = {.size_bytes = 10, .uid = 5};
 	struct fs_attr attr;
 	size_t done, length;
-	bool killed = false;
+	unsigned ids = 0;
 
 	set_mode(file, 06755);
 	expect_equal(fs_setxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, "cap", 3, 0), 0);
 	expect_equal(fs_write(fix.fs, file, 0, "x", 1, &done), 0);
 	ck_assert_uint_eq(mode_of(file), 06755);
 	expect_equal(fs_getxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, got, 10, &length), -ENODATA);
-	expect_equal(fs_write_as(fix.fs, file, true, 0, "x", 1, &done, &killed), 0);
+	expect_equal(fs_write_as(fix.fs, file, true, 0, "x", 1, &done, &ids), 0);
 	ck_assert_uint_eq(mode_of(file), 0755);
-	ck_assert(killed);
-	killed = false;
+	ck_assert_uint_eq(ids, FS_IDS_KILLED);
+	ids = 0;
 	set_mode(file, 02644); /* no setgid: a mark for locking */
-	expect_equal(fs_write_as(fix.fs, file, true, 0, "x", 1, &done, &killed), 0);
+	expect_equal(fs_write_as(fix.fs, file, true, 0, "x", 1, &done, &ids), 0);
 	ck_assert_uint_eq(mode_of(file), 02644);
-	ck_assert(!killed);
+	ck_assert_uint_eq(ids, FS_IDS_SETGID);
 	set_mode(file, 04755);
 	expect_equal(fs_setxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, "cap", 3, 0), 0);
 	expect_equal(fs_setattr(fix.fs, file, FS_SET_SIZE | FS_SET_KILL_SUIDGID, &values, &attr), 0);
@@ -434,8 +434,15 @@ START_TEST(privileges_go_when_content_changes)
 	ck_assert_uint_eq(attr.record.mode & 07777, 0711);
 	expect_equal(fs_getxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, got, 10, &length), -ENODATA);
 	set_mode(file, 04755);
-	expect_equal(fs_kill_privileges(fix.fs, file, true, &killed), 0);
+	ids = 0;
+	expect_equal(fs_kill_privileges(fix.fs, file, true, &ids), 0);
 	ck_assert_uint_eq(mode_of(file), 0755);
+	ck_assert_uint_eq(ids, FS_IDS_KILLED);
+	expect_equal(fs_kill_privileges(fix.fs, file, false, &ids), 0);
+	set_mode(file, 06744);
+	expect_equal(fs_kill_privileges(fix.fs, file, true, &ids), 0);
+	ck_assert_uint_eq(mode_of(file), 02744);
+	ck_assert_uint_eq(ids, FS_IDS_KILLED | FS_IDS_SETGID);
 }
 END_TEST
 
