@@ -31,7 +31,8 @@ struct log_ring {
 	uint64_t record_limit; /* bytes of the longest record */
 	uint64_t slack_bytes;  /* kept for what a checkpoint logs when a transaction is let in */
 	uint8_t *own_record;
-	uint64_t tail_offset, tail_sequence;
+	uint64_t tail_sequence;
+	_Atomic uint64_t tail_offset; /* who asks how full the log is has no lock */
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
 	bool stuck;	  /* no place after the cursor takes a record: the tail must move first */

@@ -357,6 +357,46 @@ START_TEST(concurrent_syncs_share_rounds_and_each_covers_its_caller)
 }
 END_TEST
 
+static _Atomic bool asking;
+
+/* As the background thread and `mendctl stats` ask: without a lock. */
+static void *ask_how_full(void *arg)
+{
+	struct journal_counts counts;
+	uint64_t too_full = 0;
+
+	while (asking) {
+		(void)journal_wants_checkpoint(fix.journal);
+		journal_counts(fix.journal, &counts);
+		too_full += counts.ring_used > counts.ring_bytes;
+	}
+	return (void *)(uintptr_t)too_full;
+}
+
+START_TEST(how_full_the_log_is_may_be_asked_while_its_tail_moves)
+{
+	pthread_t thread;
+	void *too_full;
+	maddr_t address;
+
+	fix_create_open(&fix, 2);
+	address = fix_new_block(&fix, 0);
+	asking = true;
+	ck_assert_int_eq(pthread_create(&thread, NULL, ask_how_full, NULL), 0);
+	for (uint64_t i = 1; i <= 200; i++) {
+		struct tx *tx;
+
+		ck_assert_int_eq(tx_begin(fix.journal, TX_NORMAL, &tx), 0);
+		fix_set_word(tx, address, 0, i);
+		ck_assert_int_eq(tx_commit(tx, NULL), 0);
+		ck_assert_int_eq(journal_checkpoint(fix.journal), 0);
+	}
+	asking = false;
+	pthread_join(thread, &too_full);
+	ck_assert_ptr_null(too_full);
+}
+END_TEST
+
 /* --- repair --------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(repair_rewrites_a_poisoned_copy_and_says_which)
@@ -525,6 +565,7 @@ int main(void)
 	tcase_add_test(tests, after_a_failed_sync_nothing_is_acknowledged_any_more);
 	tcase_add_test(tests, sync_without_new_records_writes_no_mark);
 	tcase_add_test(tests, concurrent_syncs_share_rounds_and_each_covers_its_caller);
+	tcase_add_test(tests, how_full_the_log_is_may_be_asked_while_its_tail_moves);
 	tcase_add_test(tests, repair_rewrites_a_poisoned_copy_and_says_which);
 	tcase_add_test(tests, repair_of_a_block_newer_than_home_writes_both_copies);
 	tcase_add_test(tests, repair_of_what_is_gone_or_not_in_use_says_so);
