@@ -5,11 +5,8 @@
 #include <sys/stat.h>
 
 #include "fs/background.h"
+#include "fs/change.h"
 #include "fs/table.h"
-#include "util/spin.h"
-
-#define BESIDE_TRIES 4
-#define BESIDE_PAUSES 40 /* about as long as another has what it changes */
 
 int names_begin(struct fs *fs, enum tx_kind kind, struct names_op *op)
 {
@@ -58,13 +55,9 @@ static bool names_has_locked(const struct names_op *op, const struct inode *inod
 /* Who runs alone needs no lock. Within a transaction none is waited for. */
 static int names_lock(struct names_op *op, struct inode *inode)
 {
-	bool contended;
-
 	if (!tx_is_beside(op->tx) || names_has_locked(op, inode))
 		return 0;
-	contended = pthread_rwlock_trywrlock(&inode->data_lock);
-	lock_count_taken(LOCK_DATA, contended);
-	if (contended)
+	if (!lock_try_write(&inode->data_lock, LOCK_DATA))
 		return -EAGAIN;
 	op->locked[op->count_locked++] = inode;
 	return 0;
@@ -111,25 +104,22 @@ struct names_work {
 	inum_t dirs[2]; /* the lower first; of one directory: twice the same */
 	names_change_fn *change;
 	void *arg;
-	maddr_t crowded; /* where another was met the last time */
 };
 
-static int names_begin_beside(const struct names_work *work, struct names_op *op)
+static int names_work_in(const struct names_work *work, const struct change_way *way, struct inode *dirs[2])
 {
-	*op = (struct names_op){.fs = work->fs};
-	op->now_ns = time_now_ns();
-	return fs_tx_begin_beside(work->fs, work->kind, &op->tx);
-}
+	struct names_op op = {.fs = work->fs, .now_ns = time_now_ns()};
+	int error = change_begin(work->fs, work->kind, way, &op.tx);
+	bool in_commit = false;
 
-/* Within a transaction of either kind, which it ends. *in_commit: the error, if any, is the commit's. */
-static int names_work_in(const struct names_work *work, struct names_op *op, bool *in_commit)
-{
-	int error;
-
-	tx_set_crowded(op->tx, work->crowded);
-	error = work->change(op, work->arg);
-	*in_commit = !error;
-	return names_finish(op, error);
+	if (!error) {
+		if (dirs)
+			memcpy(op.dirs, dirs, sizeof(op.dirs));
+		error = work->change(&op, work->arg);
+		in_commit = !error;
+		error = names_finish(&op, error);
+	}
+	return change_outcome(way, error, in_commit);
 }
 
 /* Locked, as two of anything are, in the order of their numbers. */
@@ -160,46 +150,27 @@ static void names_unlock_dirs(struct inode *dirs[2])
 	}
 }
 
-/* -EDEADLK: once more; -EAGAIN: it is to be done alone, for whatever reason: only then an error is certain. */
-static int names_work_beside(const struct names_work *work)
+/* Who runs alone needs no lock of a directory. */
+static int names_work(void *arg, const struct change_way *way)
 {
-	struct names_op op;
+	const struct names_work *work = arg;
 	struct inode *dirs[2];
-	bool in_commit = false;
-	int error = names_lock_dirs(work, dirs);
+	int error;
 
-	if (error)
+	if (!way->beside)
+		return names_work_in(work, way, NULL);
+	if (names_lock_dirs(work, dirs))
 		return -EAGAIN;
-	error = names_begin_beside(work, &op);
-	memcpy(op.dirs, dirs, sizeof(op.dirs));
-	if (!error)
-		error = names_work_in(work, &op, &in_commit);
+	error = names_work_in(work, way, dirs);
 	names_unlock_dirs(dirs);
-	return error && error != -EDEADLK && !in_commit ? -EAGAIN : error;
-}
-
-static int names_work_alone(const struct names_work *work)
-{
-	struct names_op op;
-	bool in_commit;
-	int error = names_begin(work->fs, work->kind, &op);
-
-	return error ? error : names_work_in(work, &op, &in_commit);
+	return error;
 }
 
 int names_run(struct fs *fs, enum tx_kind kind, inum_t dir, inum_t other, names_change_fn *change, void *arg)
 {
 	struct names_work work = {.fs = fs, .kind = kind, .dirs = {min_u64(dir, other), max_u64(dir, other)}, .change = change, .arg = arg};
-	int error = names_work_beside(&work);
+	int error = change_attempt(fs, names_work, &work);
 
-	for (unsigned i = 1; i < BESIDE_TRIES && error == -EDEADLK; i++) {
-		work.crowded = tx_met(fs->journal);
-		for (unsigned k = 0; k < BESIDE_PAUSES; k++)
-			spin_pause();
-		error = names_work_beside(&work);
-	}
-	if (error == -EAGAIN || error == -EDEADLK)
-		error = names_work_alone(&work);
 	background_run_inline(fs);
 	return error;
 }

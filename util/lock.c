@@ -86,3 +86,11 @@ void lock_write(pthread_rwlock_t *lock, enum lock_class class)
 		LOCK_OR_SPIN(lock, pthread_rwlock_trywrlock, pthread_rwlock_wrlock)
 	lock_count_taken(class, contended);
 }
+
+bool lock_try_write(pthread_rwlock_t *lock, enum lock_class class)
+{
+	bool contended = pthread_rwlock_trywrlock(lock);
+
+	lock_count_taken(class, contended);
+	return !contended;
+}

@@ -38,5 +38,7 @@ void lock_count_taken(enum lock_class class, bool contended);
 void lock_mutex(pthread_mutex_t *mutex, enum lock_class class);
 void lock_read(pthread_rwlock_t *lock, enum lock_class class);
 void lock_write(pthread_rwlock_t *lock, enum lock_class class);
+/* False: somebody has it. */
+bool lock_try_write(pthread_rwlock_t *lock, enum lock_class class);
 
 #endif

@@ -59,7 +59,7 @@ RULES = [
      "old": "take->gives ? 0 - bit : bit", "new": "take->gives ? 0 : bit",
      "caught_by": "test_beside"},
     {"name": "beside-changes-an-inode-that-another-has", "file": "fs/names.c",
-     "old": "	if (contended)\n		return -EAGAIN;\n", "new": "	if (contended)\n		return 0;\n",
+     "old": "	if (!lock_try_write(&inode->data_lock, LOCK_DATA))\n		return -EAGAIN;\n", "new": "	if (!lock_try_write(&inode->data_lock, LOCK_DATA))\n		return 0;\n",
      "caught_by": "test_names_threads"},
     {"name": "directories-move-beside-each-other", "file": "fs/rename.c",
      "old": "	if (tx_is_beside(op->tx))\n		return -EAGAIN;", "new": "	if (0)\n		return -EAGAIN;",
