@@ -17,6 +17,7 @@
 #include "journal/journal.h"
 #include "journal/root.h"
 #include "media/media.h"
+#include "tests/support/image.h"
 
 #define FIX_MIB (1ull << 20)
 #define FIX_IMAGE_BYTES (32 * FIX_MIB)
@@ -27,7 +28,7 @@
 #define FIX_REPORTS 64
 
 struct journalfix {
-	char path[128];
+	char path[256];
 	struct super super;
 	devoff_t first[2];
 	struct media *media;
@@ -115,7 +116,7 @@ static inline void fix_copy_file(const char *from, const char *to)
 /* End the mount, with the image left as it was at this moment. */
 static inline void fix_crash(struct journalfix *fix)
 {
-	char copy[160];
+	char copy[300];
 
 	snprintf(copy, sizeof(copy), "%s.crash", fix->path);
 	fix_copy_file(fix->path, copy);
@@ -152,15 +153,11 @@ static inline void fix_format(struct journalfix *fix, unsigned copies)
 
 static inline void fix_create(struct journalfix *fix, unsigned copies)
 {
-	static int number;
-	const char *dir = getenv("TMPDIR");
+	static unsigned number;
 
 	memset(fix, 0, sizeof(*fix));
-	if (!dir)
-		dir = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
-	snprintf(fix->path, sizeof(fix->path), "%s/mendfs-journal-%d-%d", dir, (int)getpid(), number++);
+	image_name(fix->path, sizeof(fix->path), "journal", number++);
 	fix->options.cache_bytes = 4 * FIX_MIB;
-	unlink(fix->path);
 	fix_format(fix, copies);
 }
 
@@ -172,13 +169,9 @@ static inline void fix_create_open(struct journalfix *fix, unsigned copies)
 
 static inline void fix_destroy(struct journalfix *fix)
 {
-	char poison[160];
-
 	if (fix->journal)
 		fix_close(fix);
-	unlink(fix->path);
-	snprintf(poison, sizeof(poison), "%s.poison", fix->path);
-	unlink(poison);
+	image_remove(fix->path);
 }
 
 static inline void fix_read_file(struct journalfix *fix, devoff_t offset, void *bytes, size_t length)

@@ -18,6 +18,7 @@
 #include "notify/notify.h"
 #include "tests/support/expect.h"
 #include "tests/support/fsfile.h"
+#include "tests/support/image.h"
 
 #define NFIX_IMAGE_BYTES (34ull << 20)
 #define NFIX_CHUNK_SHIFT 21
@@ -25,7 +26,7 @@
 #define NFIX_MAX_KNOWN 64
 
 struct notifyfix {
-	char path[200];
+	char path[256];
 	struct super super;
 	devoff_t first[2];
 	struct media *media;
@@ -243,7 +244,7 @@ static inline void nfix_remount(struct notifyfix *fix)
 /* What kill -9 at this moment leaves, image and armed poison, is what the next mount sees. */
 static inline void nfix_save_crash(struct notifyfix *fix, const char *name)
 {
-	char from[240], to[240];
+	char from[300], to[300];
 
 	snprintf(to, sizeof(to), "%s.%s", fix->path, name);
 	ck_assert_int_eq(fsfile_copy(fix->path, to), 0);
@@ -263,7 +264,7 @@ static inline void nfix_save_step(struct notifyfix *fix)
 
 static inline void nfix_load_crash(struct notifyfix *fix, const char *name)
 {
-	char from[240], to[240];
+	char from[300], to[300];
 
 	snprintf(from, sizeof(from), "%s.%s", fix->path, name);
 	ck_assert_int_eq(rename(from, fix->path), 0);
@@ -339,13 +340,8 @@ static inline void nfix_layout(struct notifyfix *fix, uint64_t ring_bytes)
 
 static inline void nfix_create_with_ring(struct notifyfix *fix, uint64_t ring_bytes)
 {
-	const char *dir = getenv("TMPDIR");
-
 	memset(fix, 0, sizeof(*fix));
-	if (!dir)
-		dir = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
-	snprintf(fix->path, sizeof(fix->path), "%s/mendfs-notify-%d", dir, (int)getpid());
-	unlink(fix->path);
+	image_name(fix->path, sizeof(fix->path), "notify", 0);
 	nfix_layout(fix, ring_bytes);
 	nfix_open_media(fix);
 	ck_assert_int_eq(poison_log_format(fix->media, &fix->super), 0);
@@ -367,13 +363,9 @@ static inline void nfix_create(struct notifyfix *fix)
 
 static inline void nfix_destroy(struct notifyfix *fix)
 {
-	char poison[240];
-
 	if (fix->notify)
 		nfix_unmount(fix);
-	unlink(fix->path);
-	snprintf(poison, sizeof(poison), "%s.poison", fix->path);
-	unlink(poison);
+	image_remove(fix->path);
 }
 
 /* --- files that are only records

@@ -713,7 +713,7 @@ END_TEST
 
 /* --- every way in which power may be lost while both are stored --- */
 
-static char before_path[160];
+static char before_path[300];
 
 /* Right's two copies come first, as it ends first. */
 static void keep_both(void)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "media/media_types.h"
+#include "tests/support/image.h"
 
 #define IMAGE_BYTES (1u << 20)
 #define AT (64u * BLOCK_BYTES)
@@ -73,11 +74,9 @@ int __wrap_pmem2_badblock_clear(struct pmem2_badblock_context *context, const st
 static void setup(void)
 {
 	struct media_options options = {.create_bytes = IMAGE_BYTES};
-	const char *base = getenv("TMPDIR");
 	struct why why;
 
-	snprintf(path, sizeof(path), "%.200s/mendfs-clear-%d", base ? base : "/tmp", (int)getpid());
-	unlink(path);
+	image_name(path, sizeof(path), "clear", 0);
 	ck_assert_int_eq(media_open(path, &options, &why, &media), 0);
 	media->is_device = true;
 	memset(&firmware, 0, sizeof(firmware));
@@ -92,7 +91,7 @@ static void teardown(void)
 {
 	media->is_device = false;
 	media_close(media);
-	unlink(path);
+	image_remove(path);
 }
 
 static bool is_known_bad(void)

@@ -130,7 +130,7 @@ static bool state_is(const struct state *state)
 
 /* --- workload and crash ---------------------------------------------------------------------------------------------------- */
 
-static char base[160];
+static char base[300];
 
 static void run_transactions(unsigned count)
 {

@@ -7,12 +7,13 @@
 #include <unistd.h>
 
 #include "notify/poison_log.h"
+#include "tests/support/image.h"
 
 #define IMAGE_BYTES (16ull << 20)
 #define SLOTS (POISON_LOG_BYTES / 64)
 #define DATA (8ull << 20) /* where failures are said to be */
 
-static char image[300], poison_file[320];
+static char image[256], poison_file[300];
 static struct media *media;
 static struct super super;
 static struct poison_log *log_;
@@ -59,14 +60,8 @@ static void reopen(void)
 
 static void setup(void)
 {
-	const char *dir = getenv("TMPDIR");
-
-	if (!dir)
-		dir = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-	snprintf(image, sizeof(image), "%s/mendfs-poison-log-%d", dir, (int)getpid());
+	image_name(image, sizeof(image), "poison-log", 0);
 	snprintf(poison_file, sizeof(poison_file), "%s.poison", image);
-	unlink(image);
-	unlink(poison_file);
 	memset(&super, 0, sizeof(super));
 	memset(super.meta_uuid, 0x11, sizeof(super.meta_uuid));
 	super.areas[AREA_POISON_LOG] = (struct area){{1 << 20, 5 << 20}, POISON_LOG_BYTES};
@@ -83,8 +78,7 @@ static void teardown(void)
 		media_close(media);
 	log_ = NULL;
 	media = NULL;
-	unlink(image);
-	unlink(poison_file);
+	image_remove(image);
 }
 
 static int append_state(uint64_t offset, uint64_t length, uint8_t state)

@@ -522,7 +522,7 @@ START_TEST(replay_is_the_same_when_it_was_interrupted_at_any_copy_step)
 {
 	static struct step_image before, after;
 	maddr_t address[STEP_BLOCKS + 2] = { MADDR_ROOT, MADDR_TABLE };
-	char saved[160];
+	char saved[300];
 
 	fix_create_open(&fix, 2);
 	for (unsigned i = 0; i < STEP_BLOCKS - 1; i++)
@@ -818,7 +818,7 @@ static devoff_t random_place(void)
 START_TEST(flipped_bytes_anywhere_never_crash)
 {
 	const char *seed = getenv("MENDFS_TEST_SEED");
-	char saved[160];
+	char saved[300];
 
 	srand(seed ? (unsigned)atoi(seed) : 7);
 	make_victim(saved, sizeof(saved));
@@ -854,7 +854,7 @@ static void forge_record(uint64_t sequence)
 START_TEST(forged_records_never_crash)
 {
 	const char *seed = getenv("MENDFS_TEST_SEED");
-	char saved[160];
+	char saved[300];
 
 	srand(seed ? (unsigned)atoi(seed) : 8);
 	make_victim(saved, sizeof(saved));
