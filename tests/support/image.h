@@ -9,7 +9,7 @@
 /* With the faults that were injected into it. */
 static inline void image_remove(const char *path)
 {
-	char poison[300];
+	char poison[320];
 
 	unlink(path);
 	snprintf(poison, sizeof(poison), "%s.poison", path);

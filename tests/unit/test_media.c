@@ -22,6 +22,7 @@
 #include "media/guard.h"
 #include "media/media.h"
 #include "media/media_types.h"
+#include "tests/support/image.h"
 
 #define IMAGE_BYTES (8u << 20)
 
@@ -75,7 +76,7 @@ static void teardown(void)
 	if (media)
 		media_close(media);
 	media = NULL;
-	unlink(image);
+	image_remove(image);
 	rmdir(directory);
 }
 
