@@ -19,7 +19,7 @@ int alloc_create(struct journal *journal, struct alloc **out)
 	pthread_mutex_init(&alloc->mutex, NULL);
 	busy_init(&alloc->busy);
 	iset_init(&alloc->reserved);
-	iset_init(&alloc->taking);
+	stake_init(alloc);
 	*out = alloc;
 	return 0;
 }
@@ -41,165 +41,108 @@ void alloc_destroy(struct alloc *alloc)
 		return;
 	busy_fini(&alloc->busy);
 	iset_fini(&alloc->reserved);
-	iset_fini(&alloc->taking);
-	free(alloc->taken);
+	stake_fini(alloc);
 	pthread_mutex_destroy(&alloc->mutex);
 	free(alloc);
 }
 
-/* --- what follows the fate of the transaction --- */
-
-static void taken_forget(struct alloc *alloc)
-{
-	alloc->taken_count = 0;
-	alloc->taking.count = 0; /* keeps the memory, which is needed again at once */
-	alloc->taken_reserved_blocks = 0;
-	alloc->hooked = false;
-}
-
-static void alloc_follow(void *arg, bool committed, uint64_t sequence)
-{
-	struct alloc *alloc = arg;
-
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	if (committed) {
-		busy_commit(&alloc->busy, sequence);
-		/* Room was made by taken_add(). */
-		for (size_t i = 0; i < alloc->taken_count; i++)
-			(void)iset_remove(&alloc->reserved, alloc->taken[i].start,
-					  run_end(&alloc->taken[i]));
-	} else {
-		busy_abort(&alloc->busy);
-	}
-	taken_forget(alloc);
-	pthread_mutex_unlock(&alloc->mutex);
-}
-
-bool sequence_is_durable(void *journal, uint64_t sequence)
-{
-	return tx_is_durable(journal, sequence);
-}
-
-static int alloc_hook(struct alloc *alloc, struct tx *tx)
-{
-	int error;
-
-	if (alloc->hooked)
-		return 0;
-	/* Here too, else a long series of frees alone lets the set grow. */
-	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	error = tx_add_hook(tx, alloc_follow, alloc);
-	alloc->hooked = error == 0;
-	return error;
-}
-
-static uint64_t reserved_within(const struct alloc *alloc, blkno_t start, blkno_t end)
-{
-	uint64_t blocks = 0;
-
-	for (;;) {
-		const struct iset_range *range = iset_find(&alloc->reserved, start, end);
-
-		if (!range)
-			return blocks;
-		blocks += min_u64(range->end, end) - max_u64(range->start, start);
-		if (range->end >= end)
-			return blocks;
-		start = range->end;
-	}
-}
-
-static int taken_reserve(struct alloc *alloc)
-{
-	size_t capacity = alloc->taken_capacity > 0 ? alloc->taken_capacity * 2 : 16;
-	struct run *taken;
-
-	if (alloc->taken_count < alloc->taken_capacity)
-		return 0;
-	taken = reallocarray(alloc->taken, capacity, sizeof(*taken));
-	if (!taken)
-		return -ENOMEM;
-	alloc->taken = taken;
-	alloc->taken_capacity = capacity;
-	return 0;
-}
-
-static int taken_add(struct alloc *alloc, struct tx *tx, const struct run *run)
-{
-	int error = alloc_hook(alloc, tx);
-
-	if (error == 0)
-		error = taken_reserve(alloc);
-	if (error == 0)
-		error =
-		    iset_reserve(&alloc->reserved, alloc->reserved.count + alloc->taken_count + 1);
-	if (error < 0)
-		return error;
-	alloc->taken[alloc->taken_count++] = *run;
-	alloc->taken_reserved_blocks += reserved_within(alloc, run->start, run_end(run));
-	return 0;
-}
-
 /* --- take --- */
 
+/* Beside others what is seen may be out of date, or another's part of it taken off twice: only who runs alone can be refused for good. */
+static int refuse(const struct tx *tx, int error)
+{
+	return error < 0 && error != -EDEADLK && tx_is_beside(tx) ? -EAGAIN : error;
+}
+
 /* Choose, with what is no longer busy counted in; the mutex is held. */
-static int alloc_pick(struct alloc *alloc, const struct alloc_request *request, bool in_tx,
-		      struct run *out)
+static int alloc_pick(struct alloc *alloc, const struct alloc_request *request,
+		      const struct stake *mine, struct run *out)
 {
 	int error;
 
-	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	error = pick_run(alloc, request, in_tx, out);
+	alloc_expire(alloc);
+	error = pick_run(alloc, request, mine, out);
 	if (error == 0 && request->goal == 0 && request->not_before == 0)
 		alloc->cursor = run_end(out);
 	return error;
 }
 
-static int alloc_remove(struct alloc *alloc, struct tx *tx, const struct run *whole,
-			const struct run *part)
+static int alloc_remove(struct alloc *alloc, struct tx *tx, const struct run *run)
 {
-	int error = free_carve(alloc, tx, whole, part);
+	struct run whole;
+	int error = free_find(alloc, run->start, &whole);
 
-	return error < 0 ? error : root_add(tx, ROOT_FREE_BLOCKS, -(int64_t)part->count);
+	if (error == -ENOENT || (error == 0 && run_end(&whole) < run_end(run)))
+		return -EEXIST;
+	if (error == 0)
+		error = free_carve(alloc, tx, &whole, run);
+	return error < 0 ? error : root_add(tx, ROOT_FREE_BLOCKS, -(int64_t)run->count);
 }
 
 int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *request,
 	       blkno_t *start, uint64_t *count)
 {
-	struct run run, whole;
+	struct stake *mine;
+	struct run run;
 	int error;
 
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_hook(alloc, tx);
+	error = stake_join(alloc, tx, &mine);
 	if (error == 0)
-		error = alloc_pick(alloc, request, true, &run);
+		error = alloc_pick(alloc, request, mine, &run);
 	if (error == 0)
-		error = iset_add(&alloc->taking, run.start, run_end(&run), 0);
+		error = stake_take(mine, &run);
 	pthread_mutex_unlock(&alloc->mutex);
 	if (error == 0)
-		error = free_find(alloc, run.start, &whole);
-	if (error == 0)
-		error = alloc_remove(alloc, tx, &whole, &run);
+		error = alloc_remove(alloc, tx, &run);
 	if (error < 0)
-		return error;
+		return refuse(tx, error);
 	*start = run.start;
 	*count = run.count;
 	return 0;
 }
 
+/* By who keeps others away or is one of the readers. *uncertain: there may be more than it seems. */
+static int reserve_run(struct alloc *alloc, const struct alloc_request *request, struct run *run,
+		       bool *uncertain)
+{
+	int error;
+
+	lock_mutex(&alloc->mutex, LOCK_SPACE);
+	error = alloc_pick(alloc, request, NULL, run);
+	if (error == 0)
+		error = reserved_add(alloc, run);
+	*uncertain = count_is_uncertain(alloc, NULL);
+	pthread_mutex_unlock(&alloc->mutex);
+	return error;
+}
+
+/* Between what others show and what they no longer have at stake. Nothing is changed. */
+static int reserve_alone(struct alloc *alloc, const struct alloc_request *request, struct run *run)
+{
+	bool uncertain;
+	struct tx *tx;
+	int error = tx_begin(alloc->journal, TX_RESERVE, &tx);
+
+	if (error < 0)
+		return error;
+	error = reserve_run(alloc, request, run, &uncertain);
+	tx_abort(tx);
+	return error;
+}
+
 int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start,
 		  uint64_t *count)
 {
+	bool uncertain;
 	struct run run;
 	int error;
 
 	journal_read_begin(alloc->journal);
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_pick(alloc, request, false, &run);
-	if (error == 0)
-		error = iset_add(&alloc->reserved, run.start, run_end(&run), 0);
-	pthread_mutex_unlock(&alloc->mutex);
+	error = reserve_run(alloc, request, &run, &uncertain);
 	journal_read_end(alloc->journal);
+	if (error == -ENOSPC && uncertain)
+		error = reserve_alone(alloc, request, &run);
 	if (error < 0)
 		return error;
 	*start = run.start;
@@ -222,44 +165,37 @@ static bool range_is_sane(const struct alloc *alloc, blkno_t start, uint64_t cou
 
 int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
 {
-	struct run run = {start, count}, whole;
+	struct run run = {start, count};
+	struct stake *mine;
 	int error;
 
 	if (!range_is_sane(alloc, start, count))
-		return -EUCLEAN;
+		return refuse(tx, -EUCLEAN);
 	/* Readers see it free until the commit: none may reserve it from now on. */
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_hook(alloc, tx);
+	error = stake_join(alloc, tx, &mine);
 	if (error == 0)
-		error = iset_add(&alloc->taking, start, run_end(&run), 0);
+		error = stake_take(mine, &run);
 	pthread_mutex_unlock(&alloc->mutex);
-	if (error < 0)
-		return error;
-	error = free_find(alloc, start, &whole);
-	if (error == -ENOENT || (error == 0 && run_end(&whole) < run_end(&run)))
-		return -EEXIST;
 	if (error == 0)
-		error = alloc_remove(alloc, tx, &whole, &run);
-	if (error < 0)
-		return error;
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = taken_add(alloc, tx, &run);
-	pthread_mutex_unlock(&alloc->mutex);
-	return error;
+		error = alloc_remove(alloc, tx, &run);
+	return refuse(tx, error);
 }
 
 /* --- give --- */
 
 int alloc_hold(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
 {
+	struct run run = {start, count};
+	struct stake *mine;
 	int error;
 
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = alloc_hook(alloc, tx);
+	error = stake_join(alloc, tx, &mine);
 	if (error == 0)
-		error = busy_add(&alloc->busy, start, start + count);
+		error = stake_give(mine, &run);
 	pthread_mutex_unlock(&alloc->mutex);
-	return error;
+	return refuse(tx, error);
 }
 
 int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
@@ -268,11 +204,11 @@ int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count
 	int error;
 
 	if (!range_is_sane(alloc, start, count))
-		return -EUCLEAN;
+		return refuse(tx, -EUCLEAN);
 	error = free_merge(alloc, tx, &run);
 	if (error == 0)
 		error = root_add(tx, ROOT_FREE_BLOCKS, (int64_t)count);
-	return error < 0 ? error : alloc_hold(alloc, tx, start, count);
+	return error < 0 ? refuse(tx, error) : alloc_hold(alloc, tx, start, count);
 }
 
 /* --- questions --- */
@@ -283,8 +219,8 @@ bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t 
 	bool held;
 
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	range = busy_find(&alloc->busy, start, start + count);
+	alloc_expire(alloc);
+	range = held_find(alloc, start, start + count);
 	held = range && range->start <= start;
 	*run = count;
 	if (range)
@@ -298,8 +234,8 @@ bool alloc_has_busy(struct alloc *alloc)
 	bool busy;
 
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
-	busy = !busy_is_empty(&alloc->busy);
+	alloc_expire(alloc);
+	busy = held_find(alloc, 0, UINT64_MAX);
 	pthread_mutex_unlock(&alloc->mutex);
 	return busy;
 }

@@ -1,6 +1,15 @@
 /*
  * Which data blocks are free: the free tree (block -> length), and in DRAM the ranges that are busy: freed by a transaction that
- * is not durable yet, hence not to be given out. Callers hold the transaction. Units are 4 KiB blocks.
+ * is not durable yet, hence not to be given out. Units are 4 KiB blocks.
+ *
+ * Who may call what:
+ *   alloc_take, alloc_take_exact, alloc_give, alloc_hold   within a transaction, also one beside others. What each has at stake is its own: nobody else gets or
+ *                                                          counts on it, and its end settles just that. Beside others whatever is refused is refused by -EAGAIN
+ *                                                          (or -EDEADLK), not as below: an error is certain only to who runs alone. After one, abort.
+ *   alloc_reserve, alloc_reserve_next                      outside, the metadata lock not held
+ *   alloc_unreserve, alloc_is_held, alloc_has_busy         anywhere
+ *   alloc_walk, alloc_free_blocks, alloc_longest           the metadata lock held, or within any transaction
+ *   alloc_grow                                             in a transaction that runs alone
  */
 #ifndef ALLOC_ALLOC_H
 #define ALLOC_ALLOC_H
@@ -11,7 +20,7 @@ struct alloc;
 
 int alloc_create(struct journal *journal, struct alloc **out);
 void alloc_destroy(struct alloc *alloc);
-/* The device has this many blocks from now on, the new ones neither free nor owned yet. In a transaction. */
+/* The device has this many blocks from now on, the new ones neither free nor owned yet. */
 void alloc_grow(struct alloc *alloc, uint64_t total_blocks);
 uint64_t alloc_total_blocks(const struct alloc *alloc);
 
@@ -30,7 +39,7 @@ struct alloc_request {
 int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *request, blkno_t *start, uint64_t *count);
 /*
  * Pick a run as alloc_take() would, without a transaction: it is set aside in DRAM only, so that data can be copied into it before
- * the transaction that names it. Takes the metadata lock shared by itself. End it with alloc_take_exact() + commit, or alloc_unreserve().
+ * the transaction that names it. Takes the metadata lock shared by itself, or waits for those who run beside others where only that tells what is left. End it with alloc_take_exact() + commit, or alloc_unreserve().
  */
 int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start, uint64_t *count);
 void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count);

@@ -1,6 +1,5 @@
 /*
- * Ranges that were freed by transactions that are not durable yet. Those of the open transaction
- * stand alone until its fate is known; what is committed is collected in generations, and a
+ * Ranges that were freed by transactions that have committed and are not durable yet. They are collected in generations, and a
  * generation ends as a whole, when its last transaction is durable: so what is freed piece by piece
  * merges, and ending costs nothing. Not locked: the owner locks. Units are the caller's.
  */
@@ -11,28 +10,25 @@
 
 struct busy_generation {
 	struct iset ranges;
-	uint64_t sequence; /* of the last transaction in it */
+	uint64_t sequence; /* the highest of a transaction in it: they come in any order */
 };
 
 struct busy {
-	struct iset open;
 	struct busy_generation collecting; /* takes what is committed now */
 	struct busy_generation closing;    /* waits to be durable */
 };
 
 void busy_init(struct busy *busy);
 void busy_fini(struct busy *busy);
-/* For the open transaction. 0, -ENOMEM. */
-int busy_add(struct busy *busy, uint64_t start, uint64_t end);
-/* The open transaction ends; neither can fail. */
-void busy_commit(struct busy *busy, uint64_t sequence);
-void busy_abort(struct busy *busy);
+/* Room for `count` ranges that all transactions which are open may commit, from now on. 0, -ENOMEM. */
+int busy_reserve(struct busy *busy, size_t count);
+/* A transaction has freed these. Room was made for them. */
+void busy_commit(struct busy *busy, const struct iset *ranges, uint64_t sequence);
 /* Forget what is durable by now. */
 void busy_expire(struct busy *busy, bool (*is_durable)(void *arg, uint64_t sequence), void *arg);
 /* The range of the set that overlaps [start, end) and begins first, or NULL. Valid until the set
  * changes. */
 const struct iset_range *busy_find(const struct busy *busy, uint64_t start, uint64_t end);
-bool busy_is_empty(const struct busy *busy);
 
 /* Whichever of two ranges, either of which may be NULL, begins first. */
 static inline const struct iset_range *range_first(const struct iset_range *a,

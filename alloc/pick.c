@@ -21,10 +21,7 @@ struct pick {
 bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece)
 {
 	while (*at < end) {
-		const struct iset_range *reserved = iset_find(&alloc->reserved, *at, end);
-		const struct iset_range *taking = iset_find(&alloc->taking, *at, end);
-		const struct iset_range *first = range_first(
-		    busy_find(&alloc->busy, *at, end), range_first(reserved, taking));
+		const struct iset_range *first = unusable_find(alloc, *at, end);
 
 		if (!first || first->start > *at) {
 			piece->start = *at;
@@ -153,17 +150,13 @@ static int pick_longest(struct pick *pick, blkno_t origin, uint64_t longest, uin
 	return -ENOSPC;
 }
 
-/*
- * Blocks that this request may have, reservations and the data reserve taken off. What the open
- * transaction has taken is off the count for itself, not for a reader.
- */
-static uint64_t blocks_available(const struct alloc *alloc, bool use_reserve, bool in_tx)
+/* Blocks that this request may have, reservations and the data reserve taken off. */
+static uint64_t blocks_available(const struct alloc *alloc, bool use_reserve,
+				 const struct stake *mine)
 {
 	uint64_t free_blocks = root_get(alloc->journal, ROOT_FREE_BLOCKS);
-	uint64_t kept = iset_bytes(&alloc->reserved) - alloc->taken_reserved_blocks;
+	uint64_t kept = blocks_kept(alloc, mine);
 
-	if (!in_tx)
-		kept += iset_bytes(&alloc->taking);
 	if (!use_reserve)
 		kept += alloc_reserve_blocks(alloc);
 	return free_blocks > kept ? free_blocks - kept : 0;
@@ -176,10 +169,10 @@ static blkno_t pick_origin(const struct alloc *alloc, const struct alloc_request
 	return request->goal > 0 ? request->goal : alloc->cursor;
 }
 
-int pick_run(const struct alloc *alloc, const struct alloc_request *request, bool in_tx,
-	     struct run *out)
+int pick_run(const struct alloc *alloc, const struct alloc_request *request,
+	     const struct stake *mine, struct run *out)
 {
-	uint64_t available = blocks_available(alloc, request->use_reserve, in_tx),
+	uint64_t available = blocks_available(alloc, request->use_reserve, mine),
 		 least = max_u64(request->least_blocks, 1), longest;
 	struct pick pick = {
 	    .alloc = alloc, .want = min_u64(request->want_blocks, available), .align = 1};

@@ -80,10 +80,10 @@ int alloc_reserve_next(struct alloc *alloc, struct alloc_search *where, blkno_t 
 		return -ENOENT;
 	journal_read_begin(alloc->journal);
 	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	busy_expire(&alloc->busy, sequence_is_durable, alloc->journal);
+	alloc_expire(alloc);
 	error = search_walk(&search);
 	if (!error)
-		error = iset_add(&alloc->reserved, search.found.start, run_end(&search.found), 0);
+		error = reserved_add(alloc, &search.found);
 	pthread_mutex_unlock(&alloc->mutex);
 	journal_read_end(alloc->journal);
 	if (error)

@@ -288,6 +288,11 @@ enum tx_kind tx_kind(const struct tx *tx)
 	return tx->kind;
 }
 
+bool tx_is_beside(const struct tx *tx)
+{
+	return false;
+}
+
 void tx_set_crowded(struct tx *tx, maddr_t block)
 {
 	tx->crowded = block;

@@ -640,6 +640,7 @@ int main(void)
 	tcase_add_test(sentences, an_aborted_free_of_busy_space_keeps_it_busy);
 	tcase_add_test(sentences, a_reservation_ends_at_commit_and_comes_back_at_abort);
 	tcase_add_test(sentences, a_reservation_being_taken_is_not_counted_twice);
+	tcase_add_test(sentences, a_reservation_being_taken_is_not_counted_twice);
 	tcase_add_test(sentences, give_refuses_what_is_free_or_outside);
 	tcase_add_test(sentences, runs_beyond_the_device_are_refused);
 	tcase_set_timeout(bitmap, 240);
