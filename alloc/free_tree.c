@@ -10,6 +10,27 @@ static uint64_t aggregate_length(const struct btree_key *key, const void *value,
 	return format_free_unpack(&count, value, length) < 0 ? 0 : count;
 }
 
+/*
+ * The low bits that inner nodes take no notice of: three bits of a length count. A run that shrinks block by block so changes what is said of it four times while its length
+ * halves. Bits are set rather than added to, so that a length of up to three bits (powers of two, which chunks want) is found as exactly as before.
+ */
+static uint64_t length_low_bits(uint64_t count)
+{
+	unsigned bits = count ? 64u - (unsigned)__builtin_clzll(count) : 0;
+
+	return bits > 3 ? (1ull << (bits - 3)) - 1 : 0;
+}
+
+uint64_t free_length_floor(uint64_t count)
+{
+	return count & ~length_low_bits(count);
+}
+
+static uint64_t round_length(const struct btree_key *first, const struct btree_key *last, uint64_t count)
+{
+	return count | length_low_bits(count);
+}
+
 static int verify_record(const struct btree_key *key, const void *value, size_t length)
 {
 	uint64_t count;
@@ -24,6 +45,7 @@ const struct btree_ops free_ops = {
     .tree = FORMAT_TREE_FREE,
     .key_words = 1,
     .aggregate = aggregate_length,
+    .round = round_length,
     .verify = verify_record,
 };
 

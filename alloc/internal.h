@@ -71,6 +71,8 @@ void alloc_expire(struct alloc *alloc);
 
 /* The free tree: which runs there are, whoever may have them. */
 extern const struct btree_ops free_ops;
+/* The lowest length of which inner nodes say the same as of this one. */
+uint64_t free_length_floor(uint64_t count);
 /* The run that holds this block. 0, -ENOENT; -EUCLEAN: not a run of this device. */
 int free_find(const struct alloc *alloc, blkno_t block, struct run *out);
 int free_unpack(const struct alloc *alloc, struct run *to, const struct btree_key *key,

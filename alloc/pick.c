@@ -64,9 +64,10 @@ static int pick_visit(void *arg, const struct btree_key *key, const void *value,
 	return pick_consider(pick, run.start, run_end(&run));
 }
 
+/* All that inner nodes do not tell from `least` are looked at, so that each leaf gone into costs a try at least. */
 static int pick_walk(struct pick *pick, blkno_t from, blkno_t to, uint64_t least)
 {
-	struct walk_filter filter = {.from = {{from}}, .to = {{to}}, .least = least};
+	struct walk_filter filter = {.from = {{from}}, .to = {{to}}, .least = free_length_floor(least)};
 	int result;
 
 	pick->stop_before = to;

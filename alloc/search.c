@@ -54,7 +54,7 @@ static int search_visit(void *arg, const struct btree_key *key, const void *valu
 
 static int search_walk(struct search *search)
 {
-	struct walk_filter filter = {.from = {{search->where->at}}, .to = {{search->where->end - 1}}, .least = search->where->least_blocks};
+	struct walk_filter filter = {.from = {{search->where->at}}, .to = {{search->where->end - 1}}, .least = free_length_floor(search->where->least_blocks)};
 	struct run run;
 	int error = free_find(search->alloc, search->where->at, &run);
 

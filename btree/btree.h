@@ -27,6 +27,11 @@ struct btree_ops {
 	uint64_t unit;
 	/* Aggregate of one record; inner nodes keep the maximum below each child. NULL: none. */
 	uint64_t (*aggregate)(const struct btree_key *key, const void *value, size_t length);
+	/*
+	 * What inner nodes say of a leaf from `first` to `last` when this is the maximum of its records' aggregates: not less, never falling as records come, and for its own answer
+	 * the same again; so that it seldom changes. NULL, and before format version 4: the maximum itself.
+	 */
+	uint64_t (*round)(const struct btree_key *first, const struct btree_key *last, uint64_t aggregate);
 	/* 0 or -EUCLEAN: may this record be in the tree? Called for every record of a node when it is first read. May be NULL. */
 	int (*verify)(const struct btree_key *key, const void *value, size_t length);
 };
@@ -58,7 +63,9 @@ int btree_walk(const struct btree *tree, const struct btree_key *from, const str
 int btree_walk_overlap(const struct btree *tree, uint64_t start, uint64_t end, btree_visit_fn *visit, void *arg);
 /* The first record at or after key whose aggregate is >= least; -ENOENT. O(log n). */
 int btree_find_aggregate(const struct btree *tree, const struct btree_key *key, uint64_t least, struct btree_record *out);
-int btree_max_aggregate(const struct btree *tree, uint64_t *out); /* 0 of an empty tree */
+/* None is higher; what there is may be lower by what ops->round adds. 0 of an empty tree. */
+int btree_max_aggregate(const struct btree *tree, uint64_t *out);
+
 
 int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
 int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
@@ -73,6 +80,10 @@ int btree_walk_nodes(const struct btree *tree, btree_node_fn *visit, void *arg);
  */
 typedef int btree_check_fn(void *arg, maddr_t address, unsigned level, int error, const char *fault);
 int btree_check_nodes(const struct btree *tree, struct btree_key *from, bool *ended, btree_check_fn *visit, void *arg);
+/*
+ * After the format version became one that rounds: inner nodes say what they should of the leaf where *from belongs. *from moves to the next one unless *ended.
+ */
+int btree_settle_leaf(const struct btree *tree, struct tx *tx, struct btree_key *from, bool *ended);
 /* A node as its parent tells of it. Records in it have keys >= from and, if bounded, < end; of the root nothing is said. */
 struct btree_child {
 	maddr_t address;

@@ -4,19 +4,19 @@
 #include "journal/root.h"
 #include "util/log.h"
 
-/* Every child of the node that the path ends at must be told of exactly. */
+/* Every child of the node that the path ends at must be told of as it is. */
 static int check_aggregate(const struct btree_path *path, unsigned d)
 {
 	const struct btree_step *parent = &path->step[d - 1], *step = &path->step[d];
-	uint64_t exact = node_aggregate(step_node(step), path->tree->ops);
+	uint64_t right = btree_node_aggregate(path->tree, step_node(step));
 	struct node_child child;
 
 	node_child(step_node(parent), parent->index, &child);
-	if (child.aggregate == exact)
+	if (child.aggregate == right)
 		return 0;
 	log_error("%s tree: node %#llx has aggregate %llu, its parent %#llx says %llu",
 		  format_tree_name(path->tree->ops->tree), (unsigned long long)step->buf->address,
-		  (unsigned long long)exact, (unsigned long long)parent->buf->address,
+		  (unsigned long long)right, (unsigned long long)parent->buf->address,
 		  (unsigned long long)child.aggregate);
 	return -EUCLEAN;
 }
@@ -145,7 +145,7 @@ static const char *node_fault(const struct btree_path *path)
 	if (path->depth < 2)
 		return NULL;
 	node_child(step_node(step - 1), (step - 1)->index, &child);
-	return child.aggregate == node_aggregate(step_node(step), path->tree->ops) ? NULL : "aggregate";
+	return child.aggregate == btree_node_aggregate(path->tree, step_node(step)) ? NULL : "aggregate";
 }
 
 static int walk_tell(struct check_walk *walk)

@@ -45,7 +45,7 @@ static int aggregate_settle(struct tx *tx, struct btree_path *path, unsigned d)
 
 	for (; error == 0 && changed && d > 0; d--)
 		error = aggregate_store(tx, path, d,
-					node_aggregate(step_node(&path->step[d]), path->tree->ops),
+					btree_node_aggregate(path->tree, step_node(&path->step[d])),
 					&changed);
 	return error;
 }
@@ -60,8 +60,26 @@ static int aggregate_raise(struct tx *tx, struct btree_path *path, unsigned d, u
 		struct node_child child;
 
 		node_child(step_node(&path->step[d - 1]), path->step[d - 1].index, &child);
-		error = aggregate_store(tx, path, d, max_u64(child.aggregate, aggregate), &changed);
+		aggregate = btree_node_rounded(path->tree, step_node(&path->step[d]), max_u64(child.aggregate, aggregate));
+		error = aggregate_store(tx, path, d, aggregate, &changed);
 	}
+	return error;
+}
+
+int btree_settle_leaf(const struct btree *tree, struct tx *tx, struct btree_key *from, bool *ended)
+{
+	struct btree_path path;
+	bool found;
+	int error = path_seek(&path, tree, from, &found);
+
+	*ended = true;
+	if (error < 0)
+		return error == -ENOENT ? 0 : error;
+	error = aggregate_settle(tx, &path, path.depth - 1);
+	*ended = !path_last(&path)->bounded;
+	if (!*ended)
+		*from = path_last(&path)->upper;
+	path_end(&path);
 	return error;
 }
 
@@ -74,7 +92,7 @@ static int root_grow(struct tx *tx, struct btree_path *path, const struct carry 
 	struct btree_step *old = &path->step[0];
 	unsigned level = step_node(old)->level + 1u;
 	struct node_child child = {old->buf->address,
-				   node_aggregate(step_node(old), path->tree->ops)};
+				   btree_node_aggregate(path->tree, step_node(old))};
 	uint8_t packed[NODE_CHILD_BYTES];
 	struct buf *buf;
 	int error;
@@ -97,7 +115,7 @@ static int root_grow(struct tx *tx, struct btree_path *path, const struct carry 
 static void carry_fill(struct carry *carry, const struct btree *tree, const struct buf *buf)
 {
 	const struct format_node *node = (const struct format_node *)buf->data;
-	struct node_child child = {buf->address, node_aggregate(node, tree->ops)};
+	struct node_child child = {buf->address, btree_node_aggregate(tree, node)};
 
 	node_child_pack(carry->child, &child);
 	node_key(node, 0, &carry->key);
@@ -165,7 +183,7 @@ static int path_insert(struct tx *tx, struct btree_path *path, const struct btre
 		if (d == 0)
 			return root_grow(tx, path, &carry);
 		error = aggregate_store(tx, path, d,
-					node_aggregate(step_node(step), path->tree->ops), &changed);
+					btree_node_aggregate(path->tree, step_node(step)), &changed);
 		if (error < 0)
 			return error;
 		path->step[d - 1].index++;
@@ -230,7 +248,7 @@ static int step_cut(struct tx *tx, struct btree_path *path, unsigned d, unsigned
 	buf_put(buf);
 	if (d == 0)
 		return root_grow(tx, path, &carry);
-	error = aggregate_store(tx, path, d, node_aggregate(step_node(step), path->tree->ops),
+	error = aggregate_store(tx, path, d, btree_node_aggregate(path->tree, step_node(step)),
 				&changed);
 	while (path->depth > d)
 		path_up(path);
@@ -419,7 +437,7 @@ static int siblings_merge(struct tx *tx, struct btree_path *path, unsigned left_
 		return error;
 	node = (struct format_node *)left->data;
 	node_move_tail((struct format_node *)right->data, 0, node);
-	node_set_aggregate(step_node(parent), left_index, node_aggregate(node, path->tree->ops));
+	node_set_aggregate(step_node(parent), left_index, btree_node_aggregate(path->tree, node));
 	parent->index = left_index + 1;
 	return 0;
 }

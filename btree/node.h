@@ -41,8 +41,8 @@ void node_child(const struct format_node *node, unsigned index, struct node_chil
 void node_set_aggregate(struct format_node *node, unsigned index, uint64_t aggregate);
 void node_child_pack(uint8_t to[NODE_CHILD_BYTES], const struct node_child *from);
 
-/* Aggregate of one record (what its child says in an inner node), and of the whole node: their
- * maximum. 0 where ops have none. */
+/* Aggregate of one record (of an inner node: what it says of the child), and of the whole node: their
+ * maximum, see btree_node_aggregate() for what its parent says. 0 where ops have none. */
 uint64_t node_record_aggregate(const struct format_node *node, const struct btree_ops *ops,
 			       unsigned index);
 uint64_t node_aggregate(const struct format_node *node, const struct btree_ops *ops);

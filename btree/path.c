@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "format/super_format.h"
 #include "journal/root.h"
 #include "util/log.h"
 
@@ -70,6 +71,23 @@ err_put:
 	error = buf_is_tentative(buf) ? -EDEADLK : -EUCLEAN;
 	buf_put(buf);
 	return error;
+}
+
+uint64_t btree_node_rounded(const struct btree *tree, const struct format_node *node, uint64_t aggregate)
+{
+	struct btree_key first, last;
+
+	if (!tree->ops->round || node->level > 0 || node_count(node) == 0 ||
+	    journal_super(tree->journal)->version < FORMAT_VERSION_ROUNDED)
+		return aggregate;
+	node_key(node, 0, &first);
+	node_key(node, node_count(node) - 1, &last);
+	return tree->ops->round(&first, &last, aggregate);
+}
+
+uint64_t btree_node_aggregate(const struct btree *tree, const struct format_node *node)
+{
+	return btree_node_rounded(tree, node, node_aggregate(node, tree->ops));
 }
 
 int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, struct buf **out)

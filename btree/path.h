@@ -59,6 +59,9 @@ maddr_t path_child(const struct btree_path *path);
  * expects of it. */
 int btree_node_get(const struct btree *tree, struct buf *parent, maddr_t address, unsigned level,
 		   struct buf **out);
+/* What its parent says of a node, the maximum below it being `aggregate`; and with that looked for. */
+uint64_t btree_node_rounded(const struct btree *tree, const struct format_node *node, uint64_t aggregate);
+uint64_t btree_node_aggregate(const struct btree *tree, const struct format_node *node);
 /* A new, empty node. */
 int btree_node_create(const struct btree *tree, struct tx *tx, unsigned level, struct buf **out);
 

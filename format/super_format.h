@@ -10,10 +10,11 @@
 #include "util/why.h"
 
 #define FORMAT_SUPER_MAGIC 0x31305346444e454dull /* "MENDFS01" */
-#define FORMAT_VERSION 3
+#define FORMAT_VERSION 4
 #define FORMAT_VERSION_MIN 1 /* read, checked and upgraded by fsck.mendfs; mounted read-only */
 #define FORMAT_VERSION_TWICE_TOLD 2 /* from here on what stands in names and in the ledger has a second place; written as it is */
 #define FORMAT_VERSION_BESIDE 3	    /* from here on a record needs none before it but those that were durable when it was written */
+#define FORMAT_VERSION_ROUNDED 4    /* from here on inner nodes of free and rmap say rounded aggregates */
 #define SUPER_SLOTS 8
 #define SUPER_LABEL_BYTES 64
 #define SUPER_MIN_BYTES (16ull << 20)

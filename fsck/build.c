@@ -69,7 +69,7 @@ static int build_node(struct build *build, size_t *next)
 		node_child_pack(packed, &item->child);
 		node_insert(node, node_count(node), &item->key, packed, sizeof(packed));
 	}
-	above.child = (struct node_child){buf->address, node_aggregate(node, build->btree.ops)};
+	above.child = (struct node_child){buf->address, btree_node_aggregate(&build->btree, node)};
 	buf_put(buf);
 	return items_add(&build->above, &above);
 }

@@ -1,7 +1,8 @@
 /*
  * Older formats become this one. Version 1 had no values in parents and no ledger_copy: both are written from what is there, then the superblock says
  * so. Cut in between it is version 1 still, with some of the work done; run again, it does the rest. Version 2 had no records that count without the one before:
- * what lies in its journal is at home by now, and the superblock alone is written.
+ * what lies in its journal is at home by now. Version 3 had exact aggregates in all trees: they are rounded. Cut in between, the next run finds them wrong, and makes inner nodes
+ * anew before it comes here.
  */
 #include "fsck/internal.h"
 
@@ -115,6 +116,42 @@ static int upgrade_trees(struct fs *fs)
 	return error ? error : journal_sync(fs->journal);
 }
 
+/* As many leaves as one transaction takes; at least one. */
+static int settle_some(struct fs *fs, const struct btree *tree, struct btree_key *from, bool *ended)
+{
+	struct tx *tx;
+	int error = fs_tx_begin(fs, TX_RESERVE, &tx);
+
+	if (error)
+		return error;
+	do
+		error = btree_settle_leaf(tree, tx, from, ended);
+	while (!error && !*ended && tx_room(tx) >= UPGRADE_ROOM);
+	return tx_end(tx, error, NULL);
+}
+
+static int settle_tree(struct fs *fs, const struct btree *tree)
+{
+	struct btree_key from = {{0}};
+	bool ended = false;
+	int error = 0;
+
+	while (!error && !ended)
+		error = settle_some(fs, tree, &from, &ended);
+	return error;
+}
+
+static int upgrade_aggregates(struct fs *fs)
+{
+	int error;
+
+	journal_set_version(fs->journal, FORMAT_VERSION);
+	error = settle_tree(fs, &fs->rmap.tree);
+	if (!error)
+		error = settle_tree(fs, alloc_tree(fs->alloc));
+	return error ? error : journal_sync(fs->journal);
+}
+
 static int upgrade_super(struct fs *fs, struct why *why)
 {
 	struct super super = *fs_super(fs);
@@ -138,6 +175,8 @@ int repair_upgrade(struct repair *repair, struct why *why)
 	if (!repair_ask(repair, "make it the newest format version"))
 		return 0;
 	error = version < FORMAT_VERSION_TWICE_TOLD ? upgrade_trees(fs) : 0;
+	if (!error)
+		error = upgrade_aggregates(fs);
 	if (error)
 		return why_set(why, error, "%s: cannot be made format version %u: %s", media_path(repair->media), FORMAT_VERSION,
 			       strerror(-error));

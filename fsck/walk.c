@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "alloc/alloc.h"
-#include "btree/node.h"
+#include "btree/path.h"
 #include "fsck/vector.h"
 #include "journal/root.h"
 #include "journal/salvage.h"
@@ -127,7 +127,15 @@ static struct slot *slot_add(struct tree_state *tree, const struct slot *slot)
 	return &tree->slots[tree->count_slots++];
 }
 
-static int leaf_add(struct tree_state *tree, const struct format_node *node, const struct buf *buf, uint64_t sequence, bool in_place)
+static uint64_t aggregate_of(const struct forest *forest, const struct tree_state *tree, const struct format_node *node)
+{
+	struct btree btree;
+
+	btree_init(&btree, forest->journal, tree->ops);
+	return btree_node_aggregate(&btree, node);
+}
+
+static int leaf_add(const struct forest *forest, struct tree_state *tree, const struct format_node *node, const struct buf *buf, uint64_t sequence, bool in_place)
 {
 	struct leaf *leaf;
 
@@ -137,7 +145,7 @@ static int leaf_add(struct tree_state *tree, const struct format_node *node, con
 	leaf->address = buf->address;
 	leaf->sequence = sequence;
 	leaf->in_place = in_place;
-	leaf->aggregate = node_aggregate(node, tree->ops);
+	leaf->aggregate = aggregate_of(forest, tree, node);
 	node_key(node, 0, &leaf->first);
 	node_key(node, node_count(node) - 1, &leaf->last);
 	return 0;
@@ -273,7 +281,7 @@ static void child_check_aggregate(struct forest *forest, struct tree_state *tree
 	if (!tree->ops->aggregate || !forest_has_place(forest, child.address) || salvage_get(forest->journal, child.address, &buf))
 		return;
 	if (node_is_ours(tree, (struct format_node *)buf->data) &&
-	    node_aggregate((struct format_node *)buf->data, tree->ops) != child.aggregate)
+	    aggregate_of(forest, tree, (struct format_node *)buf->data) != child.aggregate)
 		tree->wrong_aggregate = true;
 	buf_put(buf);
 }
@@ -287,7 +295,7 @@ static int node_walk(struct forest *forest, struct tree_state *tree, struct buf 
 	forest_reach(forest, buf->address);
 	tree->nodes++;
 	if (node->level == 0)
-		return leaf_add(tree, node, buf, sequence, in_place);
+		return leaf_add(forest, tree, node, buf, sequence, in_place);
 	for (unsigned i = 0; i < node_count(node) && !error; i++) {
 		struct slot child;
 

@@ -259,6 +259,11 @@ const struct super *journal_super(const struct journal *journal)
 	return &journal->super;
 }
 
+void journal_set_version(struct journal *journal, uint32_t version)
+{
+	journal->super.version = version;
+}
+
 void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *handler, void *arg)
 {
 	journal->bad_copy_arg = arg;

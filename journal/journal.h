@@ -65,6 +65,8 @@ int journal_format(struct media *media, const struct super *super, const devoff_
 const struct journal_recovery *journal_recovery(const struct journal *journal);
 struct media *journal_media(const struct journal *journal);
 const struct super *journal_super(const struct journal *journal);
+/* By fsck, alone: the trees are written as this format version has them from now on. */
+void journal_set_version(struct journal *journal, uint32_t version);
 void journal_set_bad_copy_handler(struct journal *journal, journal_bad_copy_fn *handler, void *arg);
 void journal_set_cleared_handler(struct journal *journal, journal_cleared_fn *handler, void *arg);
 

@@ -15,6 +15,17 @@ static uint64_t aggregate_end(const struct btree_key *key, const void *value, si
 								     : key->word[0] + count;
 }
 
+/*
+ * So an append changes what is said of its leaf once in 64 blocks, rather than each time; and a look for owners goes into leaves in vain only where they end within 64 blocks before: less than one,
+ * when each block has a record of its own. A leaf that has one block's sharers only tells exactly: there may be thousands of such, to be looked through for any block behind.
+ */
+#define ROUND_BLOCKS 64u
+
+static uint64_t round_end(const struct btree_key *first, const struct btree_key *last, uint64_t end)
+{
+	return first->word[0] == last->word[0] ? end : round_up_u64(end, ROUND_BLOCKS);
+}
+
 static bool owner_is_known(uint64_t owner)
 {
 	uint64_t kind = owner & ~OWNER_SPECIAL;
@@ -56,6 +67,7 @@ const struct btree_ops rmap_ops = {
     .tree = FORMAT_TREE_RMAP,
     .key_words = 3,
     .aggregate = aggregate_end,
+    .round = round_end,
     .verify = verify_record,
 };
 

@@ -65,6 +65,7 @@ struct journal *fake_create(uint64_t size_bytes)
 
 	journal->unused = calloc(FAKE_BLOCKS, sizeof(*journal->unused));
 	journal->super.size_bytes = size_bytes;
+	journal->super.version = FORMAT_VERSION;
 	journal->sequence = 1;
 	return journal;
 }
@@ -150,6 +151,11 @@ void journal_read_begin(struct journal *journal)
 
 void journal_read_end(struct journal *journal)
 {
+}
+
+void journal_set_version(struct journal *journal, uint32_t version)
+{
+	journal->super.version = version;
 }
 
 const struct super *journal_super(const struct journal *journal)

@@ -56,7 +56,7 @@ class Formats(Case):
         self.make_current(image)
 
     def use(self, image):
-        """Version 2 is served as it is, and stays version 2."""
+        """Versions 2 and 3 are served as they are, and stay what they are."""
         mount = self.mounted(image=image)
         self.compare(mount)
         os.mkdir(mount.path("old"))

@@ -58,7 +58,7 @@ class Mkfs(Case):
         self.assertEqual(answer["journal_bytes"], found["areas"][0][2])
         self.assertEqual(answer["metadata_mode"], "dup" if found["copies"] == 2 else "single")
         self.assertEqual(answer["block_size"], 4096)
-        self.assertEqual(answer["format_version"], 3)
+        self.assertEqual(answer["format_version"], 4)
         self.assertLess(answer["data_bytes"], answer["size_bytes"])
         return answer, found
 

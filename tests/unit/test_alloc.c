@@ -328,6 +328,71 @@ START_TEST(give_refuses_what_is_free_or_outside)
 }
 END_TEST
 
+/* `count` runs of this length, each with a block between. */
+static void fixture_open_pieces(struct fixture *f, unsigned count, uint64_t length)
+{
+	f->journal = fake_create((count * (length + 1) + 4000) * BLOCK_BYTES);
+	expect_equal(alloc_create(f->journal, &f->alloc), 0);
+	for (unsigned i = 0; i < count; i++)
+		expect_equal(give(f, 10 + i * (length + 1), length), 0);
+}
+
+static uint64_t count_looked_at(struct fixture *f, struct alloc_request request, int expect)
+{
+	uint64_t before = fake_gets(f->journal), count;
+	blkno_t start;
+
+	expect_equal(take(f, &request, &start, &count), expect);
+	return fake_gets(f->journal) - before;
+}
+
+/* What inner nodes say is rounded up, by less than a quarter; chunks want powers of two. */
+START_TEST(a_run_is_found_or_not_by_few_nodes_though_lengths_are_rounded)
+{
+	static const uint64_t lengths[] = {1, 7, 9, 15, 63, 64, 65, 511, 512, 600};
+	struct alloc_request rest = {.use_reserve = true};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lengths); i++) {
+		uint64_t power = 1ull << (64 - __builtin_clzll(lengths[i]));
+		struct fixture f;
+
+		fixture_open_pieces(&f, 3000, lengths[i]);
+		rest.want_blocks = rest.least_blocks = power;
+		ck_assert_uint_lt(count_looked_at(&f, rest, -ENOSPC), 8);
+		rest.want_blocks = lengths[i] + 1;
+		rest.least_blocks = 1;
+		ck_assert_uint_lt(count_looked_at(&f, rest, 0), 60);
+		ck_assert_int_eq(give(&f, 10 + 3000 * (lengths[i] + 1), power), 0);
+		rest.want_blocks = rest.least_blocks = power;
+		ck_assert_uint_lt(count_looked_at(&f, rest, 0), 30);
+		/* What lies between two lengths that inner nodes tell apart is found too, if there is one. */
+		ck_assert_int_eq(give(&f, 10 + 3000 * (lengths[i] + 1), lengths[i] + 1), 0);
+		rest.want_blocks = rest.least_blocks = lengths[i] + 1;
+		expect_equal(take(&f, &rest, &(blkno_t){0}, &(uint64_t){0}), 0);
+		rest.least_blocks = lengths[i] + 2;
+		rest.want_blocks = rest.least_blocks;
+		expect_equal(take(&f, &rest, &(blkno_t){0}, &(uint64_t){0}), -ENOSPC);
+		fixture_close(&f);
+	}
+}
+END_TEST
+
+START_TEST(a_run_that_shrinks_seldom_changes_what_inner_nodes_say)
+{
+	unsigned changes = 0;
+	struct fixture f;
+
+	fixture_open_pieces(&f, 3000, 1);
+	ck_assert_int_eq(give(&f, 8000, 900), 0);
+	for (unsigned i = 1; i < 900; i++) { /* from its end, so that its record stays */
+		ck_assert_int_eq(take_exact(&f, 8900 - i, 1), 0);
+		changes += fake_last_joined(f.journal) > 2; /* its leaf, and the counter in the root block */
+	}
+	ck_assert_uint_lt(changes, 40);
+	fixture_close(&f);
+}
+END_TEST
+
 START_TEST(runs_beyond_the_device_are_refused)
 {
 	struct fixture f;
@@ -643,6 +708,8 @@ int main(void)
 	tcase_add_test(sentences, a_reservation_being_taken_is_not_counted_twice);
 	tcase_add_test(sentences, give_refuses_what_is_free_or_outside);
 	tcase_add_test(sentences, runs_beyond_the_device_are_refused);
+	tcase_add_test(sentences, a_run_is_found_or_not_by_few_nodes_though_lengths_are_rounded);
+	tcase_add_test(sentences, a_run_that_shrinks_seldom_changes_what_inner_nodes_say);
 	tcase_set_timeout(bitmap, 240);
 	tcase_add_test(bitmap, random_requests_agree_with_a_bitmap);
 	suite_add_tcase(suite, sentences);

@@ -545,7 +545,7 @@ static void path_settle_aggregates(struct btree_path *path, struct tx *tx)
 {
 	for (unsigned d = path->depth - 1; d > 0; d--) {
 		expect_equal(tx_join(tx, path->step[d - 1].buf), 0);
-		node_set_aggregate(step_node(&path->step[d - 1]), path->step[d - 1].index, node_aggregate(step_node(&path->step[d]), path->tree->ops));
+		node_set_aggregate(step_node(&path->step[d - 1]), path->step[d - 1].index, btree_node_aggregate(path->tree, step_node(&path->step[d])));
 	}
 }
 
@@ -1050,7 +1050,7 @@ static int settle_aggregates(const struct btree *tree)
 			struct btree_step *parent = step - 1;
 
 			expect_equal(tx_join(tx, parent->buf), 0);
-			node_set_aggregate(step_node(parent), parent->index, node_aggregate(step_node(step), tree->ops));
+			node_set_aggregate(step_node(parent), parent->index, btree_node_aggregate(tree, step_node(step)));
 		}
 		path_up(&path);
 		if (path.depth > 0)

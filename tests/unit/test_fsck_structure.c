@@ -564,6 +564,110 @@ START_TEST(a_killed_run_can_be_run_again)
 }
 END_TEST
 
+/* --- an older format ---------------------------------------------------------------------------------------------------------------- */
+
+static void settle_tree(struct fs *fs, const struct btree *tree)
+{
+	struct btree_key from = {{0}};
+	bool ended = false;
+
+	while (!ended) {
+		struct tx *tx;
+
+		expect_equal(fs_tx_begin(fs, TX_NORMAL, &tx), 0);
+		expect_equal(btree_settle_leaf(tree, tx, &from, &ended), 0);
+		expect_equal(tx_commit(tx, NULL), 0);
+	}
+}
+
+/* The image as version 3 had it: inner nodes tell exact aggregates. */
+static void make_version_3(uint8_t **to)
+{
+	struct super super;
+	struct fs *fs;
+
+	restore();
+	fs = mount_lab(false);
+	super = *fs_super(fs);
+	super.version = FORMAT_VERSION_ROUNDED - 1;
+	journal_set_version(fs->journal, super.version);
+	settle_tree(fs, &fs->rmap.tree);
+	settle_tree(fs, alloc_tree(fs->alloc));
+	expect_equal(fs_write_super(fs->media, &super), 0);
+	expect_equal(fs_unmount(fs), 0);
+	keep(to);
+}
+
+static void expect_version(uint32_t version)
+{
+	struct fs *fs = mount_lab(true);
+
+	expect_equal(fs_super(fs)->version, version);
+	expect_equal(fs_unmount(fs), 0);
+}
+
+START_TEST(version_3_is_sound_and_used_as_it_is_until_it_is_upgraded)
+{
+	struct fsck_report report;
+	uint8_t *old = NULL;
+	struct fs *fs;
+
+	make_version_3(&old);
+	fs = mount_lab(false);
+	depopulate(fs, FILES / 3, FILES * 2 / 3, 3);
+	populate(fs, FILES, FILES + 100);
+	expect_equal(fs_unmount(fs), 0);
+	expect_equal(run_fsck(false, &report), 0);
+	expect_equal(report.errors + report.left + report.losses, 0);
+	expect_version(FORMAT_VERSION_ROUNDED - 1);
+	memcpy(lab_bytes(lab), old, LAB_BYTES);
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.errors + report.left + report.losses, 0);
+	expect_equal(report.fixed, 1);
+	expect_version(FORMAT_VERSION);
+	expect_equal(run_fsck(true, &report), 0);
+	expect_equal(report.errors + report.fixed + report.left, 0);
+	expect_same_records("upgraded");
+	free(old);
+}
+END_TEST
+
+static void upgrade_cut(const uint8_t *old, struct cut *cut)
+{
+	struct lab_listener listener = {.drain = cut_drain, .arg = cut};
+	struct fsck_report report;
+
+	memcpy(lab_bytes(lab), old, LAB_BYTES);
+	lab_reset(lab);
+	cut->drains = 0;
+	lab_listen(lab, &listener);
+	expect_equal(run_fsck(true, &report), 0);
+	lab_listen(lab, NULL);
+}
+
+START_TEST(a_killed_upgrade_can_be_run_again)
+{
+	struct cut cut = {.image = malloc(LAB_BYTES)};
+	uint8_t *old = NULL;
+	uint64_t drains;
+	char what[64];
+
+	make_version_3(&old);
+	upgrade_cut(old, &cut);
+	drains = cut.drains;
+	for (unsigned i = 0; i < ROUNDS(24); i++) {
+		cut.at = 1 + random_below(&rng, drains);
+		upgrade_cut(old, &cut);
+		memcpy(lab_bytes(lab), cut.image, LAB_BYTES);
+		snprintf(what, sizeof(what), "upgrade cut at drain %llu of %llu", (unsigned long long)cut.at, (unsigned long long)drains);
+		expect_ends_well(what, false);
+		expect_version(FORMAT_VERSION);
+	}
+	free(old);
+	free(cut.image);
+}
+END_TEST
+
 START_TEST(superblock_copies_are_written_anew_while_one_lives)
 {
 	struct victim super[SUPER_SLOTS];
@@ -936,6 +1040,8 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, one_bad_copy_is_written_anew_from_the_other);
 	tcase_add_test(t, groups_of_blocks_come_back);
 	tcase_add_test(t, a_killed_run_can_be_run_again);
+	tcase_add_test(t, version_3_is_sound_and_used_as_it_is_until_it_is_upgraded);
+	tcase_add_test(t, a_killed_upgrade_can_be_run_again);
 	tcase_add_test(t, superblock_copies_are_written_anew_while_one_lives);
 	tcase_add_test(t, without_any_superblock_it_says_what_not_to_do);
 	tcase_add_test(t, journal_heads_come_back_from_the_records);

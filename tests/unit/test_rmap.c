@@ -718,6 +718,72 @@ START_TEST(among_many_sharers_one_comes_and_goes_by_few_nodes)
 }
 END_TEST
 
+/* Blocks of one owner each, `alone` of them before a block that many share; then another one. */
+static blkno_t fill_beside_sharers(struct fixture *f, unsigned alone, unsigned sharers)
+{
+	blkno_t block = 10;
+
+	for (unsigned i = 0; i < alone; i++, block++)
+		expect_equal(insert_beside(f, (struct rmap_record){block, 1, 1000 + block, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+	for (unsigned i = 0; i < sharers; i++)
+		expect_equal(insert_beside(f, (struct rmap_record){block, 1, 100000 + i, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+	expect_equal(insert_beside(f, (struct rmap_record){block + 1, 1, 7, 0, 0}, (struct rmap_beside){.has_left = false}), 0);
+	return block + 1;
+}
+
+static uint64_t count_looked_at(struct fixture *f, blkno_t block)
+{
+	uint64_t before = fake_gets(f->journal);
+	bool owned;
+
+	expect_equal(rmap_is_owned(&f->rmap, block, 1, &owned), 0);
+	expect(owned);
+	return fake_gets(f->journal) - before;
+}
+
+/* The ends that inner nodes tell are rounded: a look for owners may go into leaves in vain, but few. */
+START_TEST(owners_are_found_by_few_nodes_whoever_shares_the_block_before)
+{
+	struct fixture f;
+	uint64_t records, most = 0;
+	blkno_t block;
+
+	fixture_open(&f);
+	block = fill_beside_sharers(&f, 5000, 20000);
+	ck_assert_uint_lt(count_looked_at(&f, block), 10);
+	for (blkno_t at = 10; at < 5010; at++)
+		most = max_u64(most, count_looked_at(&f, at));
+	ck_assert_uint_lt(most, 8);
+	ck_assert_int_eq(btree_check(&f.rmap.tree, &records), 0);
+	fixture_close(&f);
+}
+END_TEST
+
+/* Times that more than the leaf was changed while a file grew by 4096 blocks, each one in a transaction of its own. */
+static unsigned count_inner_changes(uint32_t version)
+{
+	struct fixture f;
+	unsigned changes = 0;
+
+	fixture_open(&f);
+	journal_set_version(f.journal, version);
+	fill_beside_sharers(&f, 1000, 0);
+	expect_equal(insert(&f, (struct rmap_record){2000, 1, 7, 0, 0}), 0);
+	for (unsigned i = 1; i < 4096; i++) {
+		expect_equal(insert(&f, (struct rmap_record){2000 + i, 1, 7, i, 0}), 0);
+		changes += fake_last_joined(f.journal) > 1;
+	}
+	fixture_close(&f);
+	return changes;
+}
+
+START_TEST(an_append_seldom_changes_what_inner_nodes_say)
+{
+	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED), 64);
+	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED - 1), 4095);
+}
+END_TEST
+
 START_TEST(a_record_that_cannot_be_is_refused_when_read)
 {
 	struct fixture f;
@@ -756,6 +822,8 @@ int main(void)
 	tcase_add_test(sentences, insert_merges_with_what_the_owners_map_says);
 	tcase_add_test(sentences, a_hint_that_is_wrong_is_looked_into);
 	tcase_add_test(sentences, among_many_sharers_one_comes_and_goes_by_few_nodes);
+	tcase_add_test(sentences, owners_are_found_by_few_nodes_whoever_shares_the_block_before);
+	tcase_add_test(sentences, an_append_seldom_changes_what_inner_nodes_say);
 	tcase_add_test(sentences, a_record_that_cannot_be_is_refused_when_read);
 	tcase_set_timeout(naive, 240);
 	tcase_add_test(naive, random_extents_and_sharers_agree_with_the_model);
