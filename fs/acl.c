@@ -59,11 +59,11 @@ void acl_set_mode(struct acl *acl, uint32_t mode)
 
 /* --- stored ------------------------------------------------------------------------------------------------------------------------ */
 
-static int acl_load(struct inode *inode, enum xattr_common which, struct acl *acl)
+static int acl_load(struct inode *inode, struct tx *tx, enum xattr_common which, struct acl *acl)
 {
 	uint8_t blob[ACL_BLOB_MAX];
 	size_t length = 0;
-	int error = xattr_load_common(inode, which, blob, sizeof(blob), &length);
+	int error = xattr_load_common(inode, tx, which, blob, sizeof(blob), &length);
 
 	if (error)
 		return error == -ERANGE ? -EUCLEAN : error;
@@ -101,7 +101,7 @@ int acl_store(struct inode *inode, struct tx *tx, enum xattr_space space, const 
 int acl_follow_mode(struct inode *inode, struct tx *tx, uint32_t mode)
 {
 	struct acl acl;
-	int error = acl_load(inode, XATTR_COMMON_ACCESS, &acl);
+	int error = acl_load(inode, tx, XATTR_COMMON_ACCESS, &acl);
 
 	if (error)
 		return error == -ENODATA ? 0 : error;
@@ -111,9 +111,9 @@ int acl_follow_mode(struct inode *inode, struct tx *tx, uint32_t mode)
 
 /* --- inherited ---------------------------------------------------------------------------------------------------------------------- */
 
-int acl_inherit(struct inode *dir, uint32_t umask, uint32_t *mode, struct acl_birth *birth)
+int acl_inherit(struct inode *dir, struct tx *tx, uint32_t umask, uint32_t *mode, struct acl_birth *birth)
 {
-	int error = acl_load(dir, XATTR_COMMON_DEFAULT, &birth->inherited);
+	int error = acl_load(dir, tx, XATTR_COMMON_DEFAULT, &birth->inherited);
 
 	birth->has_access = birth->has_default = false;
 	if (error == -ENODATA) {

@@ -24,7 +24,7 @@ struct acl_birth { /* what a new file gets from its directory */
 	struct acl access, inherited;
 };
 /* *mode is what was asked for; what it comes to after the directory's default ACL or, where there is none, the umask. */
-int acl_inherit(struct inode *dir, uint32_t umask, uint32_t *mode, struct acl_birth *birth);
+int acl_inherit(struct inode *dir, struct tx *tx, uint32_t umask, uint32_t *mode, struct acl_birth *birth);
 int acl_give(struct inode *inode, struct tx *tx, const struct acl_birth *birth);
 
 #endif

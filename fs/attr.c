@@ -135,7 +135,7 @@ static int capability_look(struct inode *inode, bool *found)
 	if (xattr_is_absent(inode, XATTR_COMMON_CAPABILITY))
 		return 0;
 	journal_read_begin(inode->fs->journal);
-	error = xattr_load_common(inode, XATTR_COMMON_CAPABILITY, NULL, 0, &length);
+	error = xattr_load_common(inode, NULL, XATTR_COMMON_CAPABILITY, NULL, 0, &length);
 	journal_read_end(inode->fs->journal);
 	*found = !error;
 	return error == -ENODATA ? 0 : error;

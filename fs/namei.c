@@ -145,7 +145,7 @@ static int create_change(struct names_op *op, void *arg)
 
 	op->attr = args->out;
 	if (!error)
-		error = acl_inherit(dir, args->who->umask, &mode, &birth);
+		error = acl_inherit(dir, op->tx, args->who->umask, &mode, &birth);
 	if (!error) {
 		names_init_record(op, args->who, dir, mode, &record);
 		if (S_ISCHR(mode) || S_ISBLK(mode))
@@ -177,7 +177,7 @@ int fs_tmpfile(struct fs *fs, const struct fs_who *who, inum_t dir_ino, mode_t m
 	op.attr = out;
 	error = names_get_dir(&op, dir_ino, &dir);
 	if (!error)
-		error = acl_inherit(dir, who->umask, &mode, &birth);
+		error = acl_inherit(dir, op.tx, who->umask, &mode, &birth);
 	if (!error) {
 		names_init_record(&op, who, dir, mode, &record);
 		record.nlink = 0;

@@ -71,7 +71,38 @@ static void xattrs_changed(struct inode *inode)
 		;
 }
 
-int xattr_load_common(struct inode *inode, enum xattr_common which, void *buffer, size_t size, size_t *length)
+/* Until the change shows, whoever looks finds it as it was. */
+static void xattrs_changed_hook(void *arg, bool committed, uint64_t sequence)
+{
+	if (committed)
+		xattrs_changed(arg);
+}
+
+static void absent_capability_hook(void *arg, bool committed, uint64_t sequence)
+{
+	if (committed)
+		atomic_fetch_or(&((struct inode *)arg)->xattrs_known, 1u << XATTR_COMMON_CAPABILITY);
+}
+
+static void absent_access_hook(void *arg, bool committed, uint64_t sequence)
+{
+	if (committed)
+		atomic_fetch_or(&((struct inode *)arg)->xattrs_known, 1u << XATTR_COMMON_ACCESS);
+}
+
+static void absent_default_hook(void *arg, bool committed, uint64_t sequence)
+{
+	if (committed)
+		atomic_fetch_or(&((struct inode *)arg)->xattrs_known, 1u << XATTR_COMMON_DEFAULT);
+}
+
+static tx_hook_fn *const absent_hooks[XATTR_COMMON] = {
+	[XATTR_COMMON_CAPABILITY] = absent_capability_hook,
+	[XATTR_COMMON_ACCESS] = absent_access_hook,
+	[XATTR_COMMON_DEFAULT] = absent_default_hook,
+};
+
+int xattr_load_common(struct inode *inode, struct tx *tx, enum xattr_common which, void *buffer, size_t size, size_t *length)
 {
 	uint32_t known = atomic_load(&inode->xattrs_known), more;
 	int error;
@@ -81,6 +112,8 @@ int xattr_load_common(struct inode *inode, enum xattr_common which, void *buffer
 	error = xattr_load(inode, common_names[which], buffer, size, length);
 	if (error != -ENODATA)
 		return error;
+	if (tx) /* what that has seen is certain when it commits; until then nobody else changes them */
+		return tx_add_hook(tx, absent_hooks[which], inode) ? -ENOMEM : -ENODATA;
 	do
 		more = known | 1u << which;
 	while (!atomic_compare_exchange_weak(&inode->xattrs_known, &known, more) && known >> XATTR_COMMON == more >> XATTR_COMMON);
@@ -210,8 +243,8 @@ int xattr_store(struct inode *inode, struct tx *tx, const char *name, const void
 	error = parts_put(inode, tx, place.slot, old_parts, &record, value);
 	if (!error)
 		error = parts_drop(inode, tx, place.slot, parts, old_parts);
-	xattrs_changed(inode);
-	return error;
+	xattrs_changed(inode); /* for this transaction */
+	return error ? error : tx_add_hook(tx, xattrs_changed_hook, inode);
 }
 
 int xattr_remove(struct inode *inode, struct tx *tx, const char *name)
@@ -297,7 +330,7 @@ int fs_getxattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char 
 		error = -ENODATA;
 	if (!error) {
 		journal_read_begin(fs->journal);
-		error = which < XATTR_COMMON ? xattr_load_common(inode, which, buffer, size, length)
+		error = which < XATTR_COMMON ? xattr_load_common(inode, NULL, which, buffer, size, length)
 					     : xattr_load(inode, name, buffer, size, length);
 		journal_read_end(fs->journal);
 	}

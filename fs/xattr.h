@@ -25,9 +25,9 @@ static inline bool xattr_is_absent(struct inode *inode, enum xattr_common which)
 
 /* The value, under the metadata lock: -ENODATA, -ERANGE (it has more than size bytes), -EUCLEAN. Without a buffer its length alone. */
 int xattr_load(struct inode *inode, const char *name, void *buffer, size_t size, size_t *length);
-/* -ENODATA at once where it is known to be absent. */
-int xattr_load_common(struct inode *inode, enum xattr_common which, void *buffer, size_t size, size_t *length);
-/* Only the attribute; the caller stamps the inode. flags: XATTR_CREATE (-EEXIST), XATTR_REPLACE (-ENODATA). */
+/* -ENODATA at once where it is known to be absent. tx: within a transaction that nobody else changes the attributes beside; NULL: by a reader. */
+int xattr_load_common(struct inode *inode, struct tx *tx, enum xattr_common which, void *buffer, size_t size, size_t *length);
+/* Only the attribute; the caller stamps the inode, and has a reference of it until the transaction has ended. flags: XATTR_CREATE (-EEXIST), XATTR_REPLACE (-ENODATA). */
 int xattr_store(struct inode *inode, struct tx *tx, const char *name, const void *value, size_t size, int flags);
 int xattr_remove(struct inode *inode, struct tx *tx, const char *name); /* -ENODATA */
 /* A common one, without an error where it is not there. */

@@ -446,6 +446,45 @@ START_TEST(privileges_go_when_content_changes)
 }
 END_TEST
 
+START_TEST(privileges_go_from_a_file_that_may_be_appended_to)
+{
+	struct inode_record values = {.flags = INODE_APPEND};
+	size_t done;
+
+	set_mode(file, 06755);
+	expect_equal(fs_set_flags(fix.fs, &root, file, FS_SET_FLAGS, &values), 0);
+	expect_equal(fs_write_as(fix.fs, file, true, 0, "x", 1, &done, NULL), 0);
+	ck_assert_uint_eq(mode_of(file), 0755);
+}
+END_TEST
+
+static void *look_for_capability(void *arg)
+{
+	size_t length;
+
+	expect_equal(fs_getxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, got, 10, &length), -ENODATA);
+	return NULL;
+}
+
+/* Who looks while it is being set still finds none, and remembers that no longer than it is so. */
+START_TEST(a_capability_is_found_by_who_looked_while_it_was_set)
+{
+	struct inode *inode;
+	pthread_t thread;
+	struct tx *tx;
+	size_t length;
+
+	expect_equal(inode_get(fix.fs, file, &inode), 0);
+	expect_equal(fs_tx_begin(fix.fs, TX_NORMAL, &tx), 0);
+	expect_equal(xattr_store(inode, tx, XATTR_NAME_CAPABILITY, "cap", 3, 0), 0);
+	expect_equal(pthread_create(&thread, NULL, look_for_capability, NULL), 0);
+	pthread_join(thread, NULL);
+	expect_equal(tx_end(tx, 0, NULL), 0);
+	expect_equal(fs_getxattr(fix.fs, &root, file, XATTR_NAME_CAPABILITY, got, 10, &length), 0);
+	inode_put(inode);
+}
+END_TEST
+
 START_TEST(a_setgid_bit_goes_with_an_acl_from_outside_the_group)
 {
 	uint8_t blob[ACL_BLOB_MAX];
@@ -560,6 +599,8 @@ int main(void)
 	tcase_add_test(rights, what_is_no_acl_is_refused);
 	tcase_add_test(rights, a_default_acl_is_inherited_and_stands_for_the_umask);
 	tcase_add_test(rights, privileges_go_when_content_changes);
+	tcase_add_test(rights, privileges_go_from_a_file_that_may_be_appended_to);
+	tcase_add_test(rights, a_capability_is_found_by_who_looked_while_it_was_set);
 	tcase_add_test(rights, a_setgid_bit_goes_with_an_acl_from_outside_the_group);
 	tcase_add_test(rights, threads_see_whole_values_only);
 	suite_add_tcase(suite, rights);
