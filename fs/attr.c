@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include "fs/acl.h"
+#include "fs/change.h"
 #include "fs/flags.h"
 
 #define SET_TIMES                                                                                                      \
@@ -106,24 +107,27 @@ static int attr_verify_flags(const struct inode_record *record, unsigned set)
 	return set & (FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_ATIME | FS_SET_MTIME) ? -EPERM : 0;
 }
 
-static int attr_store(struct inode *inode, unsigned set, const struct inode_record *values)
-{
-	struct inode_record record;
-	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+struct attr_change {
+	struct inode *inode;
+	unsigned set;
+	const struct inode_record *values;
+};
 
-	if (error)
-		return error;
+static int attr_store(struct tx *tx, void *arg)
+{
+	const struct attr_change *change = arg;
+	struct inode *inode = change->inode;
+	struct inode_record record;
+	int error;
+
 	inode_copy_record(inode, &record);
-	error = attr_verify_flags(&record, set);
-	attr_set(&record, set, values);
-	if (!error && (set & FS_SET_MODE))
+	error = attr_verify_flags(&record, change->set);
+	attr_set(&record, change->set, change->values);
+	if (!error && (change->set & FS_SET_MODE))
 		error = acl_follow_mode(inode, tx, record.mode);
-	if (!error && (set & (FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID)))
+	if (!error && (change->set & (FS_SET_UID | FS_SET_GID | FS_SET_KILL_SUIDGID)))
 		error = xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
-	if (!error)
-		error = inode_update(inode, tx, &record);
-	return tx_end(tx, error, NULL);
+	return error ? error : inode_update(inode, tx, &record);
 }
 
 static int capability_look(struct inode *inode, bool *found)
@@ -141,22 +145,23 @@ static int capability_look(struct inode *inode, bool *found)
 	return error == -ENODATA ? 0 : error;
 }
 
-static int kill_in_tx(struct inode *inode, bool kills_ids)
-{
-	struct inode_record record;
-	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+struct kill_change {
+	struct inode *inode;
+	bool kills_ids;
+};
 
-	if (error)
-		return error;
-	inode_copy_record(inode, &record);
-	if (kills_ids)
+static int kill_store(struct tx *tx, void *arg)
+{
+	const struct kill_change *change = arg;
+	struct inode_record record;
+	int error;
+
+	inode_copy_record(change->inode, &record);
+	error = record.flags & INODE_IMMUTABLE ? -EPERM : xattr_drop(change->inode, tx, XATTR_COMMON_CAPABILITY);
+	if (change->kills_ids)
 		kill_ids(&record);
 	record_stamp_change(&record);
-	error = inode->record.flags & INODE_IMMUTABLE ? -EPERM : xattr_drop(inode, tx, XATTR_COMMON_CAPABILITY);
-	if (!error)
-		error = inode_update(inode, tx, &record);
-	return tx_end(tx, error, NULL);
+	return error ? error : inode_update(change->inode, tx, &record);
 }
 
 int inode_kill_privileges(struct inode *inode, bool kills_ids, unsigned *ids)
@@ -167,7 +172,7 @@ int inode_kill_privileges(struct inode *inode, bool kills_ids, unsigned *ids)
 	int error = capability_look(inode, &has_capability);
 
 	if (!error && (has_capability || has_ids))
-		error = kill_in_tx(inode, has_ids);
+		error = change_inode(inode, TX_RESERVE, kill_store, &(struct kill_change){inode, has_ids});
 	if (ids && !error)
 		*ids |= (has_ids ? FS_IDS_KILLED : 0) | (mode_is_setgid_alone(mode) ? FS_IDS_SETGID : 0);
 	return error;
@@ -199,7 +204,7 @@ static int attr_apply(struct inode *inode, unsigned set, const struct inode_reco
 	if (!error && (set & FS_SET_SIZE))
 		error = file_truncate(inode, values->size_bytes);
 	if (!error && rest)
-		error = attr_store(inode, rest, values);
+		error = change_inode(inode, TX_RESERVE, attr_store, &(struct attr_change){inode, rest, values});
 	return error;
 }
 

@@ -5,6 +5,7 @@
 
 #include "fs/flags.h"
 
+#include "fs/change.h"
 #include "fs/data.h"
 
 #define FLAGS_OF_ROOT (INODE_IMMUTABLE | INODE_APPEND)
@@ -123,35 +124,40 @@ static void flags_apply(struct inode_record *record, unsigned set, const struct 
 	record->change++;
 }
 
-static int flags_store(struct inode *inode, const struct fs_who *who, unsigned set, const struct inode_record *values)
-{
-	struct inode_record now, then;
-	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, TX_RESERVE, &tx);
+struct flags_change {
+	struct inode *inode;
+	const struct fs_who *who;
+	unsigned set;
+	const struct inode_record *values;
+};
 
-	if (error)
-		return error;
-	inode_copy_record(inode, &now);
+static int flags_store(struct tx *tx, void *arg)
+{
+	const struct flags_change *change = arg;
+	struct inode_record now, then;
+	int error;
+
+	inode_copy_record(change->inode, &now);
 	then = now;
-	error = flags_verify_values(&now, set, values);
-	flags_apply(&then, set, values);
+	error = flags_verify_values(&now, change->set, change->values);
+	flags_apply(&then, change->set, change->values);
 	if (!error)
-		error = flags_verify_who(&now, &then, who);
-	if (!error)
-		error = inode_update(inode, tx, &then);
-	return tx_end(tx, error, NULL);
+		error = flags_verify_who(&now, &then, change->who);
+	return error ? error : inode_update(change->inode, tx, &then);
 }
 
 int fs_set_flags(struct fs *fs, const struct fs_who *who, inum_t ino, unsigned set, const struct inode_record *values)
 {
+	struct flags_change change = {.who = who, .set = set, .values = values};
 	struct inode *inode;
 	int error = inode_get(fs, ino, &inode);
 
 	if (error)
 		return error;
+	change.inode = inode;
 	/* Whoever writes has either ended, or begins knowing the new flags. */
 	lock_write(&inode->data_lock, LOCK_DATA);
-	error = flags_store(inode, who, set, values);
+	error = change_run(fs, TX_RESERVE, flags_store, &change);
 	pthread_rwlock_unlock(&inode->data_lock);
 	error = flags_settle(inode, error);
 	inode_put(inode);

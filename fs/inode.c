@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fs/change.h"
 #include "fs/xattr.h"
 #include "journal/root.h"
 
@@ -161,25 +162,38 @@ static bool inode_has_lazy_times(struct inode *inode)
 	return dirty;
 }
 
+struct flush {
+	struct inode **inodes;
+	unsigned count;
+};
+
+static int flush_store(struct tx *tx, void *arg)
+{
+	const struct flush *flush = arg;
+	struct inode_record record;
+	int error = 0;
+
+	for (unsigned i = 0; i < flush->count && !error; i++) {
+		inode_copy_record(flush->inodes[i], &record);
+		error = inode_update(flush->inodes[i], tx, &record);
+	}
+	return error;
+}
+
 /* All of them or none. */
 static int flush_together(struct inode **inodes, unsigned count)
 {
-	struct fs_attr attr;
 	struct tx *tx;
 	int error = fs_tx_begin(inodes[0]->fs, TX_RESERVE, &tx);
 
 	if (error)
 		return error;
-	for (unsigned i = 0; i < count && !error; i++) {
-		inode_attr(inodes[i], &attr);
-		error = inode_update(inodes[i], tx, &attr.record);
-	}
-	return tx_end(tx, error, NULL);
+	return tx_end(tx, flush_store(tx, &(struct flush){inodes, count}), NULL);
 }
 
 int inode_flush_times(struct inode *inode)
 {
-	return inode_has_lazy_times(inode) ? flush_together(&inode, 1) : 0;
+	return inode_has_lazy_times(inode) ? change_inode(inode, TX_RESERVE, flush_store, &(struct flush){&inode, 1}) : 0;
 }
 
 /* Without this the undo hook would bring it back for ever. */

@@ -47,7 +47,7 @@ struct inode {
 	/*
 	 * Both locks outlive the object's use for one inode; what follows them is zero when the next begins. Data lock: shared for reads and
 	 * unshared overwrites, exclusive for whatever repoints, truncates or clones. Two at once: ascending ino. Of a directory: exclusive for who changes it in a
-	 * transaction beside others; of any other inode: exclusive for who removes or moves a name of it in such a one.
+	 * transaction beside others; of any other inode: exclusive for who removes or moves a name of it, or changes it (fs/change.h), in such a one.
 	 */
 	pthread_rwlock_t data_lock;
 	pthread_mutex_t attr_lock;
@@ -77,7 +77,7 @@ struct inode {
 	struct inode *reclaim_next;
 	atomic_bool is_listed; /* a directory: since fs_listing_ends() was last called */
 	_Atomic uint32_t xattrs_known; /* fs/xattr.h: which of the attributes that are asked for all the time it does not have */
-	/* What the open transaction puts back if it aborts; under the metadata lock. */
+	/* What the open transaction puts back if it aborts; under the metadata lock or, beside others, the data lock. */
 	bool has_undo;
 	struct {
 		struct inode_record record;

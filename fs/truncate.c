@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/change.h"
 #include "fs/flags.h"
 #include "journal/root.h"
 #include "util/log.h"
@@ -101,26 +102,27 @@ int file_unmap_chain(struct inode *inode, enum intent_op op, uint64_t file_block
 	return unmap_chain_run(&chain);
 }
 
-static int file_set_size(struct inode *inode, uint64_t size)
-{
-	struct inode_record record;
-	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, TX_NORMAL, &tx);
+struct size_change {
+	struct inode *inode;
+	uint64_t size;
+};
 
-	if (error)
-		return error;
-	record = inode->record;
-	record.size_bytes = size;
+static int size_store(struct tx *tx, void *arg)
+{
+	const struct size_change *change = arg;
+	struct inode_record record;
+
+	inode_copy_record(change->inode, &record);
+	record.size_bytes = change->size;
 	record_touch(&record);
-	error = inode_update(inode, tx, &record);
-	return tx_end(tx, error, NULL);
+	return inode_update(change->inode, tx, &record);
 }
 
 int file_raise_size(struct inode *inode, uint64_t size)
 {
 	int error = file_zero_tail(inode);
 
-	return error ? error : file_set_size(inode, size);
+	return error ? error : change_run(inode->fs, TX_NORMAL, size_store, &(struct size_change){inode, size});
 }
 
 int file_truncate(struct inode *inode, uint64_t size)

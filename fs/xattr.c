@@ -6,6 +6,7 @@
 #include <sys/xattr.h>
 
 #include "fs/acl.h"
+#include "fs/change.h"
 #include "fs/data.h"
 #include "fs/dir.h"
 #include "fs/flags.h"
@@ -345,6 +346,7 @@ static int outcome(int error)
 }
 
 struct xattr_change {
+	struct inode *inode;
 	enum xattr_space space;
 	const char *name;
 	const void *value; /* NULL: it goes */
@@ -365,26 +367,23 @@ static int change_tree(struct inode *inode, struct tx *tx, const struct xattr_ch
 	return error;
 }
 
-static int change_tx(struct inode *inode, const struct xattr_change *change)
+static int change_store(struct tx *tx, void *arg)
 {
+	const struct xattr_change *change = arg;
 	struct inode_record record;
-	struct tx *tx;
-	int error = fs_tx_begin(inode->fs, change->value ? TX_NORMAL : TX_RESERVE, &tx);
+	int error;
 
-	if (error)
-		return error;
-	inode_copy_record(inode, &record);
+	inode_copy_record(change->inode, &record);
 	error = flags_verify_change(&record);
 	if (!error)
-		error = change_tree(inode, tx, change, &record);
-	if (!error) {
-		record_stamp_change(&record);
-		error = inode_update(inode, tx, &record);
-	}
-	return tx_end(tx, outcome(error), NULL);
+		error = change_tree(change->inode, tx, change, &record);
+	if (error)
+		return outcome(error);
+	record_stamp_change(&record);
+	return outcome(inode_update(change->inode, tx, &record));
 }
 
-static int change_run(struct fs *fs, const struct fs_who *who, inum_t ino, struct xattr_change *change)
+static int xattr_change(struct fs *fs, const struct fs_who *who, inum_t ino, struct xattr_change *change)
 {
 	struct inode *inode;
 	struct fs_attr attr;
@@ -394,10 +393,11 @@ static int change_run(struct fs *fs, const struct fs_who *who, inum_t ino, struc
 		error = inode_get(fs, ino, &inode);
 	if (error)
 		return error;
+	change->inode = inode;
 	inode_attr(inode, &attr);
 	error = write_verify(who, change->space, &attr.record);
 	if (!error)
-		error = flags_settle(inode, change_tx(inode, change));
+		error = flags_settle(inode, change_inode(inode, change->value ? TX_NORMAL : TX_RESERVE, change_store, change));
 	inode_put(inode);
 	return error;
 }
@@ -408,14 +408,14 @@ int fs_setxattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char 
 
 	if (flags & ~(FS_XATTR_FLAGS | FS_XATTR_KILL_SGID))
 		return -EINVAL;
-	return size > XATTR_VALUE_MAX ? -E2BIG : change_run(fs, who, ino, &change);
+	return size > XATTR_VALUE_MAX ? -E2BIG : xattr_change(fs, who, ino, &change);
 }
 
 int fs_removexattr(struct fs *fs, const struct fs_who *who, inum_t ino, const char *name)
 {
 	struct xattr_change change = {.name = name};
 
-	return change_run(fs, who, ino, &change);
+	return xattr_change(fs, who, ino, &change);
 }
 
 struct xattr_list {

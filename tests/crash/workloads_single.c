@@ -100,6 +100,7 @@ const struct single workloads_single[] = {
 	{"truncate-many-extents-unaligned", MANY, "truncate m 10b+77"},
 	{"truncate-same-size", FILES, "truncate f 3b+100"},
 
+	{"setattr-beside", FILES "; setacl h 0640", "chmod f 0600; chown h 5 6; chmod h 0750; truncate f 7b; utimes h 7"},
 	{"setattr-chown-setuid", FILES, "chmod f 06711; setxattr f security.capability 20; chown f 5 6"},
 
 	/* extended attributes */
@@ -113,6 +114,7 @@ const struct single workloads_single[] = {
 	{"xattr-replace-longest", "create a; setxattr a user.a 65536", "setxattr a user.a 65536"},
 	{"xattr-remove", FILES "; setxattr f user.a 100", "removexattr f user.a"},
 	{"xattr-remove-longest", FILES "; setxattr f user.a 65536; setxattr f user.b 3", "removexattr f user.a"},
+	{"xattr-beside", FILES "; setxattr h user.a 10", "setxattr f user.a 900; setxattr h user.a 900; setxattr f user.b 900; setxattr h user.b 900; removexattr f user.a; removexattr h user.b"},
 	{"xattr-of-dir-and-link", TREE "; symlink s x", "setxattr d user.a 2000; setxattr s trusted.b 2000; removexattr s trusted.b"},
 	{"xattr-several", FILES, "setxattr f user.a 600; setxattr f user.b 600; setxattr f user.c 600; removexattr f user.b; setxattr f user.d 2000"},
 	{"xattr-unlink", FILES "; setxattr f user.a 65536; setxattr f user.b 9000", "unlink f"},

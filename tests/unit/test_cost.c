@@ -44,6 +44,7 @@ struct place {
 	inum_t dir, other_dir, file;
 	inum_t files[NAMES];
 	uint64_t round;
+	unsigned change; /* which of changes[] it makes */
 };
 static struct place places[THREADS];
 static uint8_t block[BLOCK_BYTES];
@@ -119,6 +120,20 @@ static int op_setattr(struct place *place)
 	struct fs_attr attr;
 
 	return fs_setattr(fix.fs, place->files[1], FS_SET_MODE, &values, &attr);
+}
+
+static int op_setxattr(struct place *place)
+{
+	return fs_setxattr(fix.fs, &who, place->files[place->round % NAMES], "user.a", block, 40, 0);
+}
+
+/* Each makes it larger: there are no blocks to zero, nor to free. */
+static int op_raise_size(struct place *place)
+{
+	struct inode_record values = {.size_bytes = BLOCK_BYTES * (1 + place->round)};
+	struct fs_attr attr;
+
+	return fs_setattr(fix.fs, place->files[2], FS_SET_SIZE, &values, &attr);
 }
 
 static int op_append(struct place *place)
@@ -425,6 +440,31 @@ START_TEST(changes_of_names_in_different_directories_hardly_wait_for_each_other)
 }
 END_TEST
 
+static const struct op changes[] = {{"setattr", op_setattr, NULL}, {"setxattr", op_setxattr, NULL}, {"raise size", op_raise_size, NULL}};
+
+static void *change_many(void *arg)
+{
+	struct place *place = arg;
+
+	pthread_barrier_wait(&both_start);
+	run_rounds(&changes[place->change], place, CREATED);
+	return NULL;
+}
+
+/* Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. */
+START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
+{
+	struct lock_counts before, after;
+
+	for (unsigned i = 0; i < THREADS; i++)
+		places[i].change = (unsigned)_i;
+	lock_counts(&before);
+	run_both(change_many);
+	lock_counts(&after);
+	expect_hardly_contended(&before, &after);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cost");
@@ -441,6 +481,7 @@ int main(void)
 	tcase_add_loop_test(tests, operations_in_different_directories_do_not_wait_for_each_other, 0, 4);
 	tcase_add_loop_test(tests, creates_in_different_directories_hardly_wait_for_each_other, 0, 2);
 	tcase_add_loop_test(tests, changes_of_names_in_different_directories_hardly_wait_for_each_other, 0, 2);
+	tcase_add_loop_test(tests, changes_of_attributes_in_different_files_hardly_wait_for_each_other, 0, ARRAY_SIZE(changes));
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -13,6 +13,7 @@
 #include "fs/inode.h"
 #include "journal/journal.h"
 #include "journal/root.h"
+#include "tests/support/power.h"
 #include "tests/support/random.h"
 #include "util/lock.h"
 
@@ -24,29 +25,10 @@ static struct fsfix fix;
 static inum_t dirs[CREATORS];
 static const struct fs_who who = {.uid = 1000, .gid = 1000};
 
-/* --- power --- */
-
-static atomic_uint stores_left = UINT32_MAX;
-static atomic_bool power_is_lost;
-
-int __real_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
-int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
-int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad)
-{
-	if (atomic_load(&power_is_lost))
-		return 0;
-	if (atomic_load(&stores_left) != UINT32_MAX && atomic_fetch_sub(&stores_left, 1) == 0) {
-		power_is_lost = true;
-		return 0;
-	}
-	return __real_media_write(media, offset, from, length, bad);
-}
-
 static void setup(void)
 {
 	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
-	power_is_lost = false;
-	stores_left = UINT32_MAX;
+	power_return();
 	expect_equal(fsfix_create_mounted(&fix, FSFIX_USUAL_BYTES), 0);
 	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "left", &dirs[0]), 0);
 	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "right", &dirs[1]), 0);
@@ -539,11 +521,10 @@ START_TEST(power_lost_with_two_creates_in_flight_leaves_each_whole_or_not_there)
 	struct creator creators[CREATORS] = {{.dir = dirs[0], .prefix = "f", .count = CRASH_FILES},
 					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
 
-	stores_left = 7 * (unsigned)_i + 1;
+	power_stores_left = 7 * (unsigned)_i + 1;
 	run_all(create_all, creators, CREATORS);
 	expect_equal(fsfix_crash(&fix), 0);
-	stores_left = UINT32_MAX;
-	power_is_lost = false;
+	power_return();
 	expect_equal(fsfix_mount(&fix), 0);
 	expect_equal(fsfix_check(&fix), 0);
 	for (unsigned i = 0; i < CREATORS; i++) {
@@ -564,11 +545,10 @@ START_TEST(power_lost_with_two_removals_in_flight_leaves_each_whole_or_not_done)
 	run_all(keep_all, creators, CREATORS);
 	keep(FS_ROOT_INO, "orphan", S_IFREG | 0644);
 	expect_equal(fs_unlink(fix.fs, FS_ROOT_INO, "orphan"), 0);
-	stores_left = 7 * (unsigned)_i + 1;
+	power_stores_left = 7 * (unsigned)_i + 1;
 	run_all(remove_all, creators, CREATORS);
 	expect_equal(fsfix_crash(&fix), 0);
-	stores_left = UINT32_MAX;
-	power_is_lost = false;
+	power_return();
 	expect_equal(fsfix_mount(&fix), 0);
 	expect_equal(fsfix_check(&fix), 0);
 	for (unsigned i = 0; i < CREATORS; i++) {
@@ -587,11 +567,10 @@ START_TEST(power_lost_with_two_renames_in_flight_leaves_one_name_of_each)
 					     {.dir = dirs[1], .prefix = "f", .count = CRASH_FILES}};
 
 	run_all(keep_all, creators, CREATORS);
-	stores_left = 13 * (unsigned)_i + 1;
+	power_stores_left = 13 * (unsigned)_i + 1;
 	run_all(rename_all, creators, CREATORS);
 	expect_equal(fsfix_crash(&fix), 0);
-	stores_left = UINT32_MAX;
-	power_is_lost = false;
+	power_return();
 	expect_equal(fsfix_mount(&fix), 0);
 	expect_equal(fsfix_check(&fix), 0);
 	for (unsigned i = 0; i < CREATORS; i++) {
