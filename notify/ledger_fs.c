@@ -1,4 +1,7 @@
-/* The ledger as fs/ uses it, within its own transactions. */
+/*
+ * The ledger as fs/ uses it, within its own transactions. What is said to the poison log stays said when a transaction is given up and begun anew: so whoever
+ * changes the ledger runs alone.
+ */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -62,6 +65,8 @@ int ledger_cleared(struct notify *notify, struct tx *tx, devoff_t offset, uint64
 
 	if (length == 0 || offset % SECTOR_BYTES || length % SECTOR_BYTES)
 		return -EINVAL;
+	if (tx_is_beside(tx))
+		return -EAGAIN;
 	rc = ledger_say_cleared(notify, offset, end);
 	/* What finds no room in this transaction is taken out by the thread, which has the range
 	 * queued. */
@@ -103,6 +108,8 @@ int ledger_free_blocks(struct notify *notify, struct tx *tx, blkno_t start, uint
 	/* While nothing at all is known to be bad the ledger is empty. */
 	if (!media_bad_any(notify->media))
 		return alloc_give(notify->setup.alloc, tx, start, count);
+	if (tx_is_beside(tx))
+		return -EAGAIN;
 	rc = ledger_end_lost(notify, tx, start << BLOCK_SHIFT, (start + count) << BLOCK_SHIFT);
 	return rc ? rc : ledger_give(&notify->ledger, tx, start, count);
 }

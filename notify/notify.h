@@ -103,7 +103,7 @@ int notify_inject(struct notify *notify, devoff_t offset, uint64_t length, bool 
 /* Disarm, take the sectors out of badblocks and lost, give their quarantine back to free space; UNINJECTED event. *removed_bytes: how much was armed. */
 int notify_uninject(struct notify *notify, devoff_t offset, uint64_t length, uint64_t *removed_bytes);
 
-/* --- the ledger, for fs/ (inside its transactions) ---------------------------------------------------------------------- */
+/* --- the ledger, for fs/ (inside its transactions; beside others -EAGAIN where the ledger would change) ---------------------------------------------------------------------- */
 
 /* Content of the range was written anew by this transaction's owner after media_clear() succeeded: out of badblocks and lost (and of the known
  * set at commit, with a CLEARED poison-log entry first). */
