@@ -24,11 +24,12 @@ struct runner {
 	pthread_barrier_t *start;
 	struct fs *fs;
 	inum_t dir, data;
+	inum_t grown; /* what append grows; empty again after each round */
 	uint64_t number; /* of the next name */
 	uint64_t first;	 /* name that is still there */
 	inum_t *old;	 /* files that are there before a round of unlink, and stay looked up, as by a kernel */
 	uint64_t renamed;
-	uint64_t old_first, old_count, old_forgotten, old_wanted;
+	uint64_t old_first, old_count, old_written, old_forgotten, old_wanted;
 	double rate;
 	int error;
 	int (*run)(struct runner *runner, uint64_t i);
@@ -92,6 +93,13 @@ static int run_write(struct runner *runner, uint64_t i)
 	return fs_write(runner->fs, runner->data, i * 617 % FILE_BLOCKS * BLOCK_BYTES, runner->block, BLOCK_BYTES, &done);
 }
 
+static int run_append(struct runner *runner, uint64_t i)
+{
+	size_t done;
+
+	return fs_append(runner->fs, runner->grown, runner->block, BLOCK_BYTES, &done);
+}
+
 static const char *name_old(char name[32], uint64_t i)
 {
 	snprintf(name, 32, "old-%llu", (unsigned long long)i);
@@ -123,6 +131,15 @@ static int run_unlink(struct runner *runner, uint64_t i)
 	return runner->done ? 0 : fs_unlink(runner->fs, runner->dir, name_old(name, runner->old_first++));
 }
 
+/* The first block of a file that is empty. */
+static int run_first_write(struct runner *runner, uint64_t i)
+{
+	size_t done;
+
+	runner->done = runner->old_written == runner->old_count;
+	return runner->done ? 0 : fs_write(runner->fs, runner->old[runner->old_written++], 0, runner->block, BLOCK_BYTES, &done);
+}
+
 /* One name of a file that is known, to and fro. */
 static int run_rename(struct runner *runner, uint64_t i)
 {
@@ -152,7 +169,9 @@ static const struct {
 	bool takes_old;
 } works[] = {{"create", run_create, false},    {"lookup", run_lookup, false},  {"read 4 KiB", run_read, false},
 	     {"write 4 KiB", run_write, false}, {"unlink", run_unlink, true}, {"unlink and forget", run_unlink_forget, true},
-	     {"rename within", run_rename, false}};
+	     {"rename within", run_rename, false},
+	     {"append 4 KiB", run_append, false},
+	     {"first write", run_first_write, true}};
 static double ratios[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], contended[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], controls[ARRAY_SIZE(works)][CORE_ROUNDS_MAX];
 
 static void *runner_main(void *arg)
@@ -201,6 +220,8 @@ static double run_segment(const struct core_options *options, unsigned threads, 
 /* What create made goes again, unmeasured, so that rounds are alike. */
 static int remove_new(struct runner *runner)
 {
+	static const struct inode_record empty;
+	struct fs_attr attr;
 	char name[32];
 	int error = 0;
 
@@ -212,7 +233,9 @@ static int remove_new(struct runner *runner)
 		error = run_unlink(runner, 0);
 	while (runner->old_forgotten < runner->old_first)
 		fs_forget(runner->fs, runner->old[runner->old_forgotten++], 1);
-	runner->old_first = runner->old_count = runner->old_forgotten = 0;
+	runner->old_first = runner->old_count = runner->old_written = runner->old_forgotten = 0;
+	if (!error)
+		error = fs_setattr(runner->fs, runner->grown, FS_SET_SIZE, &empty, &attr);
 	orphan_reclaim_queued(runner->fs);
 	return error;
 }
@@ -265,6 +288,8 @@ static int prepare(const struct core_options *options, struct runner *runner, st
 		return -ENOMEM;
 	if (!error)
 		error = make(fs, runner->dir, "data", S_IFREG | 0644, &runner->data);
+	if (!error)
+		error = make(fs, runner->dir, "grown", S_IFREG | 0644, &runner->grown);
 	for (unsigned i = 0; i < FILES && !error; i++) {
 		snprintf(file, sizeof(file), "file-%u", i);
 		error = make(fs, runner->dir, file, S_IFREG | 0644, &ignored);
