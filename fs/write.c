@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "fs/change.h"
 #include "fs/flags.h"
 
 #define WRITE_ATTEMPTS \
@@ -55,24 +56,21 @@ static uint64_t plan_placed_end(const struct write_plan *p)
 	return min_u64(p->end, (last->file_block + last->count_blocks) << BLOCK_SHIFT);
 }
 
-static int plan_transact(struct write_plan *p)
+/* Beside others it may be done several times, each time from what is set aside for this plan: that goes back only when all has failed. */
+static int plan_change(struct tx *tx, void *arg)
 {
+	struct write_plan *p = arg;
 	struct inode_record record;
-	struct tx *tx;
 	unsigned i;
-	int error = fs_tx_begin(p->fs, TX_NORMAL, &tx);
+	int error = 0;
 
-	if (error)
-		return error;
-	record = p->inode->record;
+	inode_copy_record(p->inode, &record);
 	for (i = 0; i < p->placed && !error; i++)
 		error = apply_run(p, tx, &p->runs[i], &record);
 	if (!p->keep_size)
 		record.size_bytes = max_u64(record.size_bytes, plan_placed_end(p));
 	record_touch(&record);
-	if (!error)
-		error = inode_update(p->inode, tx, &record);
-	return tx_end(tx, error, NULL);
+	return error ? error : inode_update(p->inode, tx, &record);
 }
 
 /* The blocks go back; what was cleared but not recorded as such is bad as before. */
@@ -128,7 +126,7 @@ static int plan_commit(struct write_plan *p)
 			inode_touch_lazily(p->inode);
 		return 0;
 	}
-	error = plan_transact(p);
+	error = change_run(p->fs, TX_NORMAL, plan_change, p);
 	if (error)
 		plan_undo(p);
 	else if (media_bad_any(p->fs->media) || p->runs[0].kind == RUN_HEAL)
