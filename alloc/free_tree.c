@@ -122,13 +122,26 @@ static int free_drop(const struct alloc *alloc, struct tx *tx, blkno_t start)
 	return btree_remove(&alloc->tree, tx, &key);
 }
 
+/* A run begins elsewhere, with nothing free between the one place and the other but itself. */
+static int free_move(const struct alloc *alloc, struct tx *tx, blkno_t from, blkno_t start, uint64_t count)
+{
+	const struct btree_key old = {{from}}, key = {{start}};
+	struct format_free value;
+
+	format_free_pack(&value, count);
+	return btree_rekey(&alloc->tree, tx, &old, &key, &value, sizeof(value));
+}
+
 int free_carve(const struct alloc *alloc, struct tx *tx, const struct run *whole,
 	       const struct run *part)
 {
 	uint64_t before = part->start - whole->start, after = run_end(whole) - run_end(part);
-	int error = before > 0 ? free_resize(alloc, tx, whole->start, before)
-			       : free_drop(alloc, tx, whole->start);
+	int error;
 
+	if (before == 0)
+		return after > 0 ? free_move(alloc, tx, whole->start, run_end(part), after)
+				 : free_drop(alloc, tx, whole->start);
+	error = free_resize(alloc, tx, whole->start, before);
 	if (error < 0 || after == 0)
 		return error;
 	return free_add(alloc, tx, run_end(part), after);
@@ -166,7 +179,7 @@ int free_merge(const struct alloc *alloc, struct tx *tx, const struct run *run)
 	enum merge merge;
 	int error = merge_classify(alloc, run, &left, &right, &merge);
 
-	if (error == 0 && (merge & MERGE_RIGHT))
+	if (error == 0 && merge == MERGE_BOTH)
 		error = free_drop(alloc, tx, right.start);
 	if (error < 0)
 		return error;
@@ -176,7 +189,7 @@ int free_merge(const struct alloc *alloc, struct tx *tx, const struct run *run)
 	case MERGE_LEFT:
 		return free_resize(alloc, tx, left.start, left.count + run->count);
 	case MERGE_RIGHT:
-		return free_add(alloc, tx, run->start, run->count + right.count);
+		return free_move(alloc, tx, right.start, run->start, run->count + right.count);
 	case MERGE_BOTH:
 		return free_resize(alloc, tx, left.start, left.count + run->count + right.count);
 	}

@@ -70,6 +70,11 @@ int btree_max_aggregate(const struct btree *tree, uint64_t *out);
 int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
 int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
 int btree_remove(const struct btree *tree, struct tx *tx, const struct btree_key *key);
+/*
+ * The record of `from` gets another key and value: as btree_remove() and btree_insert(), but where it belongs to the same leaf as before (and has as many bytes) that alone is changed, and what
+ * inner nodes say of it.
+ */
+int btree_rekey(const struct btree *tree, struct tx *tx, const struct btree_key *from, const struct btree_key *to, const void *value, size_t length);
 
 /* Visit the address and level of every node, parents first. A node that cannot be read is visited with error set and not descended. */
 typedef int btree_node_fn(void *arg, maddr_t address, unsigned level, int error);

@@ -385,6 +385,78 @@ int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key
 	return error;
 }
 
+/* --- rekey --- */
+
+/* Would a look for this key come to the leaf that the path ends at? */
+static bool path_leads(struct btree_path *path, const struct btree_key *key)
+{
+	const struct btree_step *leaf = path_last(path);
+
+	if (leaf->bounded && btree_key_compare(key, &leaf->upper) >= 0)
+		return false;
+	for (unsigned d = path->depth - 1; d-- > 0;) {
+		struct btree_key bound;
+
+		node_key(step_node(&path->step[d]), path->step[d].index, &bound);
+		if (btree_key_compare(key, &bound) >= 0)
+			return true;
+		if (path->step[d].index > 0)
+			return false;
+	}
+	return true;
+}
+
+static void node_rekey(struct format_node *node, unsigned index, unsigned to, const struct btree_key *key, const void *value, size_t length)
+{
+	if (to == index || to == index + 1) { /* between the same neighbours */
+		node_set_key(node, index, key);
+		if (length > 0)
+			node_set_value(node, index, value, length);
+		return;
+	}
+	node_remove(node, index);
+	node_insert(node, to > index ? to - 1 : to, key, value, length);
+}
+
+static int path_rekey(struct tx *tx, struct btree_path *path, const struct btree_key *key, const void *value, size_t length)
+{
+	struct btree_step *step = path_last(path);
+	bool taken;
+	unsigned to = node_search(step_node(step), key, &taken);
+	int error;
+
+	if (taken && to != step->index)
+		return -EEXIST;
+	error = tx_join(tx, step->buf);
+	if (error == 0)
+		error = path_lower_bounds(tx, path, key);
+	if (error < 0)
+		return error;
+	node_rekey(step_node(step), step->index, to, key, value, length);
+	return aggregate_settle(tx, path, path->depth - 1);
+}
+
+int btree_rekey(const struct btree *tree, struct tx *tx, const struct btree_key *from, const struct btree_key *to, const void *value, size_t length)
+{
+	struct btree_path path;
+	size_t old_length;
+	bool found, stays = false;
+	int error = path_seek_change(tx, &path, tree, from, &found);
+
+	if (error < 0)
+		return error;
+	if (found) {
+		(void)node_value(step_node(path_last(&path)), path_last(&path)->index, &old_length);
+		stays = old_length == length && path_leads(&path, to);
+	}
+	error = stays ? path_rekey(tx, &path, to, value, length) : found ? 0 : -ENOENT;
+	path_end(&path);
+	if (error < 0 || stays)
+		return error;
+	error = btree_remove(tree, tx, from);
+	return error < 0 ? error : btree_insert(tree, tx, to, value, length);
+}
+
 /* --- remove --- */
 
 static int step_destroy(struct tx *tx, struct btree_path *path)

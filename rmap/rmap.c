@@ -100,6 +100,16 @@ static int record_resize(const struct rmap *rmap, struct tx *tx, const struct rm
 	return btree_update(&rmap->tree, tx, &key, &value, sizeof(value));
 }
 
+/* `record` becomes `to`, which begins elsewhere. */
+static int record_move(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record, const struct rmap_record *to)
+{
+	struct btree_key from = key_of(record), key = key_of(to);
+	struct format_rmap value;
+
+	format_rmap_pack(&value, to->count, to->flags);
+	return btree_rekey(&rmap->tree, tx, &from, &key, &value, sizeof(value));
+}
+
 static int record_drop(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record)
 {
 	struct btree_key key = key_of(record);
@@ -159,12 +169,9 @@ static int insert_before_right(const struct rmap *rmap, struct tx *tx,
 			       const struct neighbours *near)
 {
 	struct rmap_record joined = *near->self;
-	int error = record_drop(rmap, tx, &near->right);
 
-	if (error < 0)
-		return error;
 	joined.count += near->right.count;
-	return record_add(rmap, tx, &joined);
+	return record_move(rmap, tx, &near->right, &joined);
 }
 
 static int insert_between(const struct rmap *rmap, struct tx *tx, const struct neighbours *near)
@@ -269,9 +276,8 @@ static int cut_head(const struct rmap *rmap, struct tx *tx, const struct rmap_re
 		    blkno_t end)
 {
 	struct rmap_record rest = rmap_clip(whole, end, rmap_record_end(whole));
-	int error = record_drop(rmap, tx, whole);
 
-	return error < 0 ? error : record_add(rmap, tx, &rest);
+	return record_move(rmap, tx, whole, &rest);
 }
 
 static int cut_middle(const struct rmap *rmap, struct tx *tx, const struct rmap_record *whole,

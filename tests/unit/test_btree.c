@@ -46,6 +46,7 @@ struct model_record {
 	struct btree_key key;
 	uint16_t length;
 	uint32_t seed;
+	struct btree_key from; /* of a change that gives it another key */
 };
 
 #define MODEL_MAX 8192
@@ -156,7 +157,7 @@ static void assert_same(const struct btree_record *got, const struct model_recor
 
 /* --- one random change, to the tree and to the model --- */
 
-enum change { CHANGE_INSERT, CHANGE_UPDATE, CHANGE_REMOVE };
+enum change { CHANGE_INSERT, CHANGE_UPDATE, CHANGE_REKEY, CHANGE_REMOVE };
 
 static int change_tree(struct fixture *f, struct tx *tx, enum change change,
 		       const struct model_record *record)
@@ -169,10 +170,29 @@ static int change_tree(struct fixture *f, struct tx *tx, enum change change,
 		return btree_insert(&f->tree, tx, &record->key, value, record->length);
 	case CHANGE_UPDATE:
 		return btree_update(&f->tree, tx, &record->key, value, record->length);
+	case CHANGE_REKEY:
+		return btree_rekey(&f->tree, tx, &record->from, &record->key, value, record->length);
 	case CHANGE_REMOVE:
 		break;
 	}
 	return btree_remove(&f->tree, tx, &record->key);
+}
+
+static int rekey_model(struct fixture *f, const struct model_record *record, bool apply)
+{
+	bool found, taken;
+	unsigned at = model_find(f, &record->from, &found);
+
+	(void)model_find(f, &record->key, &taken);
+	if (!found)
+		return -ENOENT;
+	if (taken && btree_key_compare(&record->key, &record->from))
+		return -EEXIST;
+	if (!apply)
+		return 0;
+	model_remove(f, at);
+	model_insert(f, model_find(f, &record->key, &found), record);
+	return 0;
 }
 
 static int change_model(struct fixture *f, enum change change, const struct model_record *record,
@@ -181,6 +201,8 @@ static int change_model(struct fixture *f, enum change change, const struct mode
 	bool found;
 	unsigned at = model_find(f, &record->key, &found);
 
+	if (change == CHANGE_REKEY)
+		return rekey_model(f, record, apply);
 	if (change == CHANGE_INSERT && found)
 		return -EEXIST;
 	if (change != CHANGE_INSERT && !found)
@@ -204,7 +226,26 @@ static enum change random_change(struct fixture *f, unsigned step)
 
 	if (dice < insert_percent && f->count + 1 < MODEL_MAX)
 		return CHANGE_INSERT;
-	return dice < insert_percent + 15 ? CHANGE_UPDATE : CHANGE_REMOVE;
+	if (dice < insert_percent + 15)
+		return dice % 2 ? CHANGE_UPDATE : CHANGE_REKEY;
+	return CHANGE_REMOVE;
+}
+
+/* Most stay where they are among the others. */
+static void rekey_target(struct fixture *f, struct model_record *record)
+{
+	bool found;
+	unsigned at = model_find(f, &record->key, &found);
+
+	record->from = record->key;
+	if (found && random_below(&f->random, 4) > 0)
+		record->length = f->model[at].length;
+	if (random_below(&f->random, 4) == 0)
+		record->key = random_key(f);
+	else if (random_below(&f->random, 2) == 0)
+		record->key.word[0] += random_below(&f->random, 4);
+	else
+		record->key.word[0] -= min_u64(random_below(&f->random, 4), record->key.word[0]);
 }
 
 static struct model_record change_target(struct fixture *f, enum change change)
@@ -213,6 +254,8 @@ static struct model_record change_target(struct fixture *f, enum change change)
 
 	if (change != CHANGE_INSERT && f->count > 0 && random_below(&f->random, 8) > 0)
 		record.key = f->model[random_below(&f->random, f->count)].key;
+	if (change == CHANGE_REKEY)
+		rekey_target(f, &record);
 	return record;
 }
 
@@ -675,6 +718,83 @@ START_TEST(exact_aggregates_are_right_before_the_format_rounds_them_and_can_be_m
 	}
 	ck_assert_uint_gt(settle_all(&f), 10);
 	assert_tree_is_model(&f);
+	fixture_close(&f);
+}
+END_TEST
+
+/* --- keys that change --- */
+
+static void rekey(struct fixture *f, uint64_t from, uint64_t to, unsigned joined)
+{
+	struct model_record record = {.key = {{to}}, .from = {{from}}, .length = 40};
+	struct tx *tx;
+
+	expect_equal(change_model(f, CHANGE_REKEY, &record, true), 0);
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	expect_equal(change_tree(f, tx, CHANGE_REKEY, &record), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	if (joined)
+		ck_assert_uint_eq(fake_last_joined(f->journal), joined);
+	assert_tree_is_model(f);
+}
+
+static uint64_t first_of_second_leaf(struct fixture *f)
+{
+	struct btree_key key;
+	struct buf *root;
+
+	ck_assert_int_eq(buf_get_any(f->journal, root_address(f), &root), 0);
+	node_key((struct format_node *)root->data, 1, &key);
+	buf_put(root);
+	return key.word[0];
+}
+
+START_TEST(a_record_that_stays_in_its_leaf_changes_that_alone)
+{
+	struct btree_record record;
+	struct fixture f;
+	unsigned blocks;
+	uint64_t second;
+
+	fixture_open(&f, 2, "btree rekey");
+	for (unsigned i = 1; i <= 200; i++)
+		change_crowded(&f, 0, CHANGE_INSERT, i * 10);
+	blocks = fake_blocks(f.journal);
+	second = first_of_second_leaf(&f);
+	rekey(&f, 1000, 1007, 1);
+	rekey(&f, 1007, 991, 1);
+	rekey(&f, second, second + 5, 1); /* its leaf's first: what the parent says is below it still */
+	rekey(&f, second + 5, second, 1);
+	rekey(&f, 10, 5, 1); /* below all */
+	rekey(&f, 5, 25, 1); /* behind the next one in its leaf */
+	rekey(&f, 25, 10, 1);
+	rekey(&f, second - 10, second - 1, 1); /* its leaf's last */
+	rekey(&f, second, second, 1);
+	ck_assert_uint_eq(fake_blocks(f.journal), blocks);
+	rekey(&f, second, second - 5, 0); /* to the leaf before */
+	rekey(&f, 500, 1502, 0);
+	ck_assert_int_eq(btree_lookup(&f.tree, &(struct btree_key){{500}}, &record), -ENOENT);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(the_only_record_of_a_leaf_or_tree_gets_another_key_in_place)
+{
+	struct fixture f;
+	maddr_t root;
+
+	fixture_open(&f, 3, "btree rekey alone");
+	change_crowded(&f, 0, CHANGE_INSERT, 100);
+	root = root_address(&f);
+	rekey(&f, 100, 200, 1);
+	rekey(&f, 200, 50, 1);
+	ck_assert_uint_eq(root_address(&f), root);
+	change_crowded(&f, 0, CHANGE_INSERT, UNIT);
+	change_crowded(&f, root, CHANGE_UPDATE, UNIT);
+	ck_assert_uint_eq(count_all(&f).count[0], 2);
+	rekey(&f, UNIT, UNIT + 500, 0); /* with what the parent says of its end */
+	rekey(&f, 50, 60, 0);
+	ck_assert_uint_eq(count_all(&f).count[0], 2);
 	fixture_close(&f);
 }
 END_TEST
@@ -1191,6 +1311,8 @@ int main(void)
 	tcase_add_test(shape, a_crowded_leaf_is_cut_between_two_units);
 	tcase_add_test(shape, a_crowded_inner_node_is_cut_between_two_units);
 	tcase_add_test(shape, a_crowded_leaf_of_one_unit_is_cut_beside_the_key);
+	tcase_add_test(shape, a_record_that_stays_in_its_leaf_changes_that_alone);
+	tcase_add_test(shape, the_only_record_of_a_leaf_or_tree_gets_another_key_in_place);
 	tcase_add_test(shape, a_record_that_grows_seldom_changes_the_parent_of_its_leaf);
 	tcase_add_test(shape, exact_aggregates_are_right_before_the_format_rounds_them_and_can_be_made_so);
 	tcase_set_timeout(model, 120);
