@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "fs/change.h"
 #include "fs/flags.h"
 
 #define COLLECT_BATCH 32
@@ -181,8 +182,7 @@ static int piece_at(struct fallocate *f, uint64_t file_block, uint64_t end, stru
 	*kind = PIECE_UNWRITTEN;
 	if (e->flags & EXTENT_UNWRITTEN)
 		return 0;
-	error = extent_shared_run(f->fs, f->inode->ino, e, f->inode->record.flags & INODE_MAY_SHARE,
-				  &shared, &e->count_blocks);
+	error = extent_shared_run(f->fs, f->inode->ino, e, file_may_share(f->inode), &shared, &e->count_blocks);
 	if (error)
 		return error;
 	*kind = shared ? PIECE_FOREIGN : PIECE_OWN;
@@ -248,27 +248,40 @@ static int allocate_apply(struct fallocate *f, struct tx *tx, uint64_t *file_blo
 	return 0;
 }
 
-static int allocate_link(struct fallocate *f, uint64_t *file_block, uint64_t end)
-{
-	struct space before = f->space;
-	struct inode_record record;
-	uint64_t next = *file_block;
-	struct tx *tx;
-	int error = fs_tx_begin(f->fs, TX_NORMAL, &tx);
+struct allocate_link {
+	struct fallocate *f;
+	struct space before;
+	uint64_t from, next, end; /* file blocks */
+};
 
-	if (error)
-		return error;
-	record = f->inode->record;
-	error = allocate_apply(f, tx, &next, end, &record);
+/* Beside others all or nothing: there is less room, and one transaction is to do. */
+static int allocate_change(struct tx *tx, void *arg)
+{
+	struct allocate_link *link = arg;
+	struct fallocate *f = link->f;
+	struct inode_record record;
+	int error;
+
+	f->space = link->before;
+	link->next = link->from;
+	inode_copy_record(f->inode, &record);
+	error = allocate_apply(f, tx, &link->next, link->end, &record);
+	if (!error && link->next < link->end && tx_is_beside(tx))
+		return -EAGAIN;
 	if (!f->keeps_times)
 		record_touch(&record);
-	if (!error)
-		error = inode_update(f->inode, tx, &record);
-	error = tx_end(tx, error, NULL);
+	return error ? error : inode_update(f->inode, tx, &record);
+}
+
+static int allocate_link(struct fallocate *f, uint64_t *file_block, uint64_t end)
+{
+	struct allocate_link link = {.f = f, .before = f->space, .from = *file_block, .end = end};
+	int error = change_run(f->fs, TX_NORMAL, allocate_change, &link);
+
 	if (error)
-		f->space = before;
+		f->space = link.before;
 	else
-		*file_block = next;
+		*file_block = link.next;
 	return error;
 }
 
@@ -468,32 +481,48 @@ static int zero_link_intent(struct zero_chain *chain, struct tx *tx)
 	return intent_begin(fs, tx, &chain->intent, &chain->id);
 }
 
-static int zero_link(struct zero_chain *chain)
-{
-	struct zero_chain before = *chain;
-	struct fallocate *f = chain->f;
-	struct space space = f->space;
-	struct inode_record record;
-	struct tx *tx;
-	int error = fs_tx_begin(f->fs, TX_NORMAL, &tx);
+struct zero_link {
+	const struct zero_chain *from;
+	struct zero_chain to;
+	struct space before;
+};
 
-	if (error)
-		return error;
-	record = f->inode->record;
+/* Beside others all or nothing, as an intent would be written where all meet. */
+static int zero_change(struct tx *tx, void *arg)
+{
+	struct zero_link *link = arg;
+	struct zero_chain *chain = &link->to;
+	struct fallocate *f = link->from->f;
+	struct inode_record record;
+	int error;
+
+	if (link->from->begun && tx_is_beside(tx))
+		return -EAGAIN;
+	*chain = *link->from;
+	f->space = link->before;
+	inode_copy_record(f->inode, &record);
 	error = zero_apply(f, tx, &chain->intent.args[1], chain->intent.args[2], &record);
+	if (!error && chain->intent.args[1] < chain->intent.args[2] && tx_is_beside(tx))
+		return -EAGAIN;
 	record_touch(&record);
 	if (!error)
 		error = inode_update(f->inode, tx, &record);
-	if (!error)
-		error = zero_link_intent(chain, tx);
-	error = tx_end(tx, error, NULL);
+	return error ? error : zero_link_intent(chain, tx);
+}
+
+static int zero_link(struct zero_chain *chain)
+{
+	struct fallocate *f = chain->f;
+	struct zero_link link = {.from = chain, .before = f->space};
+	int error = change_run(f->fs, TX_NORMAL, zero_change, &link);
+
 	if (error) {
-		*chain = before;
-		f->space = space;
-	} else {
-		chain->begun = true;
+		f->space = link.before;
+		return error;
 	}
-	return error;
+	*chain = link.to;
+	chain->begun = true;
+	return 0;
 }
 
 static int zero_blocks(struct fallocate *f, uint64_t first, uint64_t end)

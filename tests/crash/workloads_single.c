@@ -175,6 +175,9 @@ const struct single workloads_single[] = {
 	{"append-shared", FILES, "append f 2b"},
 	{"append-many", "create a", "append a 10; append a 1b; append a 1000; append a 5b"},
 	{"append-beside", "create a; create b", "append a 1b; append b 1b; append a 1b; append b 1b"},
+	{"write-beside", FILES "; create a; create b", "write a 0 1b; write b 3b 100; append a 1b+9; append b 2b; write h 2b 1b"},
+	{"write-beside-shared", FILES, "write f 0 1b; write g 1b 1b; write f 1b 1b; write g 0 1b"},
+	{"write-beside-unwritten", FILES "; create w; alloc w 0 6b", "write u 1b 1b; write w 2b 1b; write u 2b+9 20; alloc w 0 9b; zero w 1b 2b"},
 	{"write-then-fsync", FILES, "write h 0 1b; fsync h; write h 8 8"},
 	{"overwrites-then-syncfs", FILES, "write h 0 100; write f 0 100; syncfs; write h 0 8; write f 8 8"},
 
