@@ -44,6 +44,7 @@ static int verify_record(const struct btree_key *key, const void *value, size_t 
 const struct btree_ops free_ops = {
     .tree = FORMAT_TREE_FREE,
     .key_words = 1,
+    .unit = DEVICE_UNIT_BLOCKS,
     .aggregate = aggregate_length,
     .round = round_length,
     .verify = verify_record,

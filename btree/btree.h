@@ -20,6 +20,9 @@ struct btree_record {
 	uint8_t value[NODE_VALUE_MAX];
 };
 
+/* `unit` of trees whose first word is a block: threads take space far apart, but a device may be small. Two nodes side by side have a quarter of one at least, however many units there are. */
+#define DEVICE_UNIT_BLOCKS 4096u
+
 struct btree_ops {
 	unsigned tree; /* enum format_tree_id */
 	unsigned key_words;

@@ -86,7 +86,7 @@ const struct btree_ops extents_ops = {
 	.tree = FORMAT_TREE_EXTENTS, .key_words = 2, .unit = INODE_BATCH, .verify = extents_verify,
 };
 const struct btree_ops xattrs_ops = {
-	.tree = FORMAT_TREE_XATTRS, .key_words = 3, .verify = xattrs_verify,
+	.tree = FORMAT_TREE_XATTRS, .key_words = 3, .unit = INODE_BATCH, .verify = xattrs_verify,
 };
 const struct btree_ops damaged_ops = {
 	.tree = FORMAT_TREE_DAMAGED, .key_words = 2, .verify = damaged_verify,

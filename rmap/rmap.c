@@ -66,6 +66,7 @@ static int verify_record(const struct btree_key *key, const void *value, size_t 
 const struct btree_ops rmap_ops = {
     .tree = FORMAT_TREE_RMAP,
     .key_words = 3,
+    .unit = DEVICE_UNIT_BLOCKS,
     .aggregate = aggregate_end,
     .round = round_end,
     .verify = verify_record,
