@@ -31,7 +31,7 @@ struct btree_ops {
 	/* Aggregate of one record; inner nodes keep the maximum below each child. NULL: none. */
 	uint64_t (*aggregate)(const struct btree_key *key, const void *value, size_t length);
 	/*
-	 * What inner nodes say of a leaf from `first` to `last` when this is the maximum of its records' aggregates: not less, never falling as records come, and for its own answer
+	 * What inner nodes say of a leaf from `first` to `last` when this is the maximum of its records' aggregates: not less, never falling as records come to two or more, and for its own answer
 	 * the same again; so that it seldom changes. NULL, and before format version 4: the maximum itself.
 	 */
 	uint64_t (*round)(const struct btree_key *first, const struct btree_key *last, uint64_t aggregate);

@@ -154,8 +154,8 @@ static int step_insert(struct tx *tx, struct btree_path *path, unsigned d,
 	unsigned index = path->step[d].index;
 
 	node_insert(node, index, key, value, length);
-	/* A split below may have moved the maximum; in a leaf the record can only raise it. */
-	if (node->level > 0)
+	/* A split below may have moved the maximum; in a leaf the record can only raise it, unless it is the second and what it makes of the leaf is not rounded. */
+	if (node->level > 0 || (path->tree->ops->round && node_count(node) == 2))
 		return aggregate_settle(tx, path, d);
 	return aggregate_raise(tx, path, d, node_record_aggregate(node, path->tree->ops, index));
 }

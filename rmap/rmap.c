@@ -17,13 +17,15 @@ static uint64_t aggregate_end(const struct btree_key *key, const void *value, si
 
 /*
  * So an append changes what is said of its leaf once in 64 blocks, rather than each time; and a look for owners goes into leaves in vain only where they end within 64 blocks before: less than one,
- * when each block has a record of its own. A leaf that has one block's sharers only tells exactly: there may be thousands of such, to be looked through for any block behind.
+ * when each block has a record of its own. A leaf that has several of one block's sharers, and nothing else, tells exactly: there may be thousands of such, to be looked through for any block behind.
  */
 #define ROUND_BLOCKS 64u
 
 static uint64_t round_end(const struct btree_key *first, const struct btree_key *last, uint64_t end)
 {
-	return first->word[0] == last->word[0] ? end : round_up_u64(end, ROUND_BLOCKS);
+	bool is_of_sharers = first->word[0] == last->word[0] && btree_key_compare(first, last) != 0;
+
+	return is_of_sharers ? end : round_up_u64(end, ROUND_BLOCKS);
 }
 
 static bool owner_is_known(uint64_t owner)

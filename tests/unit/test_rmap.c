@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "journal/root.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_journal.h"
 #include "tests/support/random.h"
@@ -759,28 +760,77 @@ START_TEST(owners_are_found_by_few_nodes_whoever_shares_the_block_before)
 }
 END_TEST
 
+/* The record of this block is alone in its leaf from then on: others were met there. */
+static void put_apart(struct fixture *f, const struct rmap_record *record)
+{
+	maddr_t root;
+	unsigned level;
+	struct tx *tx;
+
+	root_tree_get(f->journal, FORMAT_TREE_RMAP, &root, &level);
+	ck_assert_uint_eq(level, 0);
+	expect_equal(tx_begin(f->journal, TX_NORMAL, &tx), 0);
+	tx_set_crowded(tx, root);
+	expect_equal(rmap_insert(&f->rmap, tx, record), 0);
+	expect_equal(tx_commit(tx, NULL), 0);
+	root_tree_get(f->journal, FORMAT_TREE_RMAP, &root, &level);
+	ck_assert_uint_eq(level, 1);
+}
+
 /* Times that more than the leaf was changed while a file grew by 4096 blocks, each one in a transaction of its own. */
-static unsigned count_inner_changes(uint32_t version)
+static unsigned count_inner_changes(uint32_t version, bool apart)
 {
 	struct fixture f;
 	unsigned changes = 0;
+	uint64_t records;
 
 	fixture_open(&f);
 	journal_set_version(f.journal, version);
-	fill_beside_sharers(&f, 1000, 0);
-	expect_equal(insert(&f, (struct rmap_record){2000, 1, 7, 0, 0}), 0);
+	fill_beside_sharers(&f, apart ? 20 : 1000, 0);
+	expect_equal(insert(&f, (struct rmap_record){1999, 1, 7, 0, 0}), 0);
+	if (apart)
+		put_apart(&f, &(struct rmap_record){2000, 1, 7, 1, 0});
+	else
+		expect_equal(insert(&f, (struct rmap_record){2000, 1, 7, 1, 0}), 0);
 	for (unsigned i = 1; i < 4096; i++) {
-		expect_equal(insert(&f, (struct rmap_record){2000 + i, 1, 7, i, 0}), 0);
+		expect_equal(insert(&f, (struct rmap_record){2000 + i, 1, 7, 1 + i, 0}), 0);
 		changes += fake_last_joined(f.journal) > 1;
 	}
+	expect_equal(btree_check(&f.rmap.tree, &records), 0);
 	fixture_close(&f);
 	return changes;
 }
 
 START_TEST(an_append_seldom_changes_what_inner_nodes_say)
 {
-	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED), 64);
-	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED - 1), 4095);
+	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED, _i), 64);
+	ck_assert_uint_eq(count_inner_changes(FORMAT_VERSION_ROUNDED - 1, _i), 4095);
+}
+END_TEST
+
+/* A leaf of one record is told of rounded, of one block's sharers only exactly: also as they come and go. */
+START_TEST(what_is_said_of_a_leaf_follows_its_sharers)
+{
+	struct fixture f;
+	uint64_t records;
+
+	fixture_open(&f);
+	fill_beside_sharers(&f, 20, 0);
+	expect_equal(insert(&f, (struct rmap_record){1999, 1, 7, 0, 0}), 0);
+	put_apart(&f, &(struct rmap_record){2000, 1, 7, 1, 0});
+	for (unsigned i = 0; i < 4; i++) {
+		expect_equal(insert(&f, (struct rmap_record){1999, 1 + i, 100 + i, 0, 0}), 0);
+		expect_equal(btree_check(&f.rmap.tree, &records), 0);
+	}
+	expect_equal(insert(&f, (struct rmap_record){2010, 1, 9, 0, 0}), 0);
+	expect_equal(btree_check(&f.rmap.tree, &records), 0);
+	expect_equal(take_away(&f, (struct rmap_record){2010, 1, 9, 0, 0}), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		expect_equal(btree_check(&f.rmap.tree, &records), 0);
+		expect_equal(take_away(&f, (struct rmap_record){1999, 1 + i, 100 + i, 0, 0}), 0);
+	}
+	expect_equal(btree_check(&f.rmap.tree, &records), 0);
+	fixture_close(&f);
 }
 END_TEST
 
@@ -823,7 +873,8 @@ int main(void)
 	tcase_add_test(sentences, a_hint_that_is_wrong_is_looked_into);
 	tcase_add_test(sentences, among_many_sharers_one_comes_and_goes_by_few_nodes);
 	tcase_add_test(sentences, owners_are_found_by_few_nodes_whoever_shares_the_block_before);
-	tcase_add_test(sentences, an_append_seldom_changes_what_inner_nodes_say);
+	tcase_add_loop_test(sentences, an_append_seldom_changes_what_inner_nodes_say, 0, 2);
+	tcase_add_test(sentences, what_is_said_of_a_leaf_follows_its_sharers);
 	tcase_add_test(sentences, a_record_that_cannot_be_is_refused_when_read);
 	tcase_set_timeout(naive, 240);
 	tcase_add_test(naive, random_extents_and_sharers_agree_with_the_model);
