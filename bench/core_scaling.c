@@ -290,6 +290,8 @@ static int prepare(const struct core_options *options, struct runner *runner, st
 		error = make(fs, runner->dir, "data", S_IFREG | 0644, &runner->data);
 	if (!error)
 		error = make(fs, runner->dir, "grown", S_IFREG | 0644, &runner->grown);
+	if (!error)
+		error = fs_lookup(fs, runner->dir, "grown", &attr); /* it is open */
 	for (unsigned i = 0; i < FILES && !error; i++) {
 		snprintf(file, sizeof(file), "file-%u", i);
 		error = make(fs, runner->dir, file, S_IFREG | 0644, &ignored);

@@ -82,3 +82,15 @@ int change_inode(struct inode *inode, enum tx_kind kind, change_fn *change, void
 	pthread_rwlock_unlock(&inode->data_lock);
 	return error;
 }
+
+int change_look(struct fs *fs, change_look_fn *look, void *arg)
+{
+	struct tx *tx;
+	int error = tx_begin_beside(fs->journal, TX_NORMAL, &tx);
+
+	if (error)
+		return error;
+	error = look(arg);
+	tx_abort(tx);
+	return error;
+}

@@ -18,6 +18,13 @@ int change_run(struct fs *fs, enum tx_kind kind, change_fn *change, void *arg);
 int change_inode(struct inode *inode, enum tx_kind kind, change_fn *change, void *arg);
 
 /*
+ * Look at trees, as a transaction beside others that changes nothing: nobody who shows what he has done waits for it. What it sees is of one moment in each block only, so it is for what the
+ * caller keeps from changing: records of an inode whose data lock he has. An error says nothing: look again with the metadata lock.
+ */
+typedef int change_look_fn(void *arg);
+int change_look(struct fs *fs, change_look_fn *look, void *arg);
+
+/*
  * What both are made of, for those who take locks for each attempt anew. An attempt begins by change_begin() and ends with change_outcome() of its error, and of
  * whether that is the commit's. It is repeated while others are met, at last made alone.
  */

@@ -144,7 +144,7 @@ static int plan_run(struct write_plan *p, uint64_t *moved)
 	*moved = 0;
 	p->size = file_size(p->inode);
 	p->may_share = file_may_share(p->inode);
-	error = plan_classify(p);
+	error = plan_classify_beside(p);
 	if (!error)
 		error = plan_place(p);
 	if (!error)

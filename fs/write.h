@@ -44,6 +44,7 @@ struct write_plan {
 	uint64_t size;         /* of the file before */
 	bool may_share;
 	bool keep_size;
+	blkno_t goal; /* where fresh blocks of the first run go best; 0: anywhere */
 	bool no_heal; /* a cleared block was bad again: use fresh ones */
 	struct run runs[WRITE_RUNS];
 	unsigned count;  /* classified */
@@ -59,6 +60,8 @@ bool plan_covers_block(const struct write_plan *p, uint64_t file_block);
  * no longer is.
  */
 int plan_classify(struct write_plan *p);
+/* The same, by who has the data lock for writing: nobody who shows what he has changed waits for it. */
+int plan_classify_beside(struct write_plan *p);
 /*
  * Store the runs in order and drain: `placed` of them. An error only when not even the first could
  * be stored; -EAGAIN: something bad was met that was not known, classify anew. Fresh blocks are set

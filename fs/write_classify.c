@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/change.h"
+
 #define WRITE_PLAN_BLOCKS 1024 /* 4 MiB: data stored per transaction at most */
 
 bool plan_covers_block(const struct write_plan *p, uint64_t file_block)
@@ -78,20 +80,50 @@ static int classify_one(struct write_plan *p, uint64_t file_block, uint64_t end,
 	return classify_mapped(p, &e, run);
 }
 
-int plan_classify(struct write_plan *p)
+/* Where fresh blocks for the first run go best: behind what the file has just before it. */
+static int classify_goal(struct write_plan *p)
 {
+	struct extent e;
+	uint64_t first = p->runs[0].file_block;
+	int error;
+
+	p->goal = 0;
+	if (p->runs[0].kind != RUN_NEW || !first)
+		return 0;
+	error = extent_lookup(p->fs, p->inode->ino, first - 1, &e);
+	if (!error && e.file_block == first - 1)
+		p->goal = e.block + 1;
+	return error == -ENOENT ? 0 : error;
+}
+
+static int classify_all(void *arg)
+{
+	struct write_plan *p = arg;
 	uint64_t block = p->pos >> BLOCK_SHIFT;
 	uint64_t end = min_u64(file_block_up(p->end), block + WRITE_PLAN_BLOCKS);
 	int error = 0;
 
 	p->count = p->placed = 0;
-	journal_read_begin(p->fs->journal);
 	while (block < end && p->count < WRITE_RUNS) {
 		error = classify_one(p, block, end, &p->runs[p->count]);
 		if (error)
 			break;
 		block += p->runs[p->count++].count_blocks;
 	}
+	return p->count ? classify_goal(p) : error;
+}
+
+int plan_classify(struct write_plan *p)
+{
+	int error;
+
+	journal_read_begin(p->fs->journal);
+	error = classify_all(p);
 	journal_read_end(p->fs->journal);
-	return p->count ? 0 : error;
+	return error;
+}
+
+int plan_classify_beside(struct write_plan *p)
+{
+	return change_look(p->fs, classify_all, p) ? plan_classify(p) : 0;
 }

@@ -120,27 +120,14 @@ static int plan_reject(struct write_plan *p, blkno_t start, uint64_t count)
 	return 0;
 }
 
-/* The block after what the file has just before file_block; 0: nothing there. */
-static int run_goal(const struct write_plan *p, const struct run *run, blkno_t *goal)
+static blkno_t run_behind(const struct run *run)
 {
-	struct extent e;
-	int error;
+	return run->block + run->count_blocks;
+}
 
-	*goal = 0;
-	if (p->placed) {
-		const struct run *before = &p->runs[p->placed - 1];
-
-		*goal = before->block + before->count_blocks;
-		return 0;
-	}
-	if (!run->file_block)
-		return 0;
-	journal_read_begin(p->fs->journal);
-	error = extent_lookup(p->fs, p->inode->ino, run->file_block - 1, &e);
-	journal_read_end(p->fs->journal);
-	if (!error && e.file_block == run->file_block - 1)
-		*goal = e.block + 1;
-	return error == -ENOENT ? 0 : error;
+static blkno_t run_goal(const struct write_plan *p)
+{
+	return p->placed ? run_behind(&p->runs[p->placed - 1]) : p->goal;
 }
 
 /*
@@ -150,9 +137,9 @@ static int run_goal(const struct write_plan *p, const struct run *run, blkno_t *
 static int run_reserve(struct write_plan *p, struct run *run, blkno_t *start, uint64_t *count)
 {
 	struct alloc_request request = {
-	    .want_blocks = run->count_blocks, .least_blocks = 1, .align_blocks = 1};
+	    .goal = run_goal(p), .want_blocks = run->count_blocks, .least_blocks = 1, .align_blocks = 1};
 	uint64_t good, got;
-	int error = run_goal(p, run, &request.goal);
+	int error = 0;
 
 	if (!request.goal && run->file_block % HUGE_BLOCKS == 0 &&
 	    p->end - p->pos >= WRITE_ALIGN_BYTES)
