@@ -9,17 +9,15 @@
 
 int alloc_create(struct journal *journal, struct alloc **out)
 {
-	struct alloc *alloc = calloc(1, sizeof(*alloc));
+	struct alloc *alloc = aligned_alloc(_Alignof(struct alloc), sizeof(*alloc));
 
 	if (!alloc)
 		return -ENOMEM;
+	memset(alloc, 0, sizeof(*alloc));
 	alloc->journal = journal;
 	alloc->total_blocks = journal_super(journal)->size_bytes / BLOCK_BYTES;
 	btree_init(&alloc->tree, journal, &free_ops);
-	pthread_mutex_init(&alloc->mutex, NULL);
-	busy_init(&alloc->busy);
-	iset_init(&alloc->reserved);
-	stake_init(alloc);
+	shares_init(alloc);
 	*out = alloc;
 	return 0;
 }
@@ -39,10 +37,7 @@ void alloc_destroy(struct alloc *alloc)
 {
 	if (!alloc)
 		return;
-	busy_fini(&alloc->busy);
-	iset_fini(&alloc->reserved);
-	stake_fini(alloc);
-	pthread_mutex_destroy(&alloc->mutex);
+	shares_fini(alloc);
 	free(alloc);
 }
 
@@ -54,16 +49,30 @@ static int refuse(const struct tx *tx, int error)
 	return error < 0 && error != -EDEADLK && tx_is_beside(tx) ? -EAGAIN : error;
 }
 
-/* Choose, with what is no longer busy counted in; the mutex is held. */
-static int alloc_pick(struct alloc *alloc, const struct alloc_request *request,
-		      const struct stake *mine, struct run *out)
+/* As good as it could be, if nothing were set aside for requests to come? */
+static bool is_all_wanted(const struct alloc_request *request, int error, const struct run *run)
 {
+	if (error < 0)
+		return error != -ENOSPC;
+	return run->count >= request->want_blocks &&
+	       (request->align_blocks <= 1 || run->start % request->align_blocks == 0);
+}
+
+/* All shares are locked; `tx` is of the caller's transaction, NULL: a reader. */
+static int alloc_pick(struct alloc *alloc, const struct alloc_request *request,
+		      const struct share *tx, struct run *out)
+{
+	/* On a small device all threads go on where the last one was. */
+	struct share *mine = window_blocks(alloc) > 0 ? share_mine(alloc) : &alloc->shares[0];
 	int error;
 
-	alloc_expire(alloc);
-	error = pick_run(alloc, request, mine, out);
+	windows_yield(alloc, mine, request->goal);
+	do
+		error = pick_run(alloc, request, mine->cursor,
+				 blocks_available(alloc, request->use_reserve, tx), out);
+	while (!is_all_wanted(request, error, out) && windows_drop(alloc));
 	if (error == 0 && request->goal == 0 && request->not_before == 0)
-		alloc->cursor = run_end(out);
+		mine->cursor = run_end(out);
 	return error;
 }
 
@@ -82,17 +91,17 @@ static int alloc_remove(struct alloc *alloc, struct tx *tx, const struct run *ru
 int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *request,
 	       blkno_t *start, uint64_t *count)
 {
-	struct stake *mine;
+	struct share *mine = share_mine(alloc);
 	struct run run;
 	int error;
 
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = stake_join(alloc, tx, &mine);
+	shares_lock(alloc);
+	error = share_join(mine, tx);
 	if (error == 0)
 		error = alloc_pick(alloc, request, mine, &run);
 	if (error == 0)
-		error = stake_take(mine, &run);
-	pthread_mutex_unlock(&alloc->mutex);
+		error = share_take(mine, &run);
+	shares_unlock(alloc);
 	if (error == 0)
 		error = alloc_remove(alloc, tx, &run);
 	if (error < 0)
@@ -106,18 +115,21 @@ int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *r
 static int reserve_run(struct alloc *alloc, const struct alloc_request *request, struct run *run,
 		       bool *uncertain)
 {
+	struct share *mine = share_mine(alloc);
 	int error;
 
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
+	shares_lock(alloc);
 	error = alloc_pick(alloc, request, NULL, run);
 	if (error == 0)
-		error = reserved_add(alloc, run);
+		error = share_reserve(mine, run);
+	if (error == 0 && window_suits(alloc, request))
+		window_make(mine, request, run);
 	*uncertain = count_is_uncertain(alloc, NULL);
-	pthread_mutex_unlock(&alloc->mutex);
+	shares_unlock(alloc);
 	return error;
 }
 
-/* Between what others show and what they no longer have at stake. Nothing is changed. */
+/* Others may have shown what they took and still have it in their shares. Nothing is changed. */
 static int reserve_alone(struct alloc *alloc, const struct alloc_request *request, struct run *run)
 {
 	bool uncertain;
@@ -131,16 +143,33 @@ static int reserve_alone(struct alloc *alloc, const struct alloc_request *reques
 	return error;
 }
 
+/* Where the goal is not free, what is behind it is no better than the thread's own window, which nobody else is after. */
+static int reserve_reading(struct alloc *alloc, struct alloc_request *request, struct run *run,
+			   bool *uncertain)
+{
+	struct run whole;
+	int error = 0;
+
+	journal_read_begin(alloc->journal);
+	if (window_suits(alloc, request) && request->goal > 0 &&
+	    free_find(alloc, request->goal, &whole) == -ENOENT)
+		request->goal = 0;
+	if (request->goal > 0 || !window_suits(alloc, request) || !window_serve(alloc, request, run))
+		error = reserve_run(alloc, request, run, uncertain);
+	journal_read_end(alloc->journal);
+	return error;
+}
+
 int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start,
 		  uint64_t *count)
 {
-	bool uncertain;
+	struct alloc_request asked = *request;
+	bool uncertain = false;
 	struct run run;
-	int error;
+	int error = 0;
 
-	journal_read_begin(alloc->journal);
-	error = reserve_run(alloc, request, &run, &uncertain);
-	journal_read_end(alloc->journal);
+	if (!window_suits(alloc, request) || !window_serve(alloc, request, &run))
+		error = reserve_reading(alloc, &asked, &run, &uncertain);
 	if (error == -ENOSPC && uncertain)
 		error = reserve_alone(alloc, request, &run);
 	if (error < 0)
@@ -152,10 +181,7 @@ int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkn
 
 void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count)
 {
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	/* Without memory to split a range it stays set aside until unmount. */
-	(void)iset_remove(&alloc->reserved, start, start + count);
-	pthread_mutex_unlock(&alloc->mutex);
+	reserved_remove(alloc, &(struct run){start, count});
 }
 
 static bool range_is_sane(const struct alloc *alloc, blkno_t start, uint64_t count)
@@ -165,18 +191,22 @@ static bool range_is_sane(const struct alloc *alloc, blkno_t start, uint64_t cou
 
 int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
 {
+	struct share *mine = share_mine(alloc);
 	struct run run = {start, count};
-	struct stake *mine;
+	bool is_mine;
 	int error;
 
 	if (!range_is_sane(alloc, start, count))
 		return refuse(tx, -EUCLEAN);
 	/* Readers see it free until the commit: none may reserve it from now on. */
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = stake_join(alloc, tx, &mine);
+	share_lock(mine);
+	error = share_join(mine, tx);
 	if (error == 0)
-		error = stake_take(mine, &run);
-	pthread_mutex_unlock(&alloc->mutex);
+		error = share_take(mine, &run);
+	is_mine = iset_covers(&mine->reserved, start, run_end(&run));
+	share_unlock(mine);
+	if (!is_mine)
+		windows_forget(alloc, &run);
 	if (error == 0)
 		error = alloc_remove(alloc, tx, &run);
 	return refuse(tx, error);
@@ -186,15 +216,15 @@ int alloc_take_exact(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t
 
 int alloc_hold(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count)
 {
+	struct share *mine = share_mine(alloc);
 	struct run run = {start, count};
-	struct stake *mine;
 	int error;
 
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	error = stake_join(alloc, tx, &mine);
+	share_lock(mine);
+	error = share_join(mine, tx);
 	if (error == 0)
-		error = stake_give(mine, &run);
-	pthread_mutex_unlock(&alloc->mutex);
+		error = share_give(mine, &run);
+	share_unlock(mine);
 	return refuse(tx, error);
 }
 
@@ -213,31 +243,40 @@ int alloc_give(struct alloc *alloc, struct tx *tx, blkno_t start, uint64_t count
 
 /* --- questions --- */
 
-bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t *run)
+/* What two shares hold of it one behind the other is told of in two parts. */
+static void share_ask_held(struct share *share, struct iset_range *first, blkno_t start, blkno_t end)
 {
 	const struct iset_range *range;
-	bool held;
 
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	alloc_expire(alloc);
-	range = held_find(alloc, start, start + count);
-	held = range && range->start <= start;
-	*run = count;
-	if (range)
-		*run = min_u64(count, (held ? range->end : range->start) - start);
-	pthread_mutex_unlock(&alloc->mutex);
+	share_lock(share);
+	share_expire(share);
+	range = share_find_held(share, start, end);
+	if (range && range->start < first->start)
+		*first = *range;
+	share_unlock(share);
+}
+
+static struct iset_range held_find(struct alloc *alloc, blkno_t start, blkno_t end)
+{
+	struct iset_range first = {end, end, 0};
+
+	for (uint64_t bits = atomic_load(&alloc->holding); bits; bits &= bits - 1)
+		share_ask_held(&alloc->shares[__builtin_ctzll(bits)], &first, start, end);
+	return first;
+}
+
+bool alloc_is_held(struct alloc *alloc, blkno_t start, uint64_t count, uint64_t *run)
+{
+	struct iset_range range = held_find(alloc, start, start + count);
+	bool held = range.start <= start;
+
+	*run = min_u64(count, (held ? range.end : range.start) - start);
 	return held;
 }
 
 bool alloc_has_busy(struct alloc *alloc)
 {
-	bool busy;
-
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	alloc_expire(alloc);
-	busy = held_find(alloc, 0, UINT64_MAX);
-	pthread_mutex_unlock(&alloc->mutex);
-	return busy;
+	return held_find(alloc, 0, UINT64_MAX).start < UINT64_MAX;
 }
 
 struct free_walk {

@@ -25,7 +25,7 @@ void alloc_grow(struct alloc *alloc, uint64_t total_blocks);
 uint64_t alloc_total_blocks(const struct alloc *alloc);
 
 struct alloc_request {
-	blkno_t goal;	       /* take these first if free; 0: anywhere (a rolling cursor) */
+	blkno_t goal;	       /* take these first if free; 0: anywhere (a cursor of each thread, which rolls) */
 	uint64_t want_blocks;  /* at most this many, as one run */
 	uint64_t least_blocks; /* at least this many, else -ENOSPC; 1: whatever there is */
 	uint64_t align_blocks; /* 1, or 512 for a start on 2 MiB when such a run exists */
@@ -39,7 +39,8 @@ struct alloc_request {
 int alloc_take(struct alloc *alloc, struct tx *tx, const struct alloc_request *request, blkno_t *start, uint64_t *count);
 /*
  * Pick a run as alloc_take() would, without a transaction: it is set aside in DRAM only, so that data can be copied into it before
- * the transaction that names it. Takes the metadata lock shared by itself, or waits for those who run beside others where only that tells what is left. End it with alloc_take_exact() + commit, or alloc_unreserve().
+ * the transaction that names it. Takes the metadata lock shared by itself, or waits for those who run beside others where only that tells what is left. End it with alloc_take_exact() + commit, or alloc_unreserve(). With little wanted, what lies behind is kept for
+ * this thread's next request, or anybody's who goes on there, until somebody would get less because of it: not set aside, as far as anybody can tell.
  */
 int alloc_reserve(struct alloc *alloc, const struct alloc_request *request, blkno_t *start, uint64_t *count);
 void alloc_unreserve(struct alloc *alloc, blkno_t start, uint64_t count);

@@ -61,3 +61,8 @@ const struct iset_range *busy_find(const struct busy *busy, uint64_t start, uint
 	return range_first(iset_find(&busy->collecting.ranges, start, end),
 			   iset_find(&busy->closing.ranges, start, end));
 }
+
+bool busy_is_empty(const struct busy *busy)
+{
+	return busy->collecting.ranges.count + busy->closing.ranges.count == 0;
+}

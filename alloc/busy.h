@@ -10,7 +10,7 @@
 
 struct busy_generation {
 	struct iset ranges;
-	uint64_t sequence; /* the highest of a transaction in it: they come in any order */
+	uint64_t sequence; /* the highest of a transaction in it */
 };
 
 struct busy {
@@ -20,7 +20,7 @@ struct busy {
 
 void busy_init(struct busy *busy);
 void busy_fini(struct busy *busy);
-/* Room for `count` ranges that all transactions which are open may commit, from now on. 0, -ENOMEM. */
+/* Room for `count` ranges that the open transaction may commit. 0, -ENOMEM. */
 int busy_reserve(struct busy *busy, size_t count);
 /* A transaction has freed these. Room was made for them. */
 void busy_commit(struct busy *busy, const struct iset *ranges, uint64_t sequence);
@@ -29,6 +29,7 @@ void busy_expire(struct busy *busy, bool (*is_durable)(void *arg, uint64_t seque
 /* The range of the set that overlaps [start, end) and begins first, or NULL. Valid until the set
  * changes. */
 const struct iset_range *busy_find(const struct busy *busy, uint64_t start, uint64_t end);
+bool busy_is_empty(const struct busy *busy);
 
 /* Whichever of two ranges, either of which may be NULL, begins first. */
 static inline const struct iset_range *range_first(const struct iset_range *a,

@@ -2,7 +2,6 @@
 
 #include "alloc/internal.h"
 #include "btree/walk.h"
-#include "journal/root.h"
 
 /* How many runs are looked at for one length before less is asked for. A run is in vain only when
  * something in it is busy or reserved. */
@@ -17,22 +16,6 @@ struct pick {
 	blkno_t stop_before; /* runs from here on were looked at already */
 	struct run best;
 };
-
-bool piece_next(const struct alloc *alloc, blkno_t *at, blkno_t end, struct run *piece)
-{
-	while (*at < end) {
-		const struct iset_range *first = unusable_find(alloc, *at, end);
-
-		if (!first || first->start > *at) {
-			piece->start = *at;
-			piece->count = (first ? first->start : end) - *at;
-			*at = first ? first->end : end;
-			return true;
-		}
-		*at = first->end;
-	}
-	return false;
-}
 
 /* Remember the best piece of [start, end). Is it good enough? */
 static bool pick_consider(struct pick *pick, blkno_t start, blkno_t end)
@@ -151,33 +134,19 @@ static int pick_longest(struct pick *pick, blkno_t origin, uint64_t longest, uin
 	return -ENOSPC;
 }
 
-/* Blocks that this request may have, reservations and the data reserve taken off. */
-static uint64_t blocks_available(const struct alloc *alloc, bool use_reserve,
-				 const struct stake *mine)
-{
-	uint64_t free_blocks = root_get(alloc->journal, ROOT_FREE_BLOCKS);
-	uint64_t kept = blocks_kept(alloc, mine);
-
-	if (!use_reserve)
-		kept += alloc_reserve_blocks(alloc);
-	return free_blocks > kept ? free_blocks - kept : 0;
-}
-
-static blkno_t pick_origin(const struct alloc *alloc, const struct alloc_request *request)
+static blkno_t pick_origin(const struct alloc_request *request, blkno_t cursor)
 {
 	if (request->not_before > 0)
 		return request->not_before;
-	return request->goal > 0 ? request->goal : alloc->cursor;
+	return request->goal > 0 ? request->goal : cursor;
 }
 
-int pick_run(const struct alloc *alloc, const struct alloc_request *request,
-	     const struct stake *mine, struct run *out)
+int pick_run(const struct alloc *alloc, const struct alloc_request *request, blkno_t cursor, uint64_t available, struct run *out)
 {
-	uint64_t available = blocks_available(alloc, request->use_reserve, mine),
-		 least = max_u64(request->least_blocks, 1), longest;
+	uint64_t least = max_u64(request->least_blocks, 1), longest;
 	struct pick pick = {
 	    .alloc = alloc, .want = min_u64(request->want_blocks, available), .align = 1};
-	blkno_t origin = pick_origin(alloc, request);
+	blkno_t origin = pick_origin(request, cursor);
 	int error = btree_max_aggregate(&alloc->tree, &longest);
 
 	if (error < 0)

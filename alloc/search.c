@@ -79,12 +79,12 @@ int alloc_reserve_next(struct alloc *alloc, struct alloc_search *where, blkno_t 
 	if (where->at >= where->end)
 		return -ENOENT;
 	journal_read_begin(alloc->journal);
-	lock_mutex(&alloc->mutex, LOCK_SPACE);
-	alloc_expire(alloc);
+	shares_lock(alloc);
+	windows_drop(alloc);
 	error = search_walk(&search);
 	if (!error)
-		error = reserved_add(alloc, &search.found);
-	pthread_mutex_unlock(&alloc->mutex);
+		error = share_reserve(share_mine(alloc), &search.found);
+	shares_unlock(alloc);
 	journal_read_end(alloc->journal);
 	if (error)
 		return error;

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "alloc/internal.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_journal.h"
+#include "tests/support/other_thread.h"
 #include "tests/support/random.h"
 
 #define BLOCKS 4096u
@@ -409,6 +411,334 @@ START_TEST(runs_beyond_the_device_are_refused)
 }
 END_TEST
 
+/* --- windows: what is set aside for a thread's requests to come --- */
+
+#define MANY (1u << 20)
+#define WINDOW 256u /* of so large a device */
+
+struct file {
+	struct fixture *f;
+	blkno_t end; /* 0: it has no block yet */
+	unsigned extents;
+};
+
+/* As a write at the end of the file. */
+static void append(struct file *file, uint64_t blocks)
+{
+	while (blocks > 0) {
+		struct alloc_request request = {.goal = file->end, .want_blocks = blocks};
+		uint64_t count;
+		blkno_t start;
+
+		expect_equal(alloc_reserve(file->f->alloc, &request, &start, &count), 0);
+		begin(file->f);
+		expect_equal(end(file->f, alloc_take_exact(file->f->alloc, file->f->tx, start, count)), 0);
+		file->extents += start != file->end || file->extents == 0;
+		file->end = start + count;
+		blocks -= count;
+	}
+}
+
+static void append_one(void *arg)
+{
+	append(arg, 1);
+}
+
+START_TEST(a_file_that_grows_lies_in_one_run)
+{
+	static const uint64_t sizes[] = {1, 2, 3, 32, 250, WINDOW, 1000};
+	struct fixture f;
+	struct file file = {.f = &f};
+
+	fixture_open(&f, MANY);
+	for (unsigned i = 0; i < 3000; i++)
+		append(&file, sizes[i % ARRAY_SIZE(sizes)]);
+	ck_assert_uint_eq(file.extents, 1);
+	fixture_close(&f);
+}
+END_TEST
+
+/* Blocks alternate as they always did where files begin one behind the other; where there is room behind both, each goes on there. */
+START_TEST(files_that_one_thread_appends_to_in_turn_lie_no_worse_than_without_windows)
+{
+	struct fixture f;
+	struct file a = {.f = &f}, b = {.f = &f}, c = {.f = &f, .end = 5000}, d = {.f = &f, .end = 9000};
+
+	fixture_open(&f, MANY);
+	for (unsigned i = 0; i < 1000; i++) {
+		append(&a, 1);
+		append(&b, 1);
+		append(&c, 1);
+		append(&d, 1);
+	}
+	ck_assert_uint_le(a.extents, 1000);
+	ck_assert_uint_le(b.extents, 1000);
+	ck_assert_uint_le(a.end, 2001);
+	ck_assert_uint_le(b.end, 2001);
+	ck_assert_uint_eq(c.end, 6000);
+	ck_assert_uint_eq(d.end, 10000);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(files_of_two_threads_lie_apart_each_in_one_run)
+{
+	struct other_thread other;
+	struct fixture f;
+	struct file a = {.f = &f}, b = {.f = &f};
+
+	fixture_open(&f, MANY);
+	other_start(&other);
+	for (unsigned i = 0; i < 1000; i++) {
+		append_one(&a);
+		other_do(&other, append_one, &b);
+	}
+	other_stop(&other);
+	ck_assert_uint_eq(a.extents, 1);
+	ck_assert_uint_eq(b.extents, 1);
+	ck_assert_uint_gt(max_u64(a.end, b.end) - min_u64(a.end, b.end), MANY / 64);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_file_that_threads_append_to_in_turn_lies_in_one_run)
+{
+	struct other_thread other;
+	struct fixture f;
+	struct file a = {.f = &f}, b = {.f = &f};
+
+	fixture_open(&f, MANY);
+	other_start(&other);
+	for (unsigned i = 0; i < 1000; i++) {
+		append_one(i % 3 ? &a : &b);
+		other_do(&other, append_one, i % 2 ? &a : &b);
+	}
+	other_stop(&other);
+	ck_assert_uint_le(a.extents, 2); /* both began in one window */
+	ck_assert_uint_le(b.extents, 2);
+	fixture_close(&f);
+}
+END_TEST
+
+static uint64_t space_locks(void)
+{
+	struct lock_counts counts;
+
+	lock_counts(&counts);
+	return counts.taken[LOCK_SPACE];
+}
+
+/* This thread has locked what another one has, for ever if it came to that. */
+START_TEST(within_a_window_a_thread_takes_three_locks_of_its_own)
+{
+	struct other_thread other;
+	struct fixture f;
+	struct file a = {.f = &f}, b = {.f = &f};
+	uint64_t before, run;
+
+	fixture_open(&f, MANY);
+	other_start(&other);
+	other_do(&other, append_one, &b);
+	append_one(&a);
+	before = space_locks();
+	for (unsigned slot = 1; slot < SLOT_COUNT; slot++)
+		share_lock(&f.alloc->shares[slot]);
+	for (unsigned i = 0; i < WINDOW - 1; i++)
+		append_one(&a);
+	ck_assert_uint_eq(space_locks() - before, SLOT_COUNT - 1 + 3 * (WINDOW - 1));
+	ck_assert_int_eq(give(&f, a.end - 1, 1), 0);
+	begin(&f);
+	ck_assert_int_eq(end(&f, alloc_hold(f.alloc, f.tx, a.end - 2, 1)), 0);
+	ck_assert(!alloc_is_held(f.alloc, a.end - 2, 1, &run));
+	for (unsigned slot = 1; slot < SLOT_COUNT; slot++)
+		share_unlock(&f.alloc->shares[slot]);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+struct reserving {
+	struct fixture *f;
+	struct alloc_request request;
+	blkno_t start;
+	uint64_t count;
+	int error;
+};
+
+static void reserve(void *arg)
+{
+	struct reserving *r = arg;
+
+	r->error = alloc_reserve(r->f->alloc, &r->request, &r->start, &r->count);
+}
+
+/* Two threads have windows. */
+static void windows_open(struct fixture *f, struct other_thread *other, struct reserving *mine, struct reserving *theirs)
+{
+	*mine = *theirs = (struct reserving){.f = f, .request = {.want_blocks = 1}};
+	reserve(mine);
+	other_start(other);
+	other_do(other, reserve, theirs);
+	ck_assert_int_eq(mine->error, 0);
+	ck_assert_int_eq(theirs->error, 0);
+}
+
+START_TEST(no_block_is_lost_to_windows)
+{
+	struct reserving mine, theirs, all = {.f = NULL};
+	struct other_thread other;
+	uint64_t sum = 2;
+	struct fixture f;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	all = (struct reserving){.f = &f, .request = {.want_blocks = MANY, .least_blocks = _i ? MANY / 2 : 1}};
+	if (_i)
+		all.request.want_blocks = all.request.least_blocks = max_u64(mine.start, theirs.start) - min_u64(mine.start, theirs.start) - 1;
+	for (reserve(&all); !all.error; reserve(&all))
+		sum += all.count;
+	ck_assert_int_eq(all.error, -ENOSPC);
+	if (!_i)
+		ck_assert_uint_eq(sum, MANY - alloc_reserve_blocks(f.alloc));
+	else
+		ck_assert_uint_ge(sum, all.request.want_blocks);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(small_requests_get_every_block_too)
+{
+	struct reserving mine, theirs;
+	struct other_thread other;
+	uint64_t sum = 0;
+	struct fixture f;
+
+	fixture_open(&f, 16384);
+	windows_open(&f, &other, &mine, &theirs);
+	while (!mine.error || !theirs.error) {
+		sum += (mine.error ? 0 : mine.count) + (theirs.error ? 0 : theirs.count);
+		mine.request.goal = mine.start + mine.count;
+		reserve(&mine);
+		other_do(&other, reserve, &theirs);
+	}
+	ck_assert_int_eq(mine.error, -ENOSPC);
+	ck_assert_int_eq(theirs.error, -ENOSPC);
+	ck_assert_uint_eq(sum, 16384 - alloc_reserve_blocks(f.alloc));
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+/* Deletes and metadata get what is in windows as well. */
+START_TEST(windows_give_way_to_who_may_have_the_reserve)
+{
+	struct alloc_request rest = {.want_blocks = MANY, .least_blocks = 1, .use_reserve = true};
+	struct reserving mine, theirs;
+	struct other_thread other;
+	uint64_t count, sum = 2;
+	struct fixture f;
+	blkno_t start;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	while (!take(&f, &rest, &start, &count))
+		sum += count;
+	ck_assert_uint_eq(sum, MANY);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+/* As much of it as a window has, and all of what is behind. */
+START_TEST(what_begins_in_anothers_window_goes_on_behind_it)
+{
+	struct reserving mine, theirs;
+	struct other_thread other;
+	struct fixture f;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	mine.request = (struct alloc_request){.goal = theirs.start + 1, .want_blocks = 4 * WINDOW};
+	reserve(&mine);
+	ck_assert_int_eq(mine.error, 0);
+	ck_assert_uint_eq(mine.start, theirs.start + 1);
+	ck_assert_uint_eq(mine.count, 4 * WINDOW);
+	other_do(&other, reserve, &theirs);
+	ck_assert_uint_eq(theirs.start, mine.start + mine.count);
+	mine.request = (struct alloc_request){.goal = theirs.start + 8, .want_blocks = 8}; /* in the middle of a window */
+	reserve(&mine);
+	ck_assert_uint_eq(mine.start, theirs.start + 8);
+	ck_assert_uint_eq(mine.count, 8);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(what_somebody_takes_exactly_leaves_the_window)
+{
+	struct reserving mine, theirs;
+	struct other_thread other;
+	struct fixture f;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	ck_assert_int_eq(take_exact(&f, theirs.start + 1, 20), 0);
+	ck_assert_int_eq(take_exact(&f, mine.start + 1, 20), 0);
+	reserve(&mine);
+	ck_assert_uint_eq(mine.start, mine.count + 20);
+	theirs.request.goal = theirs.start + 1;
+	other_do(&other, reserve, &theirs);
+	ck_assert(theirs.start < theirs.request.goal || theirs.start >= theirs.request.goal + 20);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_search_of_what_is_free_finds_what_is_in_windows)
+{
+	struct alloc_search search = {.end = MANY, .least_blocks = 1, .most_blocks = MANY, .align_blocks = 1};
+	struct reserving mine, theirs;
+	struct other_thread other;
+	uint64_t count, sum = 0;
+	struct fixture f;
+	blkno_t start;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	while (!alloc_reserve_next(f.alloc, &search, &start, &count))
+		sum += count;
+	ck_assert_uint_eq(sum, MANY - 2);
+	reserve(&mine);
+	ck_assert_int_eq(mine.error, -ENOSPC);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_reservation_may_be_given_up_or_taken_by_another_thread)
+{
+	struct reserving mine, theirs;
+	struct other_thread other;
+	struct fixture f;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	ck_assert_int_eq(take_exact(&f, theirs.start, 1), 0);
+	ck_assert_int_eq(give(&f, theirs.start, 1), 0);
+	mine.request.goal = theirs.start;
+	reserve(&mine);
+	ck_assert_uint_eq(mine.start, theirs.start);
+	other_do(&other, reserve, &theirs);
+	alloc_unreserve(f.alloc, theirs.start, 1);
+	mine.request.goal = theirs.start;
+	reserve(&mine);
+	ck_assert_uint_eq(mine.start, theirs.start);
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
 /* --- the model: a state per block --- */
 
 #define HANDLES 24
@@ -686,6 +1016,26 @@ START_TEST(random_requests_agree_with_a_bitmap)
 }
 END_TEST
 
+static TCase *make_window_tests(void)
+{
+	TCase *tests = tcase_create("windows");
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, a_file_that_grows_lies_in_one_run);
+	tcase_add_test(tests, files_that_one_thread_appends_to_in_turn_lie_no_worse_than_without_windows);
+	tcase_add_test(tests, files_of_two_threads_lie_apart_each_in_one_run);
+	tcase_add_test(tests, a_file_that_threads_append_to_in_turn_lies_in_one_run);
+	tcase_add_test(tests, within_a_window_a_thread_takes_three_locks_of_its_own);
+	tcase_add_loop_test(tests, no_block_is_lost_to_windows, 0, 2);
+	tcase_add_test(tests, small_requests_get_every_block_too);
+	tcase_add_test(tests, windows_give_way_to_who_may_have_the_reserve);
+	tcase_add_test(tests, what_begins_in_anothers_window_goes_on_behind_it);
+	tcase_add_test(tests, what_somebody_takes_exactly_leaves_the_window);
+	tcase_add_test(tests, a_search_of_what_is_free_finds_what_is_in_windows);
+	tcase_add_test(tests, a_reservation_may_be_given_up_or_taken_by_another_thread);
+	return tests;
+}
+
 int main(void)
 {
 	Suite *suite = suite_create("alloc");
@@ -713,6 +1063,7 @@ int main(void)
 	tcase_set_timeout(bitmap, 240);
 	tcase_add_test(bitmap, random_requests_agree_with_a_bitmap);
 	suite_add_tcase(suite, sentences);
+	suite_add_tcase(suite, make_window_tests());
 	suite_add_tcase(suite, bitmap);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -181,7 +181,11 @@ static bool is_held(blkno_t start)
 
 static bool is_reserved(blkno_t start)
 {
-	return iset_covers(&alloc->reserved, start, start + 2);
+	bool reserved = false;
+
+	for (unsigned slot = 0; slot < SLOT_COUNT; slot++)
+		reserved |= iset_covers(&alloc->shares[slot].reserved, start, start + 2);
+	return reserved;
 }
 
 static void reserve_exactly(blkno_t start)
@@ -224,9 +228,15 @@ static struct side right_side(bool commits)
 	return (struct side){.thread = &right_thread, .take = free_run(RUNS - 3), .give = used_run(RUNS - 8), .hold = used_run(RUNS - 12), .commits = commits};
 }
 
+static void expect_nothing_open(void)
+{
+	for (unsigned slot = 0; slot < SLOT_COUNT; slot++)
+		ck_assert(!alloc->shares[slot].is_open);
+}
+
 static void expect_none_open(uint64_t free_blocks)
 {
-	ck_assert_uint_eq(alloc->open, 0);
+	expect_nothing_open();
 	ck_assert_uint_eq(free_counter(), free_blocks);
 	ck_assert_uint_eq(count_free(FIRST, LAST - FIRST), free_blocks);
 	ck_assert_int_eq(journal_sync(fix.journal), 0);
@@ -272,7 +282,7 @@ START_TEST(what_two_hold_stays_held_until_both_have_ended)
 	must(step_end, &left);
 	ck_assert(is_held(left.hold));
 	must(step_end, &right);
-	ck_assert_uint_eq(alloc->open, 0);
+	expect_nothing_open();
 }
 END_TEST
 
@@ -303,7 +313,6 @@ START_TEST(two_together_never_take_more_than_there_is)
 	struct side left = {.thread = &left_thread, .request = {.goal = FIRST, .want_blocks = LONG, .least_blocks = LONG}, .commits = true};
 	struct side right = {.thread = &right_thread, .request = {.not_before = LAST - LONG, .want_blocks = LONG, .least_blocks = LONG}};
 	struct side reader = {.request = {.not_before = LAST - LONG, .want_blocks = LONG}};
-	const struct iset_range *range;
 
 	/* All but the two long runs, and of these 64 are kept for others. */
 	for (uint64_t i = 0; i < RUNS; i++)
@@ -322,8 +331,7 @@ START_TEST(two_together_never_take_more_than_there_is)
 	step_take(&right);
 	ck_assert_int_eq(right.error, -ENOSPC);
 	tx_abort(right.tx);
-	while ((range = iset_find(&alloc->reserved, 0, LAST)))
-		alloc_unreserve(alloc, range->start, range->end - range->start);
+	alloc_unreserve(alloc, FIRST, LAST - FIRST);
 	expect_none_open(FREE_BLOCKS - LONG);
 }
 END_TEST
@@ -425,7 +433,7 @@ static void own(const struct run *run, unsigned from, unsigned to)
 /* Set one piece aside. Does it come? */
 static bool worker_reserve(struct worker *worker, struct run *fresh)
 {
-	struct alloc_request request = {.want_blocks = 1 + random_below(&worker->random, 6), .use_reserve = true};
+	struct alloc_request request = {.want_blocks = 1 + random_below(&worker->random, 6), .use_reserve = random_below(&worker->random, 4) == 0};
 	int error;
 
 	if (random_below(&worker->random, 2))
@@ -521,8 +529,8 @@ START_TEST(threads_never_get_the_same_block)
 		beside += workers[i].beside;
 	}
 	ck_assert_uint_gt(beside, 0);
-	ck_assert_uint_eq(alloc->reserved.count, 0);
-	ck_assert_uint_eq(alloc->open, 0);
+	ck_assert(!reserved_any(alloc));
+	expect_nothing_open();
 	journal_read_begin(fix.journal);
 	ck_assert_int_eq(btree_check(alloc_tree(alloc), &records), 0);
 	ck_assert_int_eq(alloc_walk(alloc, 0, LAST, expect_unowned, NULL), 0);

@@ -186,7 +186,7 @@ static void point_go_on(const struct point *point, struct fs *fs)
 	}
 	if (error)
 		point_fails(point, "a later operation fails:", strerror(-error));
-	if (fs->alloc->reserved.count)
+	if (reserved_any(fs->alloc))
 		point_fails(point, "space is left set aside", "");
 }
 
