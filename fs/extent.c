@@ -77,17 +77,30 @@ static int extent_at_or_before(struct fs *fs, inum_t ino, uint64_t file_block, s
 	return extent_take(fs, &record.key, record.value, record.length, out);
 }
 
+struct extent_first {
+	struct fs *fs;
+	struct extent *out;
+};
+
+static int extent_take_first(void *arg, const struct btree_key *key, const void *value,
+			     size_t length)
+{
+	const struct extent_first *first = arg;
+	int error = extent_take(first->fs, key, value, length, first->out);
+
+	return error ? error : 1;
+}
+
+/* Not beyond the inode: another's leaf may be being changed all the time. */
 static int extent_at_or_after(struct fs *fs, inum_t ino, uint64_t file_block, struct extent *out)
 {
-	struct btree_key key = extent_key(ino, file_block);
-	struct btree_record record;
-	int error = btree_lookup_ge(&fs->extents, &key, &record);
+	struct btree_key from = extent_key(ino, file_block), to = extent_key(ino, FILE_BLOCKS_END);
+	struct extent_first first = {.fs = fs, .out = out};
+	int found = btree_walk(&fs->extents, &from, &to, extent_take_first, &first);
 
-	if (error)
-		return error;
-	if (record.key.word[0] != ino)
-		return -ENOENT;
-	return extent_take(fs, &record.key, record.value, record.length, out);
+	if (found < 0)
+		return found;
+	return found ? 0 : -ENOENT;
 }
 
 int extent_lookup(struct fs *fs, inum_t ino, uint64_t file_block, struct extent *out)
