@@ -26,7 +26,7 @@ uint64_t free_length_floor(uint64_t count)
 	return count & ~length_low_bits(count);
 }
 
-static uint64_t round_length(const struct btree_key *first, const struct btree_key *last, uint64_t count)
+static uint64_t round_length(uint64_t count, bool is_alike)
 {
 	return count | length_low_bits(count);
 }

@@ -31,10 +31,10 @@ struct btree_ops {
 	/* Aggregate of one record; inner nodes keep the maximum below each child. NULL: none. */
 	uint64_t (*aggregate)(const struct btree_key *key, const void *value, size_t length);
 	/*
-	 * What inner nodes say of a leaf from `first` to `last` when this is the maximum of its records' aggregates: not less, never falling as records come to two or more, and for its own answer
-	 * the same again; so that it seldom changes. NULL, and before format version 4: the maximum itself.
+	 * What inner nodes say of a leaf when this is the maximum of its records' aggregates: not less, growing with it, and for its own answer the same again; so that it seldom
+	 * changes. is_alike: it has several records, and the first word of all is the same; then no more than otherwise. NULL, and before format version 4: the maximum itself.
 	 */
-	uint64_t (*round)(const struct btree_key *first, const struct btree_key *last, uint64_t aggregate);
+	uint64_t (*round)(uint64_t aggregate, bool is_alike);
 	/* 0 or -EUCLEAN: may this record be in the tree? Called for every record of a node when it is first read. May be NULL. */
 	int (*verify)(const struct btree_key *key, const void *value, size_t length);
 };

@@ -335,6 +335,18 @@ int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key
 
 /* --- update --- */
 
+/* Is what is said of the leaf more than a record that said `before` made of it? Then another one is the highest. */
+static bool aggregate_is_of_another(struct btree_path *path, uint64_t before)
+{
+	const struct btree_step *leaf = path_last(path);
+	struct node_child child;
+
+	if (path->depth == 1)
+		return true;
+	node_child(step_node(leaf - 1), (leaf - 1)->index, &child);
+	return btree_node_rounded(path->tree, step_node(leaf), before) < child.aggregate;
+}
+
 /* The record under the last step has changed in place; it said `before`. */
 static int aggregate_replace(struct tx *tx, struct btree_path *path, uint64_t before)
 {
@@ -343,7 +355,7 @@ static int aggregate_replace(struct tx *tx, struct btree_path *path, uint64_t be
 
 	if (after >= before)
 		return aggregate_raise(tx, path, path->depth - 1, after);
-	return aggregate_settle(tx, path, path->depth - 1);
+	return aggregate_is_of_another(path, before) ? 0 : aggregate_settle(tx, path, path->depth - 1);
 }
 
 static int path_update(struct tx *tx, struct btree_path *path, const struct btree_key *key,
@@ -406,22 +418,26 @@ static bool path_leads(struct btree_path *path, const struct btree_key *key)
 	return true;
 }
 
-static void node_rekey(struct format_node *node, unsigned index, unsigned to, const struct btree_key *key, const void *value, size_t length)
+/* To before record `to` of the leaf. Which one it is then. */
+static unsigned node_rekey(struct format_node *node, unsigned index, unsigned to, const struct btree_key *key, const void *value, size_t length)
 {
 	if (to == index || to == index + 1) { /* between the same neighbours */
 		node_set_key(node, index, key);
 		if (length > 0)
 			node_set_value(node, index, value, length);
-		return;
+		return index;
 	}
+	to -= to > index;
 	node_remove(node, index);
-	node_insert(node, to > index ? to - 1 : to, key, value, length);
+	node_insert(node, to, key, value, length);
+	return to;
 }
 
 static int path_rekey(struct tx *tx, struct btree_path *path, const struct btree_key *key, const void *value, size_t length)
 {
 	struct btree_step *step = path_last(path);
-	bool taken;
+	uint64_t before = node_record_aggregate(step_node(step), path->tree->ops, step->index);
+	bool taken, was_alike = node_is_alike(step_node(step));
 	unsigned to = node_search(step_node(step), key, &taken);
 	int error;
 
@@ -432,8 +448,8 @@ static int path_rekey(struct tx *tx, struct btree_path *path, const struct btree
 		error = path_lower_bounds(tx, path, key);
 	if (error < 0)
 		return error;
-	node_rekey(step_node(step), step->index, to, key, value, length);
-	return aggregate_settle(tx, path, path->depth - 1);
+	step->index = node_rekey(step_node(step), step->index, to, key, value, length);
+	return node_is_alike(step_node(step)) == was_alike ? aggregate_replace(tx, path, before) : aggregate_settle(tx, path, path->depth - 1);
 }
 
 int btree_rekey(const struct btree *tree, struct tx *tx, const struct btree_key *from, const struct btree_key *to, const void *value, size_t length)

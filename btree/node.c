@@ -65,6 +65,11 @@ void node_set_key(struct format_node *node, unsigned index, const struct btree_k
 		word_store(to + 8 * i, key->word[i]);
 }
 
+bool node_is_alike(const struct format_node *node)
+{
+	return node_count(node) > 1 && word_load(record_of(node, 0)) == word_load(record_of(node, node_count(node) - 1));
+}
+
 const void *node_value(const struct format_node *node, unsigned index, size_t *length)
 {
 	*length = le16_get(node->slots[index].length) - key_bytes(node);

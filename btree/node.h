@@ -32,6 +32,8 @@ static inline unsigned node_count(const struct format_node *node)
 
 void node_key(const struct format_node *node, unsigned index, struct btree_key *out);
 void node_set_key(struct format_node *node, unsigned index, const struct btree_key *key);
+/* Has it several records, and is the first word of all their keys the same? It is not empty. */
+bool node_is_alike(const struct format_node *node);
 /* The bytes after the key, in place. */
 const void *node_value(const struct format_node *node, unsigned index, size_t *length);
 /* Same length as before. */

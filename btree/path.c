@@ -75,14 +75,10 @@ err_put:
 
 uint64_t btree_node_rounded(const struct btree *tree, const struct format_node *node, uint64_t aggregate)
 {
-	struct btree_key first, last;
-
 	if (!tree->ops->round || node->level > 0 || node_count(node) == 0 ||
 	    journal_super(tree->journal)->version < FORMAT_VERSION_ROUNDED)
 		return aggregate;
-	node_key(node, 0, &first);
-	node_key(node, node_count(node) - 1, &last);
-	return tree->ops->round(&first, &last, aggregate);
+	return tree->ops->round(aggregate, node_is_alike(node));
 }
 
 uint64_t btree_node_aggregate(const struct btree *tree, const struct format_node *node)

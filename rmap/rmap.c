@@ -21,11 +21,9 @@ static uint64_t aggregate_end(const struct btree_key *key, const void *value, si
  */
 #define ROUND_BLOCKS 64u
 
-static uint64_t round_end(const struct btree_key *first, const struct btree_key *last, uint64_t end)
+static uint64_t round_end(uint64_t end, bool is_alike)
 {
-	bool is_of_sharers = first->word[0] == last->word[0] && btree_key_compare(first, last) != 0;
-
-	return is_of_sharers ? end : round_up_u64(end, ROUND_BLOCKS);
+	return is_alike ? end : round_up_u64(end, ROUND_BLOCKS);
 }
 
 static bool owner_is_known(uint64_t owner)

@@ -61,10 +61,16 @@ class Formats(Case):
         self.compare(mount)
         os.mkdir(mount.path("old"))
         for i in range(200):
-            open(mount.path("old", f"{i}"), "w").close()
+            with open(mount.path("old", f"{i}"), "w") as file:
+                file.write(f"{i}" * 1000)
         mount.kill()
         mount.mount()
         self.assertEqual(len(os.listdir(mount.path("old"))), 200)
+        for i in range(0, 200, 2):
+            os.unlink(mount.path("old", f"{i}"))
+        mount.umount()
+        self.assertEqual(self.fsck("-n", "-f", image)[0], 0)
+        mount.mount()
         shutil.rmtree(mount.path("old"))
         self.compare(mount)
         mount.umount()
