@@ -72,7 +72,9 @@ static void background_work(struct fs *fs)
 
 	if (fs_is_readonly(fs))
 		return;
-	orphan_reclaim_queued(fs);
+	orphan_reclaim_older(fs);
+	if (inode_has_reclaim(fs))
+		background_kick(fs);
 	if (journal_wants_checkpoint(fs->journal))
 		error = journal_checkpoint(fs->journal);
 	if (error && error != -EROFS)

@@ -70,15 +70,21 @@ int change_run(struct fs *fs, enum tx_kind kind, change_fn *change, void *arg)
 	return change_attempt(fs, change_work, &(struct change_work){.fs = fs, .kind = kind, .change = change, .arg = arg});
 }
 
+int change_alone(struct fs *fs, enum tx_kind kind, change_fn *change, void *arg)
+{
+	struct change_work work = {.fs = fs, .kind = kind, .change = change, .arg = arg};
+
+	return change_work(&work, &(struct change_way){.beside = false});
+}
+
 /* Whoever runs alone needs no lock, and nobody waits long for one who reads or writes much. */
 int change_inode(struct inode *inode, enum tx_kind kind, change_fn *change, void *arg)
 {
-	struct change_work work = {.fs = inode->fs, .kind = kind, .change = change, .arg = arg};
 	int error;
 
 	if (!lock_try_write(&inode->data_lock, LOCK_DATA))
-		return change_work(&work, &(struct change_way){.beside = false});
-	error = change_attempt(inode->fs, change_work, &work);
+		return change_alone(inode->fs, kind, change, arg);
+	error = change_run(inode->fs, kind, change, arg);
 	pthread_rwlock_unlock(&inode->data_lock);
 	return error;
 }

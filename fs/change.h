@@ -14,7 +14,9 @@ typedef int change_fn(struct tx *tx, void *arg);
  * but the transactions; no transaction, and not the metadata lock, is held by the caller. The change's error, or the commit's.
  */
 int change_run(struct fs *fs, enum tx_kind kind, change_fn *change, void *arg);
-/* The same of one inode, whose data lock is taken if it can be had at once; else, also where the caller himself has it, the change is made alone. */
+/* At once alone: for who knows that it takes what only such a one has. */
+int change_alone(struct fs *fs, enum tx_kind kind, change_fn *change, void *arg);
+/* As change_run(), of one inode, whose data lock is taken if it can be had at once; else, also where the caller himself has it, the change is made alone. */
 int change_inode(struct inode *inode, enum tx_kind kind, change_fn *change, void *arg);
 
 /*

@@ -414,7 +414,7 @@ int extent_unmap_ino(struct fs *fs, struct tx *tx, inum_t ino, bool may_share, u
 int extent_unmap(struct fs *fs, struct tx *tx, struct inode *inode, uint64_t file_block,
 		 uint64_t end, uint64_t *next, uint64_t *unmapped)
 {
-	bool may_share = inode->record.flags & INODE_MAY_SHARE;
+	bool may_share = inode_flags(inode) & INODE_MAY_SHARE;
 
 	return extent_unmap_ino(fs, tx, inode->ino, may_share, file_block, end, next, unmapped);
 }

@@ -72,6 +72,7 @@ struct inode {
 	uint64_t lookups;
 	uint64_t lazy_ns; /* when the lazy times were last set; under attr_lock */
 	bool is_hashed, is_on_dirty, is_on_reclaim;
+	uint64_t reclaim_round;
 	struct inode *hash_next;
 	struct inode *dirty_next, *dirty_prev;
 	struct inode *reclaim_next;

@@ -62,26 +62,46 @@ static void batch_add(struct orphan_batch *batch, inum_t ino)
 }
 
 /* One of each shard at most: a shard knows of one that is being reclaimed. */
-static void orphan_take_batch(struct fs *fs, struct orphan_batch *batch)
+static void orphan_take_batch(struct fs *fs, uint64_t before, unsigned *shard, struct orphan_batch *batch)
 {
-	unsigned shard = 0;
 	inum_t ino;
 
 	batch->count = 0;
-	while (batch->count < RECLAIM_TOGETHER && (ino = inode_take_reclaim(fs, &shard)))
+	while (batch->count < RECLAIM_TOGETHER && (ino = inode_take_reclaim(fs, shard, before)))
 		batch_add(batch, ino);
+}
+
+/* Once through all shards: has there been any? */
+static bool orphan_reclaim_pass(struct fs *fs, uint64_t before)
+{
+	struct orphan_batch batch;
+	unsigned shard = 0;
+	bool any = false;
+
+	do {
+		pthread_mutex_lock(&fs->table->reclaim_lock);
+		orphan_take_batch(fs, before, &shard, &batch);
+		orphan_reclaim_batch(fs, &batch);
+		pthread_mutex_unlock(&fs->table->reclaim_lock);
+		any |= batch.count > 0;
+	} while (batch.count == RECLAIM_TOGETHER);
+	return any;
+}
+
+static void orphan_reclaim_before(struct fs *fs, uint64_t round)
+{
+	while (orphan_reclaim_pass(fs, round))
+		;
 }
 
 void orphan_reclaim_queued(struct fs *fs)
 {
-	struct orphan_batch batch;
+	orphan_reclaim_before(fs, UINT64_MAX);
+}
 
-	do {
-		pthread_mutex_lock(&fs->table->reclaim_lock);
-		orphan_take_batch(fs, &batch);
-		orphan_reclaim_batch(fs, &batch);
-		pthread_mutex_unlock(&fs->table->reclaim_lock);
-	} while (batch.count);
+void orphan_reclaim_older(struct fs *fs)
+{
+	orphan_reclaim_before(fs, atomic_fetch_add(&fs->table->reclaim_round, 1));
 }
 
 static int orphan_collect(void *arg, const struct btree_key *key, const void *value, size_t length)

@@ -10,6 +10,8 @@ int orphan_add(struct fs *fs, struct tx *tx, inum_t ino);
 int orphan_remove(struct fs *fs, struct tx *tx, inum_t ino);
 /* Reclaim those whose last reference went. The caller holds no lock. */
 void orphan_reclaim_queued(struct fs *fs);
+/* Of these, the ones that waited already when this was called the last time: whoever removes names meanwhile has gone on to other leaves. */
+void orphan_reclaim_older(struct fs *fs);
 /* Reclaim those of earlier mounts: every orphans record whose inode nobody holds. Stops early when *stop becomes true (may be NULL). */
 void orphan_reclaim_left(struct fs *fs, const bool *stop);
 

@@ -232,17 +232,18 @@ static void reclaim_add(struct inode_shard *shard, struct inode *inode)
 	if (inode->is_on_reclaim)
 		return;
 	inode->is_on_reclaim = true;
+	inode->reclaim_round = atomic_load_explicit(&table->reclaim_round, memory_order_relaxed);
 	inode->reclaim_next = NULL;
 	*shard->reclaim_tail = inode;
 	shard->reclaim_tail = &inode->reclaim_next;
 	shards_set(table, table->reclaim_shards, shard, true);
 }
 
-static struct inode *reclaim_take(struct inode_shard *shard)
+static struct inode *reclaim_take(struct inode_shard *shard, uint64_t before)
 {
 	struct inode *inode = shard->reclaim;
 
-	if (!inode)
+	if (!inode || inode->reclaim_round >= before)
 		return NULL;
 	shard->reclaim = inode->reclaim_next;
 	if (!shard->reclaim)
@@ -528,13 +529,13 @@ void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
 	background_run_inline(fs);
 }
 
-static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard)
+static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard, uint64_t before)
 {
 	struct inode *inode;
 	inum_t ino = 0;
 
 	lock_mutex(&shard->lock, LOCK_TABLE);
-	while (!ino && (inode = reclaim_take(shard))) {
+	while (!ino && (inode = reclaim_take(shard, before))) {
 		if (atomic_load(&inode->references))
 			continue; /* found again by its number: the next put brings it back */
 		ino = inode->ino;
@@ -545,13 +546,13 @@ static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard)
 	return ino;
 }
 
-inum_t inode_take_reclaim(struct fs *fs, unsigned *index)
+inum_t inode_take_reclaim(struct fs *fs, unsigned *index, uint64_t before)
 {
 	struct inode_shard *shard;
 	inum_t ino = 0;
 
 	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards, *index))) {
-		ino = shard_take_reclaim(fs, shard);
+		ino = shard_take_reclaim(fs, shard, before);
 		*index = (unsigned)(shard - fs->table->shards) + 1;
 	}
 	return ino;

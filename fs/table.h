@@ -45,6 +45,7 @@ struct inode_table {
 	/* One bit per shard, changed under its lock: has it anything on this list? */
 	_Atomic uint64_t dirty_shards[INODE_SHARDS / 64], reclaim_shards[INODE_SHARDS / 64];
 	pthread_mutex_t reclaim_lock;	/* one reclaimer at a time */
+	_Atomic uint64_t reclaim_round; /* orphans are queued with its number */
 	pthread_mutex_t shrink_lock;	/* metaspace_shrink(): no chunk is retired between its checkpoint and its removals */
 	struct inode_pool pools[SLOT_SHARED];
 	/* In a transaction only: */
@@ -84,8 +85,8 @@ struct inode *inode_take_dirty(struct fs *fs); /* with a reference; NULL: none *
 int inode_create(struct fs *fs, struct tx *tx, const struct inode_record *record, struct inode **out);
 /* Write every lazy time. The first error; goes on after it. */
 int inode_flush_all(struct fs *fs);
-/* Take an orphan off the reclaim list of the first shard from *shard on that has one, and go behind that: its number, or 0. It has left memory. */
-inum_t inode_take_reclaim(struct fs *fs, unsigned *shard);
+/* Take an orphan, queued in a round before that, off the reclaim list of the first shard from *shard on that has one, and go behind that: its number, or 0. It has left memory. */
+inum_t inode_take_reclaim(struct fs *fs, unsigned *shard, uint64_t before);
 bool inode_has_reclaim(struct fs *fs);
 /* Unmount: the kernel's references are gone. */
 void inode_forget_all(struct fs *fs);

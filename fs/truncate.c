@@ -41,14 +41,24 @@ static int unmap_link_intent(struct unmap_chain *chain, struct tx *tx)
 	return intent_begin(fs, tx, &chain->intent, &chain->id);
 }
 
-static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
-{
-	struct inode *inode = chain->inode;
-	struct inode_record record = inode->record;
-	uint64_t next, unmapped;
-	int error =
-	    extent_unmap(inode->fs, tx, inode, chain->intent.args[1], chain->end, &next, &unmapped);
+struct unmap_link {
+	const struct unmap_chain *from;
+	struct unmap_chain to;
+};
 
+/* Beside others it unmaps all or nothing: a chain would have less room there, and write its intent where all meet. */
+static int unmap_link_apply(struct tx *tx, void *arg)
+{
+	struct unmap_link *link = arg;
+	struct unmap_chain *chain = &link->to;
+	struct inode *inode = link->from->inode;
+	struct inode_record record;
+	uint64_t next, unmapped;
+	int error;
+
+	*chain = *link->from;
+	inode_copy_record(inode, &record);
+	error = extent_unmap(inode->fs, tx, inode, chain->intent.args[1], chain->end, &next, &unmapped);
 	if (error)
 		return error;
 	if (unmapped > record.count_blocks)
@@ -60,22 +70,22 @@ static int unmap_link_apply(struct unmap_chain *chain, struct tx *tx)
 		record.size_bytes = *chain->size;
 	chain->finished = next >= chain->end;
 	chain->intent.args[1] = next;
+	if (!chain->finished && tx_is_beside(tx))
+		return -EAGAIN;
 	error = inode_update(inode, tx, &record);
 	return error ? error : unmap_link_intent(chain, tx);
 }
 
 static int unmap_link(struct unmap_chain *chain)
 {
-	struct tx *tx;
-	int error = fs_tx_begin(chain->inode->fs, TX_RESERVE, &tx);
+	struct unmap_link link = {.from = chain};
+	int error = (chain->begun ? change_alone : change_run)(chain->inode->fs, TX_RESERVE, unmap_link_apply, &link);
 
 	if (error)
 		return error;
-	error = unmap_link_apply(chain, tx);
-	error = tx_end(tx, error, NULL);
-	if (!error)
-		chain->begun = true;
-	return error;
+	*chain = link.to;
+	chain->begun = true;
+	return 0;
 }
 
 static int unmap_chain_run(struct unmap_chain *chain)
@@ -170,10 +180,12 @@ static int reclaim_records(const struct btree *tree, struct tx *tx, inum_t ino, 
 static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
 {
 	struct fs *fs = inode->fs;
-	struct inode_record record = inode->record;
+	struct inode_record record;
 	uint64_t next, unmapped;
-	int error = extent_unmap(fs, tx, inode, 0, FILE_BLOCKS_END, &next, &unmapped);
+	int error;
 
+	inode_copy_record(inode, &record);
+	error = record.nlink ? -EUCLEAN : extent_unmap(fs, tx, inode, 0, FILE_BLOCKS_END, &next, &unmapped);
 	if (error)
 		return error;
 	/*
@@ -192,24 +204,39 @@ static int reclaim_apply(struct inode *inode, struct tx *tx, bool *finished)
 	return error ? error : inode_update(inode, tx, &record);
 }
 
-/* One transaction: as many of them as it takes, from *done on, or a part of one. */
-static int reclaim_link(struct inode **inodes, unsigned count, unsigned *done)
+struct reclaim {
+	struct inode **inodes;
+	unsigned count, done;
+	unsigned then; /* done */
+	bool goes_on;  /* a part of the first is done, as it is large */
+};
+
+/* One transaction: as many of them as it takes, or a part of one, for which one beside others has little room. */
+static int reclaim_link_apply(struct tx *tx, void *arg)
 {
-	unsigned now = *done;
+	struct reclaim *reclaim = arg;
+	unsigned now = reclaim->done;
 	bool finished = false;
-	struct tx *tx;
-	int error = fs_tx_begin(inodes[0]->fs, TX_RESERVE, &tx);
+	int error;
+
+	do {
+		error = reclaim_apply(reclaim->inodes[now], tx, &finished);
+		now += !error && finished;
+	} while (!error && finished && now < reclaim->count && tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
+	reclaim->then = now;
+	return !error && now == reclaim->done && tx_is_beside(tx) ? -EAGAIN : error;
+}
+
+static int reclaim_link(struct reclaim *reclaim)
+{
+	struct fs *fs = reclaim->inodes[0]->fs;
+	int error = (reclaim->goes_on ? change_alone : change_run)(fs, TX_RESERVE, reclaim_link_apply, reclaim);
 
 	if (error)
 		return error;
-	do {
-		error = inodes[now]->record.nlink ? -EUCLEAN : reclaim_apply(inodes[now], tx, &finished);
-		now += !error && finished;
-	} while (!error && finished && now < count && tx_room(tx) >= RECLAIM_ROOM_BLOCKS);
-	error = tx_end(tx, error, NULL);
-	if (!error)
-		*done = now;
-	return error;
+	reclaim->goes_on = reclaim->then == reclaim->done;
+	reclaim->done = reclaim->then;
+	return 0;
 }
 
 /* An orphans record without an inode: only the record goes. */
@@ -229,13 +256,13 @@ static int reclaim_record_alone(struct fs *fs, inum_t ino)
 
 static int reclaim_all(struct inode **inodes, unsigned count)
 {
-	unsigned done = 0;
+	struct reclaim reclaim = {.inodes = inodes, .count = count};
 	int error = 0;
 
 	for (unsigned i = 0; i < count; i++)
 		lock_write(&inodes[i]->data_lock, LOCK_DATA);
-	while (!error && done < count)
-		error = reclaim_link(inodes, count, &done);
+	while (!error && reclaim.done < count)
+		error = reclaim_link(&reclaim);
 	for (unsigned i = 0; i < count; i++)
 		pthread_rwlock_unlock(&inodes[i]->data_lock);
 	return error;

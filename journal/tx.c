@@ -95,7 +95,9 @@ enum tx_kind tx_kind(const struct tx *tx)
 
 unsigned tx_room(const struct tx *tx)
 {
-	return tx->limit > tx->count + TX_OWN_BLOCKS ? tx->limit - tx->count - TX_OWN_BLOCKS : 0;
+	unsigned used = (tx->beside ? tx->view_count : tx->count) + TX_OWN_BLOCKS;
+
+	return tx->limit > used ? tx->limit - used : 0;
 }
 
 /* --- begin -------------------------------------------------------------------------------------------------------- */

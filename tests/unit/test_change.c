@@ -5,12 +5,15 @@
 #include "fs/change.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 
+#include "journal/root.h"
 #include "tests/support/files.h"
 #include "tests/support/power.h"
 #include "util/lock.h"
@@ -213,6 +216,206 @@ START_TEST(changes_in_different_files_run_beside_each_other)
 }
 END_TEST
 
+/* --- what unmaps --- */
+
+#define BLOCKS 5u
+
+static void *write_all(void *arg)
+{
+	struct changer *changer = arg;
+
+	for (unsigned i = 0; i < changer->count; i++)
+		for (unsigned k = 0; k < BLOCKS; k += 1 + k % 2) /* in two pieces */
+			files_write(&fix, changer->inos[i], tag_of(changer, i), (uint64_t)k * BLOCK_BYTES, BLOCK_BYTES);
+	return NULL;
+}
+
+static void *cut_all(void *arg)
+{
+	struct changer *changer = arg;
+
+	for (unsigned i = 0; i < changer->count; i++)
+		expect_equal(set_size(changer->inos[i], i % 3 * BLOCK_BYTES), 0);
+	return NULL;
+}
+
+static void *punch_all(void *arg)
+{
+	struct changer *changer = arg;
+
+	for (unsigned i = 0; i < changer->count; i++)
+		if (i % 3)
+			expect_equal(fs_fallocate(fix.fs, changer->inos[i], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, BLOCK_BYTES), 0);
+	return NULL;
+}
+
+static uint64_t free_blocks(void)
+{
+	uint64_t blocks;
+
+	journal_read_begin(fix.fs->journal);
+	blocks = alloc_free_blocks(fix.fs->alloc);
+	journal_read_end(fix.fs->journal);
+	return blocks;
+}
+
+START_TEST(blocks_of_different_files_are_given_back_side_by_side)
+{
+	struct inode_record record;
+	uint64_t before;
+
+	make_files(FILES);
+	run_all(write_all);
+	before = free_blocks();
+	run_all(cut_all);
+	run_all(punch_all);
+	ck_assert_uint_gt(free_blocks(), before);
+	for (unsigned i = 0; i < THREADS; i++)
+		for (unsigned k = 0; k < FILES; k++) {
+			get(changers[i].inos[k], &record);
+			ck_assert_uint_eq(record.size_bytes, k % 3 * BLOCK_BYTES);
+			ck_assert_uint_eq(record.count_blocks, k % 3 == 2);
+			if (k % 3 == 2)
+				files_expect(&fix, changers[i].inos[k], tag_of(&changers[i], k), BLOCK_BYTES, BLOCK_BYTES);
+		}
+	expect_equal(fsfix_check(&fix), 0);
+	expect_equal(fsfix_remount(&fix), 0);
+}
+END_TEST
+
+static uint64_t orphans(void)
+{
+	uint64_t count;
+
+	journal_read_begin(fix.fs->journal);
+	count = root_get(fix.fs->journal, ROOT_ORPHANS);
+	journal_read_end(fix.fs->journal);
+	return count;
+}
+
+static void *unlink_all(void *arg)
+{
+	struct changer *changer = arg;
+	char name[32];
+
+	for (unsigned i = 0; i < changer->count; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		expect_equal(fs_unlink(fix.fs, changer->dir, name), 0);
+	}
+	return NULL;
+}
+
+static void *remove_all(void *arg)
+{
+	struct changer *changer = arg;
+	char name[32];
+
+	for (unsigned i = 0; i < changer->count; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		expect_equal(fs_unlink(fix.fs, changer->dir, name), 0);
+		fs_forget(fix.fs, changer->inos[i], 1);
+		changer->acknowledged += !atomic_load(&power_is_lost);
+	}
+	return NULL;
+}
+
+static void pause_shortly(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+static void *forget_all(void *arg)
+{
+	struct changer *changer = arg;
+
+	for (unsigned i = 0; i < changer->count; i++)
+		fs_forget(fix.fs, changer->inos[i], 1);
+	return NULL;
+}
+
+static void *empty_all(void *arg)
+{
+	struct changer *changer = arg;
+
+	for (unsigned i = 0; i < changer->count; i++)
+		expect_equal(set_size(changer->inos[i], 0), 0);
+	return NULL;
+}
+
+/* Each finds the other still there, or frees them: neither both nor none. */
+START_TEST(blocks_that_two_share_go_with_the_second)
+{
+	uint64_t before;
+
+	make_files(FILES);
+	before = free_blocks();
+	write_all(&changers[0]);
+	for (unsigned i = 0; i < FILES; i++)
+		expect_equal(fs_clone(fix.fs, changers[0].inos[i], changers[1].inos[i]), 0);
+	ck_assert_uint_ge(before - free_blocks(), 3 * FILES);
+	before = free_blocks();
+	run_all(empty_all);
+	ck_assert_uint_ge(free_blocks() - before, 3 * FILES);
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+/* With nobody to meet: how often two do depends on where their blocks lie. */
+START_TEST(giving_blocks_back_does_not_run_alone)
+{
+	uint64_t before;
+
+	make_files(FILES);
+	run_all(write_all);
+	before = alone();
+	cut_all(&changers[0]);
+	punch_all(&changers[1]);
+	ck_assert_uint_lt(alone() - before, FILES / 10);
+}
+END_TEST
+
+/* In the background: first with nobody to meet, then while two work on. */
+START_TEST(inodes_end_beside_all_else)
+{
+	uint64_t before;
+
+	make_files(FILES);
+	run_all(write_all);
+	run_all(give_attributes);
+	unlink_all(&changers[0]);
+	before = alone();
+	forget_all(&changers[0]);
+	while (orphans())
+		pause_shortly();
+	/* 16 of them together would be as many already if they ended alone. */
+	ck_assert_uint_lt(alone() - before, FILES / RECLAIM_TOGETHER);
+	make_all(&changers[0]);
+	write_all(&changers[0]);
+	run_all(remove_all);
+	while (orphans())
+		pause_shortly();
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
+/* What is too large for such a transaction ends alone. */
+START_TEST(large_and_shared_inodes_end_too)
+{
+	struct changer *changer = &changers[0];
+
+	make_files(3);
+	for (unsigned i = 0; i < 200; i++)
+		files_write(&fix, changer->inos[0], 5, 2 * i * BLOCK_BYTES, BLOCK_BYTES);
+	files_write(&fix, changer->inos[1], 6, 0, 3 * BLOCK_BYTES);
+	expect_equal(fs_clone(fix.fs, changer->inos[1], changer->inos[2]), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		remove_all(&changers[i]);
+	while (orphans())
+		pause_shortly();
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 /* --- one file --- */
 
 static void *change_one(void *arg)
@@ -246,7 +449,7 @@ START_TEST(of_two_who_change_one_file_neither_loses_anything)
 }
 END_TEST
 
-static uint64_t change_alone(inum_t ino, uint32_t mode)
+static uint64_t alone_for(inum_t ino, uint32_t mode)
 {
 	uint64_t before = alone();
 
@@ -263,11 +466,11 @@ START_TEST(what_another_has_is_changed_alone)
 
 	make_files(1);
 	for (unsigned i = 0; i < 5; i++)
-		least = min_u64(least, change_alone(changers[0].inos[0], 0600 + i));
+		least = min_u64(least, alone_for(changers[0].inos[0], 0600 + i));
 	ck_assert_uint_eq(least, 0);
 	expect_equal(inode_get(fix.fs, changers[0].inos[0], &inode), 0);
 	pthread_rwlock_rdlock(&inode->data_lock);
-	ck_assert_uint_ge(change_alone(inode->ino, 0640), 1);
+	ck_assert_uint_ge(alone_for(inode->ino, 0640), 1);
 	pthread_rwlock_unlock(&inode->data_lock);
 	get(inode->ino, &record);
 	ck_assert_uint_eq(record.mode, S_IFREG | 0640);
@@ -406,6 +609,42 @@ START_TEST(power_lost_with_two_changes_in_flight_leaves_each_whole_or_not_made)
 }
 END_TEST
 
+START_TEST(power_lost_while_inodes_end_leaves_none_half_ended)
+{
+	struct fs_attr attr;
+	char name[32];
+
+	make_files(CRASH_FILES);
+	run_all(write_all);
+	run_all(give_attributes);
+	power_stores_left = 31 * (unsigned)_i + 1;
+	run_all(remove_all);
+	expect_equal(fsfix_crash(&fix), 0);
+	power_return();
+	expect_equal(fsfix_mount(&fix), 0);
+	while (orphans())
+		pause_shortly();
+	expect_equal(fsfix_check(&fix), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		for (unsigned k = 0; k < CRASH_FILES; k++) {
+			int error;
+
+			snprintf(name, sizeof(name), "f%u", k);
+			error = fsfix_lookup(&fix, dirs[i], name, &attr);
+			ck_assert(error == 0 || error == -ENOENT);
+			ck_assert(error || k >= changers[i].acknowledged);
+			if (error)
+				continue;
+			expect_equal(value_is(attr.ino, "user.kept", tag_of(&changers[i], k), 200 - k % 100), 0);
+			files_expect(&fix, attr.ino, tag_of(&changers[i], k), 0, BLOCK_BYTES);
+			expect_equal(fs_unlink(fix.fs, dirs[i], name), 0);
+		}
+	while (orphans())
+		pause_shortly();
+	expect_equal(fsfix_check(&fix), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("change");
@@ -416,11 +655,17 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, changes_in_different_files_run_beside_each_other);
+	tcase_add_test(tests, blocks_of_different_files_are_given_back_side_by_side);
+	tcase_add_test(tests, blocks_that_two_share_go_with_the_second);
+	tcase_add_test(tests, giving_blocks_back_does_not_run_alone);
+	tcase_add_test(tests, inodes_end_beside_all_else);
+	tcase_add_test(tests, large_and_shared_inodes_end_too);
 	tcase_add_test(tests, of_two_who_change_one_file_neither_loses_anything);
 	tcase_add_test(tests, what_another_has_is_changed_alone);
 	tcase_add_test(tests, what_is_refused_says_why);
 	tcase_add_test(tests, changes_hold_their_own_among_names_writes_and_reads);
 	tcase_add_loop_test(tests, power_lost_with_two_changes_in_flight_leaves_each_whole_or_not_made, 0, 20);
+	tcase_add_loop_test(tests, power_lost_while_inodes_end_leaves_none_half_ended, 0, 20);
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
