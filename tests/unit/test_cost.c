@@ -396,12 +396,13 @@ static void run_both(void *(*start)(void *))
 	pthread_barrier_destroy(&both_start);
 }
 
-static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after)
+/* Fewer than one in `part` operations wait, fewer than one in twice that for the lock of the log. */
+static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after, unsigned part)
 {
 	uint64_t waits = contended_between(before, after), log_waits = after->contended[LOCK_LOG] - before->contended[LOCK_LOG];
 
-	ck_assert_msg(log_waits * 40 < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
-	ck_assert_msg(waits * 20 < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
+	ck_assert_msg(log_waits * 2 * part < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
+	ck_assert_msg(waits * part < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
 }
 
 /*
@@ -422,7 +423,7 @@ START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(create_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, 20);
 }
 END_TEST
 
@@ -436,7 +437,7 @@ START_TEST(changes_of_names_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(_i ? rename_many : remove_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, 20);
 }
 END_TEST
 
@@ -451,7 +452,10 @@ static void *change_many(void *arg)
 	return NULL;
 }
 
-/* Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. */
+/*
+ * Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. What takes 2 us only meets the lock of the log more often, though
+ * that is had for 20 ns: 1 in 22 with both CPUs to themselves.
+ */
 START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 {
 	struct lock_counts before, after;
@@ -461,7 +465,53 @@ START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(change_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, 5);
+}
+END_TEST
+
+/* --- two that write at once --- */
+
+static int op_append_block(struct place *place)
+{
+	size_t done;
+
+	return fs_append(fix.fs, place->file, block, BLOCK_BYTES, &done);
+}
+
+/* Every second block, so that each is an extent of its own. */
+static int op_fill_hole(struct place *place)
+{
+	size_t done;
+
+	return fs_write(fix.fs, place->files[3], 2 * BLOCK_BYTES * place->round, block, BLOCK_BYTES, &done);
+}
+
+static const struct op writes[] = {{"append", op_append_block, NULL}, {"fill hole", op_fill_hole, NULL}};
+
+static void *write_many(void *arg)
+{
+	struct place *place = arg;
+
+	pthread_barrier_wait(&both_start);
+	run_rounds(&writes[place->change], place, CREATED);
+	return NULL;
+}
+
+#define CUTS 200u /* waits until the nodes of four trees in which they meet are cut */
+
+/* Nor do writes that allocate, though all space comes out of one tree: each thread's out of another part of the device. */
+START_TEST(writes_that_allocate_in_different_files_hardly_wait_for_each_other)
+{
+	struct lock_counts before, after;
+	uint64_t waits;
+
+	for (unsigned i = 0; i < THREADS; i++)
+		places[i].change = (unsigned)_i;
+	lock_counts(&before);
+	run_both(write_many);
+	lock_counts(&after);
+	waits = contended_between(&before, &after);
+	ck_assert_msg(waits < CUTS + THREADS * CREATED / 20, "%s: %llu waits", writes[_i].name, (unsigned long long)waits);
 }
 END_TEST
 
@@ -482,6 +532,7 @@ int main(void)
 	tcase_add_loop_test(tests, creates_in_different_directories_hardly_wait_for_each_other, 0, 2);
 	tcase_add_loop_test(tests, changes_of_names_in_different_directories_hardly_wait_for_each_other, 0, 2);
 	tcase_add_loop_test(tests, changes_of_attributes_in_different_files_hardly_wait_for_each_other, 0, ARRAY_SIZE(changes));
+	tcase_add_loop_test(tests, writes_that_allocate_in_different_files_hardly_wait_for_each_other, 0, ARRAY_SIZE(writes));
 	suite_add_tcase(suite, tests);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

@@ -154,13 +154,22 @@ static void expect_all(const struct writer *writers, unsigned count)
 	}
 }
 
+/* As on a plain file, where records are stored in turn. */
+static void use_pages(void)
+{
+	unsetenv("PMEM2_FORCE_GRANULARITY");
+	expect_equal(fsfix_remount(&fix), 0);
+}
+
 /* In the same directory, or each in its own. */
 START_TEST(appends_to_different_files_are_all_there)
 {
 	struct writer writers[WRITERS];
 
+	if (_i & 2)
+		use_pages();
 	for (unsigned i = 0; i < WRITERS; i++)
-		writers[i] = (struct writer){.file = make(dirs[_i ? i : 0], i ? "b" : "a"), .tag = 1 + i, .count = BLOCKS};
+		writers[i] = (struct writer){.file = make(dirs[_i & 1 ? i : 0], i ? "b" : "a"), .tag = 1 + i, .count = BLOCKS};
 	run_all(append_all, writers, WRITERS);
 	expect_all(writers, WRITERS);
 	expect_equal(fsfix_check(&fix), 0);
@@ -393,6 +402,8 @@ START_TEST(of_all_kinds_of_writes_each_file_has_its_own)
 	struct random random = random_start("write_threads");
 	struct writer writers[WRITERS + 1];
 
+	if (_i == 2)
+		use_pages();
 	for (unsigned i = 0; i <= WRITERS; i++) {
 		writers[i] = (struct writer){.dir = dirs[i % WRITERS], .count = MODEL_ROUNDS, .seed = random_next(&random)};
 		if (i == WRITERS)
@@ -520,7 +531,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 300);
-	tcase_add_loop_test(tests, appends_to_different_files_are_all_there, 0, 2);
+	tcase_add_loop_test(tests, appends_to_different_files_are_all_there, 0, 4);
 	tcase_add_test(tests, who_appends_needs_nobody_else_out);
 	tcase_add_test(tests, of_two_who_append_to_one_file_each_block_is_whole);
 	tcase_add_test(tests, appends_hold_their_own_among_changes_of_names_reads_and_attributes);
