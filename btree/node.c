@@ -130,6 +130,25 @@ uint64_t node_aggregate(const struct format_node *node, const struct btree_ops *
 	return most;
 }
 
+/* Inner nodes have theirs at one place: a look for an overlap goes through all of them. */
+static unsigned find_child_aggregate(const struct format_node *node, unsigned index, uint64_t least)
+{
+	size_t at = key_bytes(node) + 8;
+
+	while (index < node_count(node) && word_load(record_of(node, index) + at) < least)
+		index++;
+	return index;
+}
+
+unsigned node_find_aggregate(const struct format_node *node, const struct btree_ops *ops, unsigned index, uint64_t least)
+{
+	if (node->level > 0 && ops->aggregate)
+		return find_child_aggregate(node, index, least);
+	while (index < node_count(node) && node_record_aggregate(node, ops, index) < least)
+		index++;
+	return index;
+}
+
 static int compare_at(const struct format_node *node, unsigned index, const struct btree_key *key)
 {
 	const uint8_t *from = record_of(node, index);

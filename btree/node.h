@@ -48,6 +48,8 @@ void node_child_pack(uint8_t to[NODE_CHILD_BYTES], const struct node_child *from
 uint64_t node_record_aggregate(const struct format_node *node, const struct btree_ops *ops,
 			       unsigned index);
 uint64_t node_aggregate(const struct format_node *node, const struct btree_ops *ops);
+/* The first record from `index` on whose aggregate is >= least; count if none. */
+unsigned node_find_aggregate(const struct format_node *node, const struct btree_ops *ops, unsigned index, uint64_t least);
 
 /* The first record >= key; count if none. *found: it is equal. */
 unsigned node_search(const struct format_node *node, const struct btree_key *key, bool *found);

@@ -54,7 +54,7 @@ static int path_advance(struct btree_path *path, const struct walk_filter *filte
 		*stop = true;
 		return 0;
 	case STEP_SKIP:
-		step->index++;
+		step->index = node_find_aggregate(step_node(step), path->tree->ops, step->index + 1, filter->least);
 		return 0;
 	case STEP_ENTER:
 		break;
