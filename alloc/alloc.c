@@ -7,6 +7,8 @@
 #include "alloc/internal.h"
 #include "journal/root.h"
 
+#define APART_TRIES 4u
+
 int alloc_create(struct journal *journal, struct alloc **out)
 {
 	struct alloc *alloc = aligned_alloc(_Alignof(struct alloc), sizeof(*alloc));
@@ -59,19 +61,44 @@ static bool is_all_wanted(const struct alloc_request *request, int error, const 
 }
 
 /* All shares are locked; `tx` is of the caller's transaction, NULL: a reader. */
+static int pick_from(struct alloc *alloc, const struct alloc_request *request, blkno_t cursor,
+		     const struct share *tx, struct run *out)
+{
+	int error;
+
+	do
+		error = pick_run(alloc, request, cursor,
+				 blocks_available(alloc, request->use_reserve, tx), out);
+	while (!is_all_wanted(request, error, out) && windows_drop(alloc));
+	return error;
+}
+
+/* Threads that have come near each other would stay so: whatever the one passes over because the other has it, it goes on right behind. */
+static void pick_apart(struct alloc *alloc, const struct alloc_request *request, struct share *mine,
+		       const struct share *tx, struct run *out)
+{
+	struct run other;
+
+	for (unsigned i = 0; i < APART_TRIES && shares_are_near(alloc, mine, out->start); i++) {
+		share_move_away(mine);
+		if (!pick_from(alloc, request, mine->cursor, tx, &other) && other.count >= out->count)
+			*out = other;
+	}
+}
+
 static int alloc_pick(struct alloc *alloc, const struct alloc_request *request,
 		      const struct share *tx, struct run *out)
 {
 	/* On a small device all threads go on where the last one was. */
 	struct share *mine = window_blocks(alloc) > 0 ? share_mine(alloc) : &alloc->shares[0];
+	bool follows = request->goal > 0 || request->not_before > 0;
 	int error;
 
 	windows_yield(alloc, mine, request->goal);
-	do
-		error = pick_run(alloc, request, mine->cursor,
-				 blocks_available(alloc, request->use_reserve, tx), out);
-	while (!is_all_wanted(request, error, out) && windows_drop(alloc));
-	if (error == 0 && request->goal == 0 && request->not_before == 0)
+	error = pick_from(alloc, request, mine->cursor, tx, out);
+	if (error == 0 && !follows && window_suits(alloc, request))
+		pick_apart(alloc, request, mine, tx, out);
+	if (error == 0 && !follows)
 		mine->cursor = run_end(out);
 	return error;
 }

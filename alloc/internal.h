@@ -33,6 +33,7 @@ struct share {
 	_Alignas(64) pthread_mutex_t mutex; /* the rest */
 	struct alloc *alloc;
 	blkno_t cursor;
+	uint64_t count_moves; /* of it, away from others */
 	struct window windows[WINDOWS];
 	unsigned next_window;
 	struct iset reserved; /* handed out, until it is taken or given up */
@@ -91,6 +92,9 @@ bool window_serve(struct alloc *alloc, const struct alloc_request *request, stru
 void window_make(struct share *mine, const struct alloc_request *request, const struct run *run); /* behind this run */
 void windows_yield(struct alloc *alloc, struct share *mine, blkno_t goal); /* what this request may have itself */
 bool windows_drop(struct alloc *alloc);			      /* all. Were there any? */
+/* Does somebody else take space near this block? */
+bool shares_are_near(const struct alloc *alloc, const struct share *mine, blkno_t at);
+void share_move_away(struct share *share);
 /* None is locked: somebody takes this run, whoever it was set aside for. */
 void windows_forget(struct alloc *alloc, const struct run *run);
 

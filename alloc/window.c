@@ -99,6 +99,42 @@ bool window_serve(struct alloc *alloc, const struct alloc_request *request, stru
 	return served;
 }
 
+/* --- apart from each other --- */
+
+#define APART_SHARE 64u /* of the device */
+
+static bool is_near(const struct alloc *alloc, blkno_t a, blkno_t b)
+{
+	uint64_t apart = min_u64(alloc->total_blocks / APART_SHARE, DEVICE_UNIT_BLOCKS);
+
+	return max_u64(a, b) - min_u64(a, b) < apart;
+}
+
+static bool share_is_near(const struct share *share, blkno_t at)
+{
+	bool near = is_near(share->alloc, share->cursor, at);
+
+	for (unsigned i = 0; i < WINDOWS; i++)
+		near |= !window_is_empty(&share->windows[i]) && is_near(share->alloc, share->windows[i].start, at);
+	return near;
+}
+
+bool shares_are_near(const struct alloc *alloc, const struct share *mine, blkno_t at)
+{
+	for (unsigned slot = 0; slot < alloc->locked; slot++)
+		if (&alloc->shares[slot] != mine && share_is_near(&alloc->shares[slot], at))
+			return true;
+	return false;
+}
+
+/* Anywhere, each time somewhere else. */
+void share_move_away(struct share *share)
+{
+	uint64_t number = ++share->count_moves * SLOT_COUNT + (uint64_t)(share - share->alloc->shares);
+
+	share->cursor = number * 0x9e3779b97f4a7c15ull % share->alloc->total_blocks;
+}
+
 /* --- made and given up --- */
 
 /* One that is used up, else the one that was made first. */

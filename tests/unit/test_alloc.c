@@ -583,6 +583,30 @@ static void windows_open(struct fixture *f, struct other_thread *other, struct r
 	ck_assert_int_eq(theirs->error, 0);
 }
 
+/* One goes through what is free faster than the other one, or comes around: it would take from the same records from then on. */
+START_TEST(threads_that_come_near_each_other_go_apart_again)
+{
+	struct reserving mine, theirs;
+	struct other_thread other;
+	struct fixture f;
+
+	fixture_open(&f, MANY);
+	windows_open(&f, &other, &mine, &theirs);
+	for (unsigned i = 1; i < WINDOW; i++)
+		reserve(&mine);
+	share_mine(f.alloc)->cursor = theirs.start + 2 * WINDOW;
+	for (unsigned i = 0; i < 8 * WINDOW; i++) {
+		reserve(&mine);
+		other_do(&other, reserve, &theirs);
+		ck_assert_int_eq(mine.error, 0);
+		ck_assert_int_eq(theirs.error, 0);
+		ck_assert_uint_ge(max_u64(mine.start, theirs.start) - min_u64(mine.start, theirs.start), DEVICE_UNIT_BLOCKS - 9 * WINDOW);
+	}
+	other_stop(&other);
+	fixture_close(&f);
+}
+END_TEST
+
 START_TEST(no_block_is_lost_to_windows)
 {
 	struct reserving mine, theirs, all = {.f = NULL};
@@ -1026,6 +1050,7 @@ static TCase *make_window_tests(void)
 	tcase_add_test(tests, files_of_two_threads_lie_apart_each_in_one_run);
 	tcase_add_test(tests, a_file_that_threads_append_to_in_turn_lies_in_one_run);
 	tcase_add_test(tests, within_a_window_a_thread_takes_three_locks_of_its_own);
+	tcase_add_test(tests, threads_that_come_near_each_other_go_apart_again);
 	tcase_add_loop_test(tests, no_block_is_lost_to_windows, 0, 2);
 	tcase_add_test(tests, small_requests_get_every_block_too);
 	tcase_add_test(tests, windows_give_way_to_who_may_have_the_reserve);
