@@ -28,6 +28,8 @@ int orphan_remove(struct fs *fs, struct tx *tx, inum_t ino)
 struct orphan_batch {
 	inum_t inos[ORPHANS_PER_BATCH];
 	unsigned count;
+	struct inode *held[RECLAIM_TOGETHER]; /* of these, so that they need not be looked for again */
+	unsigned count_held;
 };
 
 /* What cannot be reclaimed (its map is lost) stays recorded for fsck and the next mount; it is not tried again by this one. */
@@ -47,6 +49,8 @@ static void orphan_reclaim_batch(struct fs *fs, const struct orphan_batch *batch
 	if (batch->count == 1 || orphan_reclaim(fs, batch->inos, batch->count))
 		for (unsigned i = 0; i < batch->count; i++)
 			orphan_reclaim_one(fs, batch->inos[i]);
+	for (unsigned i = 0; i < batch->count_held; i++)
+		inode_put(batch->held[i]);
 	for (unsigned i = 0; i < batch->count; i++)
 		inode_set_reclaimed(fs, batch->inos[i], false);
 }
@@ -64,11 +68,13 @@ static void batch_add(struct orphan_batch *batch, inum_t ino)
 /* One of each shard at most: a shard knows of one that is being reclaimed. */
 static void orphan_take_batch(struct fs *fs, uint64_t before, unsigned *shard, struct orphan_batch *batch)
 {
-	inum_t ino;
+	struct inode *inode;
 
-	batch->count = 0;
-	while (batch->count < RECLAIM_TOGETHER && (ino = inode_take_reclaim(fs, shard, before)))
-		batch_add(batch, ino);
+	batch->count = batch->count_held = 0;
+	while (batch->count < RECLAIM_TOGETHER && (inode = inode_take_reclaim(fs, shard, before))) {
+		batch->held[batch->count_held++] = inode;
+		batch_add(batch, inode->ino);
+	}
 }
 
 /* Once through all shards: has there been any? */

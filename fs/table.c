@@ -529,33 +529,30 @@ void fs_forget(struct fs *fs, inum_t ino, uint64_t count)
 	background_run_inline(fs);
 }
 
-static inum_t shard_take_reclaim(struct fs *fs, struct inode_shard *shard, uint64_t before)
+static struct inode *shard_take_reclaim(struct inode_shard *shard, uint64_t before)
 {
 	struct inode *inode;
-	inum_t ino = 0;
 
 	lock_mutex(&shard->lock, LOCK_TABLE);
-	while (!ino && (inode = reclaim_take(shard, before))) {
-		if (atomic_load(&inode->references))
-			continue; /* found again by its number: the next put brings it back */
-		ino = inode->ino;
-		table_remove(shard, inode);
-		object_give(fs, inode);
-	}
+	do
+		inode = reclaim_take(shard, before);
+	while (inode && atomic_load(&inode->references)); /* found again by its number: the next put brings it back */
+	if (inode)
+		inode_ref(inode);
 	shard_unlock(shard);
-	return ino;
+	return inode;
 }
 
-inum_t inode_take_reclaim(struct fs *fs, unsigned *index, uint64_t before)
+struct inode *inode_take_reclaim(struct fs *fs, unsigned *index, uint64_t before)
 {
 	struct inode_shard *shard;
-	inum_t ino = 0;
+	struct inode *inode = NULL;
 
-	while (!ino && (shard = shards_find(fs->table, fs->table->reclaim_shards, *index))) {
-		ino = shard_take_reclaim(fs, shard, before);
+	while (!inode && (shard = shards_find(fs->table, fs->table->reclaim_shards, *index))) {
+		inode = shard_take_reclaim(shard, before);
 		*index = (unsigned)(shard - fs->table->shards) + 1;
 	}
-	return ino;
+	return inode;
 }
 
 bool inode_has_reclaim(struct fs *fs)

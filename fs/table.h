@@ -85,8 +85,8 @@ struct inode *inode_take_dirty(struct fs *fs); /* with a reference; NULL: none *
 int inode_create(struct fs *fs, struct tx *tx, const struct inode_record *record, struct inode **out);
 /* Write every lazy time. The first error; goes on after it. */
 int inode_flush_all(struct fs *fs);
-/* Take an orphan, queued in a round before that, off the reclaim list of the first shard from *shard on that has one, and go behind that: its number, or 0. It has left memory. */
-inum_t inode_take_reclaim(struct fs *fs, unsigned *shard, uint64_t before);
+/* Take an orphan, queued in a round before that, off the reclaim list of the first shard from *shard on that has one, and go behind that: with a reference, or NULL. */
+struct inode *inode_take_reclaim(struct fs *fs, unsigned *shard, uint64_t before);
 bool inode_has_reclaim(struct fs *fs);
 /* Unmount: the kernel's references are gone. */
 void inode_forget_all(struct fs *fs);
