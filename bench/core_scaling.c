@@ -93,6 +93,15 @@ static int run_write(struct runner *runner, uint64_t i)
 	return fs_write(runner->fs, runner->data, i * 617 % FILE_BLOCKS * BLOCK_BYTES, runner->block, BLOCK_BYTES, &done);
 }
 
+/* Of what is known, as by a kernel. */
+static int run_chmod(struct runner *runner, uint64_t i)
+{
+	const struct inode_record values = {.mode = 0700 + i % 64};
+	struct fs_attr attr;
+
+	return fs_setattr(runner->fs, runner->dir, FS_SET_MODE, &values, &attr);
+}
+
 static int run_append(struct runner *runner, uint64_t i)
 {
 	size_t done;
@@ -170,6 +179,7 @@ static const struct {
 } works[] = {{"create", run_create, false},    {"lookup", run_lookup, false},  {"read 4 KiB", run_read, false},
 	     {"write 4 KiB", run_write, false}, {"unlink", run_unlink, true}, {"unlink and forget", run_unlink_forget, true},
 	     {"rename within", run_rename, false},
+	     {"chmod", run_chmod, false},
 	     {"append 4 KiB", run_append, false},
 	     {"first write", run_first_write, true}};
 static double ratios[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], contended[ARRAY_SIZE(works)][CORE_ROUNDS_MAX], controls[ARRAY_SIZE(works)][CORE_ROUNDS_MAX];
