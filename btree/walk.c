@@ -54,6 +54,8 @@ static int path_advance(struct btree_path *path, const struct walk_filter *filte
 		*stop = true;
 		return 0;
 	case STEP_SKIP:
+		/* That nothing is there: whoever puts something there changes what this node says. */
+		buf_rely(step->buf);
 		step->index = node_find_aggregate(step_node(step), path->tree->ops, step->index + 1, filter->least);
 		return 0;
 	case STEP_ENTER:

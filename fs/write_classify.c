@@ -125,5 +125,6 @@ int plan_classify(struct write_plan *p)
 
 int plan_classify_beside(struct write_plan *p)
 {
-	return change_look(p->fs, classify_all, p) ? plan_classify(p) : 0;
+	/* Who shares a block is not this inode's alone to change: that is asked where nothing moves. */
+	return p->may_share || change_look(p->fs, classify_all, p) ? plan_classify(p) : 0;
 }

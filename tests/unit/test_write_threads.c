@@ -14,6 +14,7 @@
 #include "alloc/alloc.h"
 #include "fs/inode.h"
 #include "journal/journal.h"
+#include "tests/support/other_thread.h"
 #include "tests/support/random.h"
 #include "util/lock.h"
 
@@ -464,6 +465,72 @@ START_TEST(a_block_that_both_sharers_leave_at_once_is_free)
 }
 END_TEST
 
+/* --- that nothing is there --- */
+
+#define APART_RECORDS 600u
+#define APART_BLOCK 40000u /* free: nobody asks for it here */
+
+static struct rmap_record apart_record(unsigned i)
+{
+	return (struct rmap_record){.start = APART_BLOCK + 2ull * i, .count = 1, .owner = 900000 + i};
+}
+
+typedef int rmap_change_fn(const struct rmap *rmap, struct tx *tx, const struct rmap_record *record);
+
+static void change_owner(rmap_change_fn *change, const struct rmap_record *record)
+{
+	struct tx *tx;
+
+	expect_equal(tx_begin(fix.fs->journal, TX_NORMAL, &tx), 0);
+	expect_equal(tx_end(tx, change(&fix.fs->rmap, tx, record), NULL), 0);
+}
+
+static void apart_change(rmap_change_fn *change)
+{
+	for (unsigned i = 0; i < APART_RECORDS; i++) {
+		struct rmap_record record = apart_record(i);
+
+		change_owner(change, &record);
+	}
+}
+
+static void insert_beside(void *arg)
+{
+	struct tx *tx;
+
+	expect_equal(tx_begin_beside(fix.fs->journal, TX_NORMAL, &tx), 0);
+	expect_equal(tx_end(tx, rmap_insert(&fix.fs->rmap, tx, arg), NULL), 0);
+}
+
+static int count_owner(void *arg, const struct rmap_record *record)
+{
+	++*(unsigned *)arg;
+	return 0;
+}
+
+/* A mapping that reaches the block comes into a leaf that was passed over, as all in it ended before. */
+START_TEST(where_nobody_else_was_found_nobody_has_come_when_it_counts)
+{
+	struct rmap_record more = {.start = APART_BLOCK + 1, .count = _i ? 2 * APART_RECORDS : 1, .owner = 800000};
+	struct other_thread other;
+	unsigned owners = 0;
+	struct tx *tx;
+
+	apart_change(rmap_insert);
+	change_owner(rmap_insert, &more); /* its leaf has room for it from then on */
+	change_owner(rmap_remove, &more);
+	other_start(&other);
+	expect_equal(tx_begin_beside(fix.fs->journal, TX_NORMAL, &tx), 0);
+	expect_equal(rmap_query(&fix.fs->rmap, APART_BLOCK + 2 * APART_RECORDS - 2, 1, count_owner, &owners), 0);
+	ck_assert_uint_eq(owners, 1);
+	other_do(&other, insert_beside, &more);
+	ck_assert_int_eq(tx_commit(tx, NULL), _i ? -EDEADLK : 0);
+	other_stop(&other);
+	apart_change(rmap_remove);
+	change_owner(rmap_remove, &more);
+}
+END_TEST
+
 /* --- without space --- */
 
 START_TEST(who_finds_no_space_left_says_so_and_nothing_is_lost)
@@ -537,6 +604,7 @@ int main(void)
 	tcase_add_test(tests, appends_hold_their_own_among_changes_of_names_reads_and_attributes);
 	tcase_add_loop_test(tests, of_all_kinds_of_writes_each_file_has_its_own, 0, 3);
 	tcase_add_loop_test(tests, a_block_that_both_sharers_leave_at_once_is_free, 0, 4);
+	tcase_add_loop_test(tests, where_nobody_else_was_found_nobody_has_come_when_it_counts, 0, 2);
 	tcase_add_test(tests, who_finds_no_space_left_says_so_and_nothing_is_lost);
 	tcase_add_loop_test(tests, power_lost_with_two_appends_in_flight_leaves_each_whole_or_not_there, 0, 20);
 	suite_add_tcase(suite, tests);
