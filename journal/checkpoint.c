@@ -31,7 +31,7 @@ int checkpoint_make_durable(struct journal *journal)
 	error = sync_or_stick(journal); /* durable: every record so far, but no record says so */
 	if (error)
 		return error;
-	ring->synced = ring->next_sequence - 1;
+	ring->synced = log_next_sequence(ring) - 1;
 	error = log_append(ring, FORMAT_RECORD_MARK, sizeof(struct format_record_header), 0, &mark);
 	if (error)
 		return error;

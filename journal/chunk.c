@@ -384,7 +384,7 @@ static int chunk_write_header(struct journal *journal, uint64_t chunk, const str
 	int error, last = 0;
 
 	chunk_fill_header(journal->bounce, &journal->super, chunk, entry);
-	format_block_seal(journal->bounce, journal->log.next_sequence - 1);
+	format_block_seal(journal->bounce, log_next_sequence(&journal->log) - 1);
 	for (unsigned k = 0; k < 2; k++) {
 		if (!entry->copy[k])
 			continue;

@@ -152,7 +152,7 @@ static bool journal_is_worn(const struct journal *journal)
 {
 	const struct log_ring *ring = &journal->log;
 
-	return ring->update >= FORMAT_JOURNAL_COUNT_WORN || ring->next_sequence >= FORMAT_JOURNAL_COUNT_WORN;
+	return ring->update >= FORMAT_JOURNAL_COUNT_WORN || log_next_sequence(ring) >= FORMAT_JOURNAL_COUNT_WORN;
 }
 
 /* After replay: home is made current and a new epoch begins, so that nothing of the old log can be taken for new. */
@@ -499,7 +499,7 @@ static void raise_durable(struct journal *journal, uint64_t covered)
 /* One round for everybody who asked before it began. Runs without the metadata lock but for the mark. */
 static int sync_round(struct journal *journal)
 {
-	uint64_t covered = journal->log.next_sequence - 1;
+	uint64_t covered = log_next_sequence(&journal->log) - 1;
 	bool needs_mark = journal->log.last_tx > journal->log.durable;
 	int error = sync_media(journal); /* durable: data and records, but no record says so yet */
 

@@ -15,7 +15,7 @@ void load_report(struct journal *journal, maddr_t address, unsigned copy, devoff
 /* No block at home can be ahead of the log, once that has been read to its end. */
 static bool sequence_is_possible(struct journal *journal, uint64_t sequence)
 {
-	return !journal->log_is_known || sequence < journal->log.next_sequence;
+	return !journal->log_is_known || sequence < log_next_sequence(&journal->log);
 }
 
 static uint64_t block_sequence(const void *block)

@@ -50,7 +50,7 @@ int log_init(struct log_ring *ring, struct media *media, const struct super *sup
 	const struct area *area = &super->areas[AREA_JOURNAL];
 
 	memset(ring, 0, sizeof(*ring));
-	if (area->length_bytes < LOG_HEAD_BYTES + LOG_RING_MIN_BYTES)
+	if (area->length_bytes < LOG_HEAD_BYTES + LOG_RING_MIN_BYTES || area->length_bytes > LOG_HEAD_BYTES + LOG_RING_MAX_BYTES)
 		return -EUCLEAN;
 	ring->media = media;
 	ring->super = super;
@@ -164,9 +164,45 @@ int log_format(struct media *media, const struct super *super)
 
 /* --- places ----------------------------------------------------------------------------------------------------- */
 
+#define PLACE_NUMBER(place) ((place) >> LOG_LINE_BITS)
+
+static uint64_t place_pack(uint64_t sequence, uint64_t offset)
+{
+	return sequence << LOG_LINE_BITS | offset / LINE_BYTES;
+}
+
+/* A number and the one that was set last differ by far less than what `place` has no room for: the checkpoints in between are made alone. */
+static struct log_place place_unpack(const struct log_ring *ring, uint64_t place)
+{
+	uint64_t near = __atomic_load_n(&ring->near_sequence, __ATOMIC_RELAXED);
+	int64_t beyond = (int64_t)((PLACE_NUMBER(place) - near) << LOG_LINE_BITS) >> LOG_LINE_BITS;
+
+	return (struct log_place){ near + (uint64_t)beyond, (place & ((1ull << LOG_LINE_BITS) - 1)) * LINE_BYTES };
+}
+
+struct log_place log_next(const struct log_ring *ring)
+{
+	return place_unpack(ring, ring->place);
+}
+
+/* What `done` is when no record up to this one is under way: what is turned over in even rounds of 64 is turned back in odd ones. */
+static uint64_t done_up_to(uint64_t last)
+{
+	uint64_t these = UINT64_MAX >> (LOG_CLAIMS_MAX - 1 - last % LOG_CLAIMS_MAX);
+
+	return last / LOG_CLAIMS_MAX % 2 ? ~these : these;
+}
+
+void log_set_next(struct log_ring *ring, uint64_t sequence, uint64_t offset)
+{
+	__atomic_store_n(&ring->near_sequence, sequence, __ATOMIC_RELAXED);
+	ring->place = place_pack(sequence, offset);
+	ring->done = done_up_to(sequence - 1);
+}
+
 bool log_is_empty(const struct log_ring *ring)
 {
-	return ring->tail_sequence == ring->next_sequence;
+	return ring->tail_sequence == log_next_sequence(ring);
 }
 
 /* Skip [place, place + length) beyond the known bad range in it; `place` itself when it is good in `need` copies. */
@@ -202,23 +238,30 @@ static bool log_find_between(const struct log_ring *ring, uint64_t from, uint64_
 	return false;
 }
 
-/* The free part of the ring: from the cursor on, and from the start where it goes around. */
+/* The free part of the ring: from the next record on, and from the start where it goes around. */
 struct log_free {
 	uint64_t from[2], to[2];
 };
 
+static struct log_free log_free_from(const struct log_ring *ring, const struct log_place *next)
+{
+	uint64_t tail = ring->tail_sequence == next->sequence ? next->offset : ring->tail_offset;
+
+	if (next->offset < tail)
+		return (struct log_free){ { next->offset, 0 }, { tail, 0 } };
+	return (struct log_free){ { next->offset, 0 }, { ring->ring_bytes, tail } };
+}
+
 static struct log_free log_free_part(const struct log_ring *ring)
 {
-	uint64_t tail = log_is_empty(ring) ? ring->cursor : ring->tail_offset;
+	struct log_place next = log_next(ring);
 
-	if (ring->cursor < tail)
-		return (struct log_free){ { ring->cursor, 0 }, { tail, 0 } };
-	return (struct log_free){ { ring->cursor, 0 }, { ring->ring_bytes, tail } };
+	return log_free_from(ring, &next);
 }
 
 /*
  * Room for the record and for the jump that may have to follow it, good in both copies if there is such a place; not in the first
- * `skip` bytes after the cursor.
+ * `skip` bytes of what is free.
  */
 static bool log_find_place(const struct log_ring *ring, uint64_t length, uint64_t skip, uint64_t *place)
 {
@@ -249,7 +292,7 @@ static bool log_probe(struct log_ring *ring, uint64_t place)
 	return stored;
 }
 
-/* Where an empty log goes on: on from the cursor, in ever longer strides over what turns out to be bad. Live records are not touched. */
+/* Where an empty log goes on: on from where it is, in ever longer strides over what turns out to be bad. Live records are not touched. */
 static void log_choose_start(struct log_ring *ring)
 {
 	struct log_free part = log_free_part(ring);
@@ -259,27 +302,28 @@ static void log_choose_start(struct log_ring *ring)
 		for (uint64_t from = part.from[i]; log_find_between(ring, from, part.to[i], 2 * LINE_BYTES, 1, &place);
 		     from = place + stride, stride *= 2)
 			if (log_probe(ring, place)) {
-				ring->cursor = place;
+				log_set_next(ring, log_next_sequence(ring), place);
 				return;
 			}
 }
 
 uint64_t log_used(const struct log_ring *ring)
 {
-	uint64_t cursor = ring->cursor, used = cursor - ring->tail_offset;
+	uint64_t next = log_next(ring).offset, tail = ring->tail_offset;
 
-	return cursor < ring->tail_offset ? used + ring->ring_bytes : used;
+	return next < tail ? next - tail + ring->ring_bytes : next - tail;
 }
 
 int log_move_tail(struct log_ring *ring, uint32_t epoch)
 {
 	struct log_ring old = { .tail_sequence = ring->tail_sequence, .tail_offset = ring->tail_offset,
-				.epoch = ring->epoch, .cursor = ring->cursor };
+				.epoch = ring->epoch };
+	struct log_place next = log_next(ring);
 	int error;
 
 	log_choose_start(ring);
-	ring->tail_sequence = ring->next_sequence;
-	ring->tail_offset = ring->cursor;
+	ring->tail_sequence = next.sequence;
+	ring->tail_offset = log_next(ring).offset;
 	ring->epoch = epoch;
 	ring->update++;
 	error = log_write_heads(ring);
@@ -287,7 +331,7 @@ int log_move_tail(struct log_ring *ring, uint32_t epoch)
 		ring->tail_sequence = old.tail_sequence;
 		ring->tail_offset = old.tail_offset;
 		ring->epoch = old.epoch;
-		ring->cursor = old.cursor;
+		log_set_next(ring, next.sequence, next.offset);
 	} else {
 		ring->stuck = false;
 		ring->missing = 0;
@@ -334,24 +378,24 @@ static int log_store(struct log_ring *ring, const uint8_t *record, uint64_t offs
 /* Of who runs alone: nobody else's record is under way. */
 static uint64_t log_durable(const struct log_ring *ring)
 {
-	uint64_t durable = ring->paged ? ring->synced : ring->next_sequence - 1;
+	uint64_t durable = ring->paged ? ring->synced : log_next_sequence(ring) - 1, missing = ring->missing;
 
-	return ring->missing ? min_u64(durable, ring->missing - 1) : durable;
+	return missing ? min_u64(durable, missing - 1) : durable;
 }
 
 static int log_put(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t stated, uint64_t next)
 {
-	struct log_claim claim = { .sequence = ring->next_sequence, .offset = stated, .durable = log_durable(ring) };
+	struct log_place place = log_next(ring);
+	struct log_claim claim = { .sequence = place.sequence, .offset = stated, .durable = log_durable(ring) };
 	int error;
 
 	record_seal(ring, ring->record, type, length_bytes, items, &claim);
-	error = log_store(ring, ring->record, ring->cursor, length_bytes);
+	error = log_store(ring, ring->record, place.offset, length_bytes);
 	if (error)
 		return error;
 	if (type == FORMAT_RECORD_TX)
-		ring->last_tx = ring->next_sequence;
-	ring->next_sequence++;
-	ring->cursor = next;
+		ring->last_tx = place.sequence;
+	log_set_next(ring, place.sequence + 1, next);
 	ring->records++;
 	ring->record_bytes += length_bytes;
 	return 0;
@@ -371,17 +415,17 @@ int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsign
 	for (unsigned i = 0; i < LOG_ATTEMPTS && error == -EIO; i++, skip = BLOCK_BYTES << i) {
 		if (!log_find_place(ring, length_bytes, skip, &place))
 			break;
-		if (place != ring->cursor) {
+		if (place != log_next(ring).offset) {
 			error = log_put_jump(ring, place);
 			if (error)
 				break;
 		}
-		error = log_put(ring, type, length_bytes, items, ring->cursor, ring->cursor + length_bytes);
+		error = log_put(ring, type, length_bytes, items, place, place + length_bytes);
 	}
 	ring->stuck = error == -EIO;
 	if (error)
 		return error;
-	*sequence = ring->next_sequence - 1;
+	*sequence = log_next_sequence(ring) - 1;
 	return 0;
 }
 
@@ -391,12 +435,12 @@ int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsign
  * When all that are under way come after all that are not, whatever anybody has seen is durable up to the first of them: that is what a record states, and
  * recovery lets it count without those under way. Else the record would not say of all that it was built on that it must be there.
  */
-static bool claim_may_state(const struct log_ring *ring, unsigned numbers, uint64_t *durable)
+static bool claim_may_state(uint64_t done, uint64_t last, unsigned numbers, uint64_t *durable)
 {
-	uint64_t last = ring->next_sequence - 1, newest_first = ring->pending;
+	uint64_t pending = done ^ done_up_to(last), newest_first;
 	unsigned shift = (unsigned)(LOG_CLAIMS_MAX - 1 - last % LOG_CLAIMS_MAX), count;
 
-	newest_first = newest_first << shift | newest_first >> (-shift % LOG_CLAIMS_MAX);
+	newest_first = pending << shift | pending >> (-shift % LOG_CLAIMS_MAX);
 	if (newest_first == UINT64_MAX)
 		return false;
 	count = newest_first ? (unsigned)__builtin_clzll(~newest_first) : 0;
@@ -404,15 +448,16 @@ static bool claim_may_state(const struct log_ring *ring, unsigned numbers, uint6
 	return newest_first << count == 0 && count + numbers <= LOG_CLAIMS_MAX;
 }
 
-/* On from the cursor, or from the start of the ring: nothing in it is known bad, else nobody runs beside others. */
-static bool claim_find_place(const struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
+/* On from the last record, or from the start of the ring: nothing in it is known bad, else nobody runs beside others. */
+static bool claim_find_place(const struct log_ring *ring, const struct log_place *next, size_t length_bytes, struct log_claim *claim)
 {
-	struct log_free part = log_free_part(ring);
+	struct log_free part = log_free_from(ring, next);
 	uint64_t needed = length_bytes + LINE_BYTES + ring->slack_bytes;
 
 	claim->jumps = part.from[0] + needed > part.to[0];
 	claim->jumps_from = part.from[0];
 	claim->offset = part.from[claim->jumps];
+	claim->sequence = next->sequence + claim->jumps;
 	return !ring->stuck && !ring->missing && claim->offset + needed <= part.to[claim->jumps];
 }
 
@@ -421,52 +466,64 @@ static uint64_t claim_bits(const struct log_claim *claim)
 	return 1ull << claim->sequence % LOG_CLAIMS_MAX | (claim->jumps ? 1ull << (claim->sequence - 1) % LOG_CLAIMS_MAX : 0);
 }
 
-static int claim_try(struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
+/*
+ * What this thread's transaction was built on was done before it looks at `done`; so was everything up to what the record then states. A number that another takes
+ * meanwhile makes it look once more; one that is done meanwhile does not matter, as this was not built on it.
+ */
+static int claim_try(struct log_ring *ring, size_t length_bytes, struct log_claim *claim, bool *contended)
 {
-	if (!claim_find_place(ring, length_bytes, claim))
-		return -EAGAIN;
-	if (!claim_may_state(ring, claim->jumps ? 2 : 1, &claim->durable))
-		return -EBUSY;
-	claim->sequence = ring->next_sequence + claim->jumps;
-	atomic_fetch_or(&ring->pending, claim_bits(claim));
-	atomic_store_explicit(&ring->cursor, claim->offset + length_bytes, memory_order_relaxed);
-	atomic_store_explicit(&ring->next_sequence, claim->sequence + 1, memory_order_relaxed);
-	return 0;
+	uint64_t place = atomic_load(&ring->place);
+
+	for (;; *contended = true) {
+		struct log_place next = place_unpack(ring, place);
+		uint64_t done = atomic_load(&ring->done), now;
+
+		if (!claim_find_place(ring, &next, length_bytes, claim))
+			return -EAGAIN;
+		if (claim_may_state(done, next.sequence - 1, claim->jumps ? 2 : 1, &claim->durable)) {
+			if (atomic_compare_exchange_strong(&ring->place, &place, place_pack(claim->sequence + 1, claim->offset + length_bytes)))
+				return 0;
+			continue;
+		}
+		now = atomic_load(&ring->place);
+		if (now == place)
+			return -EBUSY;
+		place = now;
+	}
 }
 
 static void claim_wait(struct log_ring *ring)
 {
-	uint64_t pending = ring->pending;
+	uint64_t done = ring->done;
 
-	for (unsigned spent = 0; spent < SPIN_TRIES && ring->pending == pending; spent += SPIN_PAUSES_MAX)
+	for (unsigned spent = 0; spent < SPIN_TRIES && ring->done == done; spent += SPIN_PAUSES_MAX)
 		for (unsigned i = 0; i < SPIN_PAUSES_MAX; i++)
 			spin_pause();
 }
 
-/* Who is late may sleep for long: then whoever needs him runs alone, which waits as long as it takes. */
+/* Who is late may sleep for long: then whoever needs him runs alone, which waits as long as it takes. Counted as a lock that all take. */
 int log_claim(struct log_ring *ring, size_t length_bytes, struct log_claim *claim)
 {
+	bool contended = false;
 	int error = -EBUSY;
 
 	for (unsigned i = 0; i < LOG_TURNS && error == -EBUSY; i++) {
 		if (i) {
-			lock_count_taken(LOCK_LOG, true);
+			contended = true;
 			claim_wait(ring);
 		}
-		lock_mutex(&ring->mutex, LOCK_LOG);
-		error = claim_try(ring, length_bytes, claim);
-		pthread_mutex_unlock(&ring->mutex);
+		error = claim_try(ring, length_bytes, claim, &contended);
 	}
+	lock_count_taken(LOCK_LOG, contended);
 	return error == -EBUSY ? -EAGAIN : error;
 }
 
 static void claim_give_up(struct log_ring *ring, const struct log_claim *claim)
 {
-	uint64_t first = claim->sequence - claim->jumps;
+	uint64_t first = claim->sequence - claim->jumps, missing = ring->missing;
 
-	pthread_mutex_lock(&ring->mutex);
-	ring->missing = ring->missing ? min_u64(ring->missing, first) : first;
-	pthread_mutex_unlock(&ring->mutex);
+	while ((!missing || first < missing) && !atomic_compare_exchange_weak(&ring->missing, &missing, first))
+		;
 }
 
 static int claim_store_jump(struct log_ring *ring, const struct log_claim *claim)
@@ -488,6 +545,6 @@ int log_store_claimed(struct log_ring *ring, uint8_t *record, size_t length_byte
 	}
 	if (error)
 		claim_give_up(ring, claim);
-	atomic_fetch_and(&ring->pending, ~claim_bits(claim));
+	atomic_fetch_xor(&ring->done, claim_bits(claim));
 	return error && error != -ENOTRECOVERABLE ? -EAGAIN : error;
 }

@@ -2,7 +2,7 @@
  * The ring of records, in two copies written alike. Used by this folder only; every function that changes it is called with
  * the metadata lock held exclusively (or before anyone else knows the journal).
  *
- * Invariant: the 64 bytes at `cursor` lie within the ring and were good in a copy when the record before was placed, so that a
+ * Invariant: the 64 bytes where the next record goes lie within the ring and were good in a copy when the record before was placed, so that a
  * jump can always be written there.
  */
 #ifndef JOURNAL_LOG_H
@@ -20,6 +20,8 @@
 #define LOG_HEAD_BYTES BLOCK_BYTES
 
 #define LOG_CLAIMS_MAX 64u
+#define LOG_RING_MAX_BYTES ((uint64_t)LINE_BYTES << LOG_LINE_BITS)
+#define LOG_LINE_BITS 28u /* of a place in the ring; those of its record's number have the rest of a word */
 
 /* What each record changes lies together, apart from what everybody reads. */
 struct log_ring {
@@ -35,19 +37,23 @@ struct log_ring {
 	_Atomic uint64_t tail_offset; /* who asks how full the log is has no lock */
 	uint64_t update; /* of the newest head */
 	uint32_t epoch, boot;
-	bool stuck;	  /* no place after the cursor takes a record: the tail must move first */
+	bool stuck;	  /* no place takes a record: the tail must move first */
 	bool paged;	  /* stores are durable after media_sync() only */
-	uint64_t missing; /* the first record that will never be whole; 0: none. No record may state that it was durable: the tail must move first */
+	_Atomic uint64_t missing; /* the first record that will never be whole; 0: none. No record may state that it was durable: the tail must move first */
 	uint8_t *record;  /* staging, LOG_RECORD_MAX_BYTES: own_record, or what the open transaction brought */
 	uint64_t synced;  /* PAGE: what new records state as durable_up_to */
 	_Atomic uint64_t last_tx; /* PAGE: sequence of the last TX record */
 	_Atomic uint64_t durable; /* PAGE: acknowledged, would survive a crash of the host */
 	_Atomic uint64_t records, record_bytes, transactions; /* of those that ran alone */
+	uint64_t near_sequence; /* the last that whoever ran alone has set: tells the bits of a number that `place` has no room for */
 	/* In one line, of transactions beside each other; elsewhere it is whoever runs alone that changes it. */
-	_Alignas(64) pthread_mutex_t mutex;
-	_Atomic uint64_t pending; /* bit sequence % 64: has its place, and is not durable yet */
-	_Atomic uint64_t cursor;  /* where the next record goes */
-	_Atomic uint64_t next_sequence;
+	_Alignas(64) _Atomic uint64_t place; /* where the next record goes, and its number: log_next() */
+	_Atomic uint64_t done; /* bit sequence % 64, turned over when the record of this number is durable, or will never be */
+	pthread_mutex_t mutex; /* PAGE: records in turn */
+};
+
+struct log_place {
+	uint64_t sequence, offset;
 };
 
 /* Of a record: its number, its place, and up to which one all were durable when it got them. */
@@ -63,13 +69,21 @@ void log_fini(struct log_ring *ring);
 /* Take tail, epoch and update from the better head. 0; -EIO, -EUCLEAN: none is whole. */
 int log_read_heads(struct log_ring *ring, struct why *why);
 /*
- * Everything before next_sequence is home: move the tail there. One head, barrier, the other, barrier; the place of the next record
- * is chosen anew where the cursor went bad. 0 when at least one head was stored.
+ * Everything before the next record is home: move the tail there. One head, barrier, the other, barrier; the place of the next record
+ * is chosen anew where that went bad. 0 when at least one head was stored.
  */
 int log_move_tail(struct log_ring *ring, uint32_t epoch);
 /* mkfs: both head blocks, for an empty log. */
 int log_format(struct media *media, const struct super *super);
 
+/* Where the next record goes, and its number. Anybody may ask. */
+struct log_place log_next(const struct log_ring *ring);
+static inline uint64_t log_next_sequence(const struct log_ring *ring)
+{
+	return log_next(ring).sequence;
+}
+/* By who runs alone, or has the mutex: no record is under way. */
+void log_set_next(struct log_ring *ring, uint64_t sequence, uint64_t offset);
 bool log_is_empty(const struct log_ring *ring);
 /* Could a record of this length be placed now, with its 64 bytes for a following jump? */
 bool log_has_room(struct log_ring *ring, uint64_t length_bytes);
@@ -79,13 +93,13 @@ bool log_has_room(struct log_ring *ring, uint64_t length_bytes);
  */
 int log_append(struct log_ring *ring, unsigned type, size_t length_bytes, unsigned items, uint64_t *sequence);
 /*
- * The same for records beside each other, in two steps: a number and a place, for which they take turns, then the stores, for which they do not. All that anybody has
+ * The same for records beside each other, in two steps: a number and a place, which nobody waits for another to get, then the stores. All that anybody has
  * seen by then is durable up to claim->durable. -EAGAIN: nothing was claimed, only who runs alone finds a place. What was claimed must be stored.
  */
 int log_claim(struct log_ring *ring, size_t length_bytes, struct log_claim *claim);
 /* Durable on return. -EAGAIN: it is not, and the number stays without a record; -ENOTRECOVERABLE as above. */
 int log_store_claimed(struct log_ring *ring, uint8_t *record, size_t length_bytes, unsigned items, const struct log_claim *claim);
-/* Bytes from the tail to the cursor. */
+/* Bytes from the tail to the next record. */
 uint64_t log_used(const struct log_ring *ring);
 /* Order and durability between two steps of a write-back: drain, or media_sync() on PAGE media. */
 int log_barrier(struct log_ring *ring);

@@ -252,8 +252,7 @@ static void continue_log(struct journal *journal, const struct scan *scan)
 			last_tx = scan->records[i].sequence;
 			journal->recovery.records++;
 		}
-	ring->next_sequence = max_u64(scan->end_sequence, scan->later_sequence + 1);
-	ring->cursor = scan->end_offset;
+	log_set_next(ring, max_u64(scan->end_sequence, scan->later_sequence + 1), scan->end_offset);
 	ring->last_tx = last_tx;
 	ring->synced = scan->durable_up_to;
 	ring->durable = scan->durable_up_to;

@@ -114,7 +114,7 @@ static int repair_rebuild_header(struct journal *journal, maddr_t address, struc
 	if (!cb)
 		return -ENOMEM;
 	chunk_fill_header(cb->block, &journal->super, maddr_chunk(address), &entry);
-	cb->sequence = journal->log.next_sequence - 1;
+	cb->sequence = log_next_sequence(&journal->log) - 1;
 	*out = cache_view(cache_insert(cb));
 	return 0;
 }

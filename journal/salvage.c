@@ -123,7 +123,7 @@ static int header_get(struct journal *journal, uint64_t chunk, const struct chun
 	cb = cache_alloc(journal, address);
 	if (!cb)
 		return -ENOMEM;
-	cb->sequence = journal->log.next_sequence - 1;
+	cb->sequence = log_next_sequence(&journal->log) - 1;
 	*out = cache_view(cache_insert(cb));
 	return 0;
 }
@@ -238,7 +238,7 @@ static void fixed_put(struct journal *journal, struct fixed_set *set)
 		struct cache_buf *cb = set->cbs[i];
 
 		if (i < used && (set->fixed.lost[i] || memcmp(cb->block, set->before + i * BLOCK_BYTES, BLOCK_BYTES))) {
-			cb->sequence = journal->log.next_sequence - 1;
+			cb->sequence = log_next_sequence(&journal->log) - 1;
 			cache_set_dirty(cb);
 		}
 		cache_put(cb);
@@ -483,5 +483,5 @@ void salvage_judge(struct journal *journal, const struct scan *scan)
 		dropped_list(journal, scan->end_sequence);
 	}
 	if (journal->salvage->heads_lost)
-		journal->log.next_sequence += SEQUENCE_LEAP;
+		log_set_next(&journal->log, log_next_sequence(&journal->log) + SEQUENCE_LEAP, log_next(&journal->log).offset);
 }

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 
 #include "format/journal_format.h"
+#include "journal/internal.h"
 #include "tests/support/random.h"
 #include "util/slot.h"
 
@@ -18,7 +20,7 @@ static struct journalfix fix;
 
 static bool stores_fail;
 static atomic_uint stores_left = UINT32_MAX; /* then power is lost */
-static void (*interlude)(void); /* runs before the next store */
+static void (*_Atomic interlude)(void); /* runs before the next store */
 
 #define STORES_MAX 4
 static struct {
@@ -43,9 +45,8 @@ int __real_media_write(struct media *media, devoff_t offset, const void *from, s
 int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *failed);
 int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *failed)
 {
-	void (*now)(void) = interlude;
+	void (*now)(void) = atomic_exchange(&interlude, NULL);
 
-	interlude = NULL;
 	if (now)
 		now();
 	if (kept.is_on)
@@ -917,6 +918,98 @@ START_TEST(wherever_in_the_ring_power_is_lost_the_one_under_way_is_lost_alone)
 }
 END_TEST
 
+/* --- numbers and places --- */
+
+#define CLAIMERS 4u
+#define CLAIMS 2000u
+#define CLAIM_LINES_MAX 2u
+
+static struct log_claim claims[CLAIMERS][CLAIMS];
+static atomic_uint claims_failed;
+static pthread_barrier_t claimers_are_there;
+
+static size_t claim_bytes(unsigned number)
+{
+	return (1 + number % CLAIM_LINES_MAX) * LINE_BYTES;
+}
+
+/* Each of a length that its index tells. */
+static void *claimer_main(void *arg)
+{
+	struct log_claim *mine = arg;
+	struct log_ring *ring = &fix.journal->log;
+	uint8_t record[CLAIM_LINES_MAX * LINE_BYTES] __attribute__((aligned(64))) = {0};
+
+	pthread_barrier_wait(&claimers_are_there);
+	for (unsigned i = 0; i < CLAIMS; i++) {
+		int error;
+
+		while ((error = log_claim(ring, claim_bytes(i), &mine[i])) == -EAGAIN)
+			sched_yield(); /* those before are not done */
+		if (error || log_store_claimed(ring, record, claim_bytes(i), 0, &mine[i]))
+			claims_failed++;
+	}
+	return NULL;
+}
+
+struct claimed {
+	uint64_t sequence, offset, bytes;
+};
+
+static int claimed_compare(const void *a, const void *b)
+{
+	const struct claimed *first = a, *second = b;
+
+	return first->sequence < second->sequence ? -1 : first->sequence > second->sequence;
+}
+
+static void expect_each_its_own(struct log_place first)
+{
+	static struct claimed all[CLAIMERS * CLAIMS];
+	struct log_place end = log_next(&fix.journal->log);
+
+	for (unsigned k = 0; k < CLAIMERS; k++)
+		for (unsigned i = 0; i < CLAIMS; i++) {
+			all[k * CLAIMS + i] = (struct claimed){claims[k][i].sequence, claims[k][i].offset, claim_bytes(i)};
+			ck_assert(!claims[k][i].jumps);
+			ck_assert_uint_lt(claims[k][i].durable, claims[k][i].sequence);
+			ck_assert_uint_le(claims[k][i].sequence - claims[k][i].durable, LOG_CLAIMS_MAX);
+			/* One's own are done before one asks for the next. */
+			if (i)
+				ck_assert_uint_ge(claims[k][i].durable, claims[k][i - 1].sequence);
+		}
+	qsort(all, CLAIMERS * CLAIMS, sizeof(all[0]), claimed_compare);
+	for (unsigned i = 0; i < CLAIMERS * CLAIMS; i++) {
+		ck_assert_uint_eq(all[i].sequence, first.sequence + i);
+		ck_assert_uint_eq(all[i].offset, first.offset);
+		first.offset += all[i].bytes;
+	}
+	ck_assert_uint_eq(end.sequence, first.sequence + CLAIMERS * CLAIMS);
+	ck_assert_uint_eq(end.offset, first.offset);
+}
+
+/* Also where the bits of the number that a place has room for are used up. */
+START_TEST(numbers_and_places_that_many_take_at_once_are_each_ones_own)
+{
+	static const uint64_t starts[] = {64, (1ull << (64 - LOG_LINE_BITS)) - CLAIMS, (5ull << (64 - LOG_LINE_BITS)) - CLAIMS};
+	struct log_place first = log_next(&fix.journal->log);
+	pthread_t thread[CLAIMERS];
+
+	first.sequence += starts[_i];
+	first.offset = 0;
+	fix.journal->log.tail_offset = fix.journal->log.ring_bytes - LINE_BYTES;
+	pthread_barrier_init(&claimers_are_there, NULL, CLAIMERS);
+	log_set_next(&fix.journal->log, first.sequence, first.offset);
+	ck_assert_uint_eq(log_next_sequence(&fix.journal->log), first.sequence);
+	for (unsigned k = 0; k < CLAIMERS; k++)
+		ck_assert_int_eq(pthread_create(&thread[k], NULL, claimer_main, claims[k]), 0);
+	for (unsigned k = 0; k < CLAIMERS; k++)
+		pthread_join(thread[k], NULL);
+	ck_assert_uint_eq(claims_failed, 0);
+	expect_each_its_own(first);
+}
+END_TEST
+
 /* --- what a record says was durable --- */
 
 static struct side third;
@@ -1024,6 +1117,7 @@ static TCase *make_persistent_tests(void)
 	tcase_add_loop_test(tests, power_lost_while_both_are_stored_leaves_each_whole_or_not_there, 0, 2);
 	tcase_add_test(tests, wherever_in_the_ring_power_is_lost_the_one_under_way_is_lost_alone);
 	tcase_add_test(tests, what_is_added_up_is_added_once);
+	tcase_add_loop_test(tests, numbers_and_places_that_many_take_at_once_are_each_ones_own, 0, 3);
 	tcase_add_test(tests, nothing_is_built_on_a_record_before_which_one_is_not_durable);
 	tcase_add_test(tests, a_record_that_cannot_be_stored_is_left_out_and_the_tail_moves);
 	tcase_add_test(tests, a_filesystem_of_version_2_gets_no_such_records);
