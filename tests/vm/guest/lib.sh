@@ -249,11 +249,11 @@ bad_ranges() {
 	mendctl badblocks --json "$1" | sed -n 's/.*"device_offset":\([0-9]*\),"len":\([0-9]*\),.*"state":"\([a-z]*\)".*/\1 \2'"${2:+ \\3}"'/p'
 }
 
-# only_bad TARGET OFFSET...: the sectors of these bytes, in ascending order, are known to be bad, and nothing else is.
+# only_bad TARGET OFFSET...: the sectors of these bytes, in any order, are known to be bad, and nothing else is.
 only_bad() {
 	bad_of=$1
 	shift
-	for place; do echo "$((place / 512 * 512)) 512"; done >/tmp/bad.expected
+	for place; do echo "$((place / 512 * 512)) 512"; done | sort -n >/tmp/bad.expected
 	bad_ranges "$bad_of" >/tmp/bad.known
 	cmp /tmp/bad.expected /tmp/bad.known || fail "known to be bad: $(cat /tmp/bad.known); expected: $(cat /tmp/bad.expected)"
 }
