@@ -69,7 +69,6 @@ int btree_find_aggregate(const struct btree *tree, const struct btree_key *key, 
 /* None is higher; what there is may be lower by what ops->round adds. 0 of an empty tree. */
 int btree_max_aggregate(const struct btree *tree, uint64_t *out);
 
-
 int btree_insert(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
 int btree_update(const struct btree *tree, struct tx *tx, const struct btree_key *key, const void *value, size_t length);
 int btree_remove(const struct btree *tree, struct tx *tx, const struct btree_key *key);

@@ -174,7 +174,7 @@ static uint64_t place_pack(uint64_t sequence, uint64_t offset)
 /* A number and the one that was set last differ by far less than what `place` has no room for: the checkpoints in between are made alone. */
 static struct log_place place_unpack(const struct log_ring *ring, uint64_t place)
 {
-	uint64_t near = __atomic_load_n(&ring->near_sequence, __ATOMIC_RELAXED);
+	uint64_t near = ring->near_sequence;
 	int64_t beyond = (int64_t)((PLACE_NUMBER(place) - near) << LOG_LINE_BITS) >> LOG_LINE_BITS;
 
 	return (struct log_place){ near + (uint64_t)beyond, (place & ((1ull << LOG_LINE_BITS) - 1)) * LINE_BYTES };
@@ -195,7 +195,7 @@ static uint64_t done_up_to(uint64_t last)
 
 void log_set_next(struct log_ring *ring, uint64_t sequence, uint64_t offset)
 {
-	__atomic_store_n(&ring->near_sequence, sequence, __ATOMIC_RELAXED);
+	ring->near_sequence = sequence;
 	ring->place = place_pack(sequence, offset);
 	ring->done = done_up_to(sequence - 1);
 }

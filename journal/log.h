@@ -45,7 +45,7 @@ struct log_ring {
 	_Atomic uint64_t last_tx; /* PAGE: sequence of the last TX record */
 	_Atomic uint64_t durable; /* PAGE: acknowledged, would survive a crash of the host */
 	_Atomic uint64_t records, record_bytes, transactions; /* of those that ran alone */
-	uint64_t near_sequence; /* the last that whoever ran alone has set: tells the bits of a number that `place` has no room for */
+	_Atomic uint64_t near_sequence; /* the last that whoever ran alone has set: tells the bits of a number that `place` has no room for */
 	/* In one line, of transactions beside each other; elsewhere it is whoever runs alone that changes it. */
 	_Alignas(64) _Atomic uint64_t place; /* where the next record goes, and its number: log_next() */
 	_Atomic uint64_t done; /* bit sequence % 64, turned over when the record of this number is durable, or will never be */

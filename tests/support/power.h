@@ -2,6 +2,7 @@
 #ifndef TESTS_POWER_H
 #define TESTS_POWER_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -9,6 +10,8 @@
 
 static atomic_uint power_stores_left = UINT32_MAX; /* this many: no end */
 static atomic_bool power_is_lost;
+static bool power_yields; /* now and then at a store, so that others come in between also where there is one CPU */
+static atomic_uint power_stores;
 
 int __real_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
 int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
@@ -20,6 +23,8 @@ int __wrap_media_write(struct media *media, devoff_t offset, const void *from, s
 		power_is_lost = true;
 		return 0;
 	}
+	if (power_yields && atomic_fetch_add(&power_stores, 1) % 3 == 0)
+		sched_yield();
 	return __real_media_write(media, offset, from, length, bad);
 }
 

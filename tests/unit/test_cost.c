@@ -396,13 +396,12 @@ static void run_both(void *(*start)(void *))
 	pthread_barrier_destroy(&both_start);
 }
 
-/* Fewer than one in `part` operations wait, fewer than one in twice that for the lock of the log. */
-static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after, unsigned part)
+static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after)
 {
 	uint64_t waits = contended_between(before, after), log_waits = after->contended[LOCK_LOG] - before->contended[LOCK_LOG];
 
-	ck_assert_msg(log_waits * 2 * part < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
-	ck_assert_msg(waits * part < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
+	ck_assert_msg(log_waits * 40 < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
+	ck_assert_msg(waits * 20 < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
 }
 
 /*
@@ -423,7 +422,7 @@ START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(create_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after, 20);
+	expect_hardly_contended(&before, &after);
 }
 END_TEST
 
@@ -437,7 +436,7 @@ START_TEST(changes_of_names_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(_i ? rename_many : remove_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after, 20);
+	expect_hardly_contended(&before, &after);
 }
 END_TEST
 
@@ -452,10 +451,7 @@ static void *change_many(void *arg)
 	return NULL;
 }
 
-/*
- * Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. What takes 2 us only meets the lock of the log more often, though
- * that is had for 20 ns: 1 in 22 with both CPUs to themselves.
- */
+/* Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. */
 START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 {
 	struct lock_counts before, after;
@@ -465,7 +461,7 @@ START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(change_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after, 5);
+	expect_hardly_contended(&before, &after);
 }
 END_TEST
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -15,6 +14,7 @@
 #include "fs/inode.h"
 #include "journal/journal.h"
 #include "tests/support/other_thread.h"
+#include "tests/support/power.h"
 #include "tests/support/random.h"
 #include "util/lock.h"
 
@@ -29,33 +29,11 @@ static struct fsfix fix;
 static inum_t dirs[WRITERS];
 static const struct fs_who who = {.uid = 1000, .gid = 1000};
 
-/* --- power --- */
-
-static atomic_uint stores_left = UINT32_MAX;
-static atomic_bool power_is_lost;
-static atomic_uint stores;
-
-int __real_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
-int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad);
-int __wrap_media_write(struct media *media, devoff_t offset, const void *from, size_t length, devoff_t *bad)
-{
-	if (atomic_load(&power_is_lost))
-		return 0;
-	if (atomic_load(&stores_left) != UINT32_MAX && atomic_fetch_sub(&stores_left, 1) == 0) {
-		power_is_lost = true;
-		return 0;
-	}
-	/* Others come in between, data or record, also where there is one CPU. */
-	if (atomic_fetch_add(&stores, 1) % 3 == 0)
-		sched_yield();
-	return __real_media_write(media, offset, from, length, bad);
-}
-
 static void start(uint64_t bytes)
 {
 	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
-	power_is_lost = false;
-	stores_left = UINT32_MAX;
+	power_return();
+	power_yields = true;
 	expect_equal(fsfix_create_mounted(&fix, bytes), 0);
 	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "left", &dirs[0]), 0);
 	expect_equal(fsfix_mkdir(&fix, FS_ROOT_INO, "right", &dirs[1]), 0);
@@ -571,11 +549,10 @@ START_TEST(power_lost_with_two_appends_in_flight_leaves_each_whole_or_not_there)
 		writers[i] = (struct writer){.file = make(dirs[i], "a"), .tag = 1 + i, .count = CRASH_BLOCKS};
 	/* Trees that have a root. */
 	files_write(&fix, make(dirs[0], "first"), 9, 0, BLOCK_BYTES);
-	stores_left = 9 * (unsigned)_i + 1;
+	power_stores_left = 9 * (unsigned)_i + 1;
 	run_all(append_all, writers, WRITERS);
 	expect_equal(fsfix_crash(&fix), 0);
-	stores_left = UINT32_MAX;
-	power_is_lost = false;
+	power_return();
 	expect_equal(fsfix_mount(&fix), 0);
 	expect_equal(fsfix_check(&fix), 0);
 	for (unsigned i = 0; i < WRITERS; i++) {
