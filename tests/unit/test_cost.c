@@ -396,12 +396,13 @@ static void run_both(void *(*start)(void *))
 	pthread_barrier_destroy(&both_start);
 }
 
-static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after)
+/* Fewer than one in `part` operations wait, fewer than one in twice that for the log. */
+static void expect_hardly_contended(const struct lock_counts *before, const struct lock_counts *after, unsigned part)
 {
 	uint64_t waits = contended_between(before, after), log_waits = after->contended[LOCK_LOG] - before->contended[LOCK_LOG];
 
-	ck_assert_msg(log_waits * 40 < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
-	ck_assert_msg(waits * 20 < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
+	ck_assert_msg(log_waits * 2 * part < THREADS * CREATED, "%llu waits for the log", (unsigned long long)log_waits);
+	ck_assert_msg(waits * part < THREADS * CREATED, "%llu waits", (unsigned long long)waits);
 }
 
 /*
@@ -422,7 +423,7 @@ START_TEST(creates_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(create_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, 20);
 }
 END_TEST
 
@@ -436,7 +437,7 @@ START_TEST(changes_of_names_in_different_directories_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(_i ? rename_many : remove_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, 20);
 }
 END_TEST
 
@@ -451,6 +452,13 @@ static void *change_many(void *arg)
 	return NULL;
 }
 
+/* They are short, so that two meet at the log more often than creates do; with checks of each access several times as often. */
+#ifdef __SANITIZE_ADDRESS__
+#define CHANGES_PART 5
+#else
+#define CHANGES_PART 10
+#endif
+
 /* Nor do changes of attributes, in files whose inodes lie in one leaf: each waited for the other before they ran side by side. */
 START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 {
@@ -461,7 +469,7 @@ START_TEST(changes_of_attributes_in_different_files_hardly_wait_for_each_other)
 	lock_counts(&before);
 	run_both(change_many);
 	lock_counts(&after);
-	expect_hardly_contended(&before, &after);
+	expect_hardly_contended(&before, &after, CHANGES_PART);
 }
 END_TEST
 
