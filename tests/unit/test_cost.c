@@ -452,8 +452,8 @@ static void *change_many(void *arg)
 	return NULL;
 }
 
-/* They are short, so that two meet at the log more often than creates do; with checks of each access several times as often. */
-#ifdef __SANITIZE_ADDRESS__
+/* They are short, so that two meet at the log more often than creates do; with a sanitizer several times as often. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define CHANGES_PART 5
 #else
 #define CHANGES_PART 10
